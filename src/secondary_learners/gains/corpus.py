@@ -1,0 +1,251 @@
+"""Documents from text files, archives, JSONL, Parquet, `datasets` and the standard library."""
+
+from __future__ import annotations
+
+import ast
+import fnmatch
+import json
+import re
+import sysconfig
+import tarfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from secondary_learners.errors import CorpusError, UnknownNameError
+
+__all__ = ["BUILTINS", "Document", "Source", "normalise", "read_documents", "read_texts"]
+
+_QUOTES = str.maketrans({"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"'})
+
+
+@dataclass(frozen=True)
+class Document:
+    """One text that is never divided between splits."""
+
+    domain: str
+    name: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the documents of one domain come from: exactly one of files, dataset and builtin.
+
+    files: a glob below the corpus folder; .txt and .md are whole documents (or many, divided by
+        lines equal to `separator`), .jsonl and .parquet give one document a row.
+    archive: a tar file in the corpus folder that holds `files`, used when the glob finds nothing.
+    dataset: a path or name that `datasets.load_dataset` understands, with `split`.
+    builtin: text that ships inside every CPython, one of `BUILTINS`.
+    column: the column with the text, for rows.
+    """
+
+    domain: str
+    files: str | None = None
+    archive: str | None = None
+    separator: str | None = None
+    dataset: str | None = None
+    split: str = "train"
+    column: str = "text"
+    builtin: str | None = None
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("files", "dataset", "builtin") if getattr(self, name)]
+        if len(given) != 1:
+            raise CorpusError(
+                f"the source of domain {self.domain!r} needs exactly one of files, dataset and "
+                f"builtin, and has {' and '.join(given) or 'none'}. Try `learners show RECIPE`."
+            )
+
+
+def normalise(text: str) -> str:
+    """Every run of white space becomes one space and curly quotes straight ones.
+
+    Sources differ in line breaks and quotes; a filter could win on such layout alone.
+    """
+    return " ".join(text.translate(_QUOTES).split())
+
+
+def read_documents(sources: Iterable[Source], root: Path | None) -> list[Document]:
+    """All documents of `sources`, normalised, in a fixed order; raises CorpusError when empty."""
+    documents = []
+    for source in sources:
+        found = [
+            Document(source.domain, name, text)
+            for name, raw in _raw(source, root)
+            if (text := normalise(raw))
+        ]
+        if not found:
+            raise CorpusError(
+                f"no text for domain {source.domain!r}: nothing matches "
+                f"{source.files or source.dataset or source.builtin!r} below {root}. "
+                "Try `--corpus FOLDER` with the folder that holds it."
+            )
+        documents.extend(found)
+    return documents
+
+
+def _raw(source: Source, root: Path | None) -> Iterator[tuple[str, str]]:
+    if source.builtin:
+        try:
+            reader = BUILTINS[source.builtin]
+        except KeyError:
+            raise UnknownNameError(
+                "built-in text", source.builtin, BUILTINS, "learners run --help"
+            ) from None
+        yield from reader()
+    elif source.dataset:
+        yield from _dataset(source)
+    else:
+        yield from _files(source, root)
+
+
+def _files(source: Source, root: Path | None) -> Iterator[tuple[str, str]]:
+    assert source.files is not None
+    if root is None or not root.is_dir():
+        raise CorpusError(
+            f"the corpus folder {root} does not exist, and domain {source.domain!r} needs "
+            f"{source.files!r} in it. Try `--corpus FOLDER`."
+        )
+    paths = sorted(path for path in root.glob(source.files) if path.is_file())
+    if not paths and source.archive and (root / source.archive).is_file():
+        for name, text in _archive(root / source.archive, source.files):
+            yield from _split(name, text, source.separator)
+        return
+    for path in paths:
+        name = path.relative_to(root).as_posix()
+        if path.suffix in (".jsonl", ".parquet"):
+            yield from ((f"{name}:{row}", text) for row, text in enumerate(_rows(path, source)))
+        else:
+            yield from _split(name, _text(path), source.separator)
+
+
+def read_texts(path: Path, column: str = "text") -> Iterator[str]:
+    """The texts of one file (a line of .txt, a row of .jsonl or .parquet), in order."""
+    if path.suffix in (".jsonl", ".parquet"):
+        yield from _rows(path, Source("", files=path.name, column=column))
+    else:
+        yield from (line for line in _text(path).splitlines() if line.strip())
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise CorpusError(
+            f"{path} is not UTF-8 text (byte {error.start}). Try `iconv -t utf-8`."
+        ) from error
+
+
+def _split(name: str, text: str, separator: str | None) -> Iterator[tuple[str, str]]:
+    if separator is None:
+        yield name, text
+        return
+    parts = re.split(rf"^{re.escape(separator)}$", text, flags=re.MULTILINE)
+    yield from ((f"{name}:{number}", part) for number, part in enumerate(parts))
+
+
+def _rows(path: Path, source: Source) -> Iterator[str]:
+    if path.suffix == ".parquet":
+        import pyarrow.parquet
+
+        file = pyarrow.parquet.ParquetFile(path)
+        if source.column not in file.schema_arrow.names:
+            raise _no_column(path, source.column, file.schema_arrow.names)
+        for batch in file.iter_batches(columns=[source.column]):
+            yield from (text or "" for text in batch.column(0).to_pylist())
+        return
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise CorpusError(f"{path}, line {number} is not JSON: {error}.") from error
+            if not isinstance(row, dict) or source.column not in row:
+                raise _no_column(path, source.column, row if isinstance(row, dict) else ())
+            yield str(row[source.column])
+
+
+def _no_column(path: Path, column: str, known: Iterable[str]) -> CorpusError:
+    return CorpusError(
+        f"{path} has no column {column!r}; it has {', '.join(known) or 'none'}. "
+        "Try `--column NAME`."
+    )
+
+
+def _archive(path: Path, pattern: str) -> Iterator[tuple[str, str]]:
+    with tarfile.open(path) as archive:
+        members = [
+            member
+            for member in archive.getmembers()
+            if member.isfile() and fnmatch.fnmatchcase(member.name, pattern)
+        ]
+        for member in sorted(members, key=lambda member: member.name):
+            file = archive.extractfile(member)
+            assert file is not None
+            yield member.name, file.read().decode("utf-8")
+
+
+def _dataset(source: Source) -> Iterator[tuple[str, str]]:
+    import datasets
+
+    assert source.dataset is not None
+    try:
+        rows = datasets.load_dataset(source.dataset, split=source.split)
+    except (OSError, ValueError) as error:  # missing names and unreachable hubs, in datasets' words
+        raise CorpusError(f"cannot load the data set {source.dataset!r}: {error}") from error
+    if source.column not in rows.column_names:
+        raise _no_column(Path(source.dataset), source.column, rows.column_names)
+    for number, text in enumerate(rows[source.column]):
+        yield f"{source.dataset}:{number}", text
+
+
+def _python_reference() -> Iterator[tuple[str, str]]:
+    """The language reference that `help()` shows: a document a topic."""
+    from pydoc_data.topics import topics
+
+    yield from sorted(topics.items())
+
+
+def _standard_library() -> Iterator[tuple[str, ast.Module]]:
+    root = Path(sysconfig.get_path("stdlib"))
+    skipped = {"pydoc_data", "test", "tests", "idle_test", "site-packages", "dist-packages"}
+    for path in sorted(root.rglob("*.py")):
+        parts = path.relative_to(root).parts
+        if skipped.isdisjoint(parts) and not parts[0].startswith(("lib", "_sysconfigdata")):
+            yield "/".join(parts), ast.parse(path.read_bytes())
+
+
+def _python_docstrings() -> Iterator[tuple[str, str]]:
+    """The docstrings of the standard library: a document a module."""
+    owners = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    for name, tree in _standard_library():
+        texts = [ast.get_docstring(node) for node in ast.walk(tree) if isinstance(node, owners)]
+        yield name, "\n".join(text for text in texts if text)
+
+
+def _python_code() -> Iterator[tuple[str, str]]:
+    """The standard library's code without docstrings and comments: a document a module."""
+    for name, tree in _standard_library():
+        for node in ast.walk(tree):
+            body = getattr(node, "body", None)
+            if isinstance(body, list) and len(body) > 1 and _is_docstring(body[0]):
+                del body[0]
+        yield name, ast.unparse(tree)
+
+
+def _is_docstring(node: ast.AST) -> bool:
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )
+
+
+BUILTINS = {
+    "python-reference": _python_reference,
+    "python-docstrings": _python_docstrings,
+    "python-code": _python_code,
+}

@@ -1,0 +1,357 @@
+"""Pretraining a small base model: corpus → byte-level BPE → GPT-2 → folder, resumable.
+
+Hidden matrices are stepped by Muon and everything else by AdamW, both from torch.optim; the rates
+warm up over the first 2 % of the steps and fall linearly to zero from the middle on.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save, save_file
+from tqdm import tqdm
+
+from secondary_learners.errors import CorpusError, DivergedError
+from secondary_learners.files import atomic_path, json_bytes, sha256_bytes, write_bytes, write_json
+from secondary_learners.gains.corpus import Document, Source, read_documents
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+__all__ = ["PretrainRecipe", "pretrain", "train_tokenizer", "unigram_entropy"]
+
+END_OF_TEXT = "<|endoftext|>"
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PretrainRecipe:
+    """All that determines a base model; sizes in tokens, rates per optimiser step."""
+
+    name: str
+    summary: str
+    sources: tuple[Source, ...]
+    vocabulary: int = 6144
+    context_length: int = 128
+    layers: int = 4
+    width: int = 256
+    heads: int = 4
+    steps: int = 4000
+    batch_size: int = 32
+    matrix_learning_rate: float = 0.02
+    other_learning_rate: float = 0.003
+    held_out: float = 0.01
+    held_out_tokens: int = 200_000
+    mixed_precision: bool = True
+    seed: int = 0
+
+
+def pretrain(
+    recipe: PretrainRecipe, corpus: Path | None, out: Path, *, device: str, progress: bool = True
+) -> dict[str, Any]:
+    """Train the base model of `recipe` into `out` and return its evaluation, also written there.
+
+    A killed run goes on from its last checkpoint in `out/checkpoint` (one every 250 steps) when
+    the recipe is the same one; the folder is removed when the model is written.
+    """
+    documents = read_documents(recipe.sources, corpus)
+    tokenizer = train_tokenizer((document.text for document in documents), recipe.vocabulary)
+    train, held_out = _token_streams(documents, tokenizer, recipe)
+    log.info("%d training tokens, %d held out", len(train), len(held_out))
+    model = _new_model(recipe, tokenizer).to(device)
+    seconds = _fit(model, train, recipe, out / "checkpoint", device=device, progress=progress)
+    _round_to_half(model)
+    entropy = unigram_entropy(train, held_out, recipe.vocabulary)
+    loss = _held_out_loss(model, held_out, recipe.context_length)
+    evaluation = {
+        "held_out_loss": loss,
+        "held_out_tokens": len(held_out),
+        "unigram_entropy": entropy,
+        "loss_to_unigram_entropy": loss / entropy,
+        "unit": "nats per token",
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "tokens_seen": recipe.steps * recipe.batch_size * recipe.context_length,
+        "tokens_in_corpus": len(train),
+        "training_seconds": round(seconds),
+        "device": torch.cuda.get_device_name() if device.startswith("cuda") else _processor(),
+        "torch": torch.__version__,
+    }
+    _write(model, tokenizer, recipe, evaluation, out)
+    return evaluation
+
+
+def train_tokenizer(texts: Any, vocabulary: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE over `texts`, so that no text is ever unknown; one special token."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=END_OF_TEXT,
+        eos_token=END_OF_TEXT,
+        pad_token=END_OF_TEXT,
+    )
+
+
+def unigram_entropy(train: np.ndarray, held_out: np.ndarray, vocabulary: int) -> float:
+    """Cross-entropy (nats per token) of `held_out` under the add-one unigram model of `train`."""
+    counts = np.bincount(train, minlength=vocabulary) + 1.0
+    return float(-np.log(counts / counts.sum())[held_out].mean())
+
+
+def _token_streams(
+    documents: list[Document], tokenizer: PreTrainedTokenizerFast, recipe: PretrainRecipe
+) -> tuple[np.ndarray, np.ndarray]:
+    """Token ids of the training documents and of the held-out ones, each ended by end-of-text."""
+    order = np.random.default_rng(recipe.seed).permutation(len(documents))
+    cut = max(1, round(recipe.held_out * len(documents)))
+    encode = tokenizer.backend_tokenizer.encode_batch_fast
+    end = tokenizer.eos_token_id
+    streams = []
+    for part in (order[cut:], order[:cut]):
+        encoded = encode([documents[i].text for i in part])
+        ids = [np.array([*document.ids, end], dtype=np.uint16) for document in encoded]
+        streams.append(np.concatenate(ids) if ids else np.empty(0, np.uint16))
+    train, held_out = streams[0], streams[1][: recipe.held_out_tokens]
+    needed = recipe.batch_size * recipe.context_length
+    if len(train) < needed or len(held_out) < recipe.context_length:
+        raise CorpusError(
+            f"{len(train)} training and {len(held_out)} held-out tokens: one batch needs {needed}, "
+            f"the evaluation {recipe.context_length}. Add text to the corpus."
+        )
+    return train, held_out
+
+
+def _new_model(recipe: PretrainRecipe, tokenizer: PreTrainedTokenizerFast) -> torch.nn.Module:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(recipe.seed)
+    return GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=recipe.vocabulary,
+            n_positions=recipe.context_length,
+            n_embd=recipe.width,
+            n_layer=recipe.layers,
+            n_head=recipe.heads,
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+            attn_pdrop=0.0,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def _batch(train: np.ndarray, recipe: PretrainRecipe, step: int) -> torch.Tensor:
+    """Batch `step`: consecutive rows of a shuffled epoch, rows cut anew each epoch. [batch, length]
+
+    Derived from the step alone, so that a resumed run sees what an uninterrupted one would.
+    """
+    length, size = recipe.context_length, recipe.batch_size
+    batches_an_epoch = (len(train) - length) // length // size or 1
+    epoch, index = divmod(step, batches_an_epoch)
+    random = np.random.default_rng([recipe.seed, epoch])
+    offset = int(random.integers(0, min(length, len(train) - size * length) or 1))
+    rows = random.permutation((len(train) - offset) // length)[index * size : (index + 1) * size]
+    starts = offset + rows * length
+    return torch.from_numpy(train[starts[:, None] + np.arange(length)].astype(np.int64))
+
+
+def _optimizers(model: torch.nn.Module, recipe: PretrainRecipe) -> list[torch.optim.Optimizer]:
+    matrices, others = [], []
+    for name, parameter in model.named_parameters():
+        hidden = parameter.ndim == 2 and not name.startswith(("transformer.wte", "transformer.wpe"))
+        (matrices if hidden else others).append(parameter)
+    return [
+        torch.optim.Muon(matrices, lr=recipe.matrix_learning_rate, weight_decay=0.0),
+        torch.optim.AdamW(
+            others, lr=recipe.other_learning_rate, betas=(0.9, 0.95), weight_decay=0.0
+        ),
+    ]
+
+
+def _rate(step: int, steps: int) -> float:
+    warm_up = max(1, steps // 50)
+    return min(1.0, (step + 1) / warm_up, 2 * (steps - step) / steps)
+
+
+def _fit(
+    model: torch.nn.Module,
+    train: np.ndarray,
+    recipe: PretrainRecipe,
+    checkpoint: Path,
+    *,
+    device: str,
+    progress: bool,
+) -> float:
+    """Run all steps; returns the seconds spent, over all resumed parts."""
+    import time
+
+    optimizers = _optimizers(model, recipe)
+    rates = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]
+    begun, seconds = _resume(model, optimizers, recipe, checkpoint)
+    clock = time.monotonic()
+    model.train()
+    bar = tqdm(
+        range(begun, recipe.steps),
+        desc="pretraining",
+        initial=begun,
+        total=recipe.steps,
+        disable=not progress,
+    )
+    for step in bar:
+        ids = _batch(train, recipe, step).to(device)
+        with torch.autocast(device.split(":")[0], torch.bfloat16, enabled=recipe.mixed_precision):
+            loss = model(input_ids=ids, labels=ids).loss
+        loss.backward()
+        for optimizer, rate in zip(optimizers, rates, strict=True):
+            optimizer.param_groups[0]["lr"] = rate * _rate(step, recipe.steps)
+            optimizer.step()
+            optimizer.zero_grad()
+        if step % 50 == 49:
+            if not math.isfinite(loss.item()):
+                raise DivergedError(
+                    f"the loss of step {step + 1} is {loss.item()}. "
+                    "Try a lower matrix_learning_rate in the recipe."
+                )
+            bar.set_postfix(loss=f"{loss.item():.3f}")
+        if step % 250 == 249:
+            _save_checkpoint(
+                model,
+                optimizers,
+                recipe,
+                step + 1,
+                seconds + time.monotonic() - clock,
+                checkpoint,
+            )
+    return seconds + time.monotonic() - clock
+
+
+def _recipe_digest(recipe: PretrainRecipe) -> str:
+    return sha256_bytes(json_bytes(asdict(recipe)))
+
+
+def _save_checkpoint(
+    model: torch.nn.Module,
+    optimizers: list[torch.optim.Optimizer],
+    recipe: PretrainRecipe,
+    step: int,
+    seconds: float,
+    folder: Path,
+) -> None:
+    tensors = {f"model.{n}": p.detach() for n, p in model.named_parameters()}
+    for number, optimizer in enumerate(optimizers):
+        for index, state in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{number}.{index}.{key}": v for key, v in state.items()}
+    meta = {"step": str(step), "seconds": str(seconds), "recipe": _recipe_digest(recipe)}
+    with atomic_path(folder / "checkpoint.safetensors") as path:
+        save_file({n: t.contiguous().clone() for n, t in tensors.items()}, path, metadata=meta)
+
+
+def _resume(
+    model: torch.nn.Module,
+    optimizers: list[torch.optim.Optimizer],
+    recipe: PretrainRecipe,
+    folder: Path,
+) -> tuple[int, float]:
+    """Restore the last checkpoint of this very recipe; (0, 0.0) where there is none."""
+    from safetensors import safe_open
+
+    path = folder / "checkpoint.safetensors"
+    if not path.is_file():
+        return 0, 0.0
+    with safe_open(path, framework="pt") as file:
+        meta = file.metadata()
+    if meta["recipe"] != _recipe_digest(recipe):
+        log.warning("%s belongs to another recipe: starting again", path)
+        return 0, 0.0
+    tensors = load_file(path)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(tensors[f"model.{name}"])
+    for number, optimizer in enumerate(optimizers):
+        whole = optimizer.state_dict()
+        for index in range(len(whole["param_groups"][0]["params"])):
+            prefix = f"optimizer.{number}.{index}."
+            whole["state"][index] = {
+                name.removeprefix(prefix): tensor
+                for name, tensor in tensors.items()
+                if name.startswith(prefix)
+            }
+        optimizer.load_state_dict(whole)
+    return int(meta["step"]), float(meta["seconds"])
+
+
+def _round_to_half(model: torch.nn.Module) -> None:
+    """Round the weights to float16 values, as they are stored, before they are evaluated."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(parameter.half().float())
+
+
+@torch.inference_mode()
+def _held_out_loss(model: torch.nn.Module, held_out: np.ndarray, length: int) -> float:
+    model.eval()
+    device = next(model.parameters()).device
+    rows = len(held_out) // length
+    ids = torch.from_numpy(held_out[: rows * length].astype(np.int64)).view(rows, length)
+    losses = [
+        model(input_ids=batch.to(device), labels=batch.to(device)).loss.item() * len(batch)
+        for batch in ids.split(32)
+    ]
+    return sum(losses) / rows
+
+
+def _write(
+    model: Any,
+    tokenizer: PreTrainedTokenizerFast,
+    recipe: PretrainRecipe,
+    evaluation: dict[str, Any],
+    out: Path,
+) -> None:
+    """Weights stored in float16 (half the size) with a config that loads them as float32."""
+    tensors = {name: parameter.detach().half().cpu() for name, parameter in model.named_parameters()}
+    write_bytes(out / "model.safetensors", save(tensors, metadata={"format": "pt"}))
+    config = json.loads(model.config.to_json_string(use_diff=True))
+    config |= {"architectures": ["GPT2LMHeadModel"], "dtype": "float32"}
+    write_json(out / "config.json", config)
+    write_json(out / "evaluation.json", evaluation)
+    with atomic_path(out / "tokenizer.json") as path:
+        tokenizer.backend_tokenizer.save(str(path), pretty=False)
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": recipe.context_length,
+        "bos_token": END_OF_TEXT,
+        "eos_token": END_OF_TEXT,
+        "pad_token": END_OF_TEXT,
+    }
+    write_json(out / "tokenizer_config.json", settings)
+    checkpoint = out / "checkpoint" / "checkpoint.safetensors"
+    if checkpoint.exists():
+        checkpoint.unlink()
+        checkpoint.parent.rmdir()
+
+
+def _processor() -> str:
+    import platform
+
+    return f"{os.cpu_count()} cores, {platform.machine()}"
