@@ -32,8 +32,9 @@ class Document:
 class Source:
     """Where the documents of one domain come from: exactly one of files, dataset and builtin.
 
-    files: a glob below the corpus folder; .txt and .md are whole documents (or many, divided by
-        lines equal to `separator`), .jsonl and .parquet give one document a row.
+    files: a glob below the corpus folder, or an absolute file or folder; .jsonl and .parquet give
+        one document a row, any other file is one document (or many, divided by lines equal to
+        `separator`, or at blank lines into blocks of at least `block_characters`).
     archive: a tar file in the corpus folder that holds `files`, used when the glob finds nothing.
     dataset: a path or name that `datasets.load_dataset` understands, with `split`.
     builtin: text that ships inside every CPython, one of `BUILTINS`.
@@ -44,6 +45,7 @@ class Source:
     files: str | None = None
     archive: str | None = None
     separator: str | None = None
+    block_characters: int = 0
     dataset: str | None = None
     split: str = "train"
     column: str = "text"
@@ -102,22 +104,30 @@ def _raw(source: Source, root: Path | None) -> Iterator[tuple[str, str]]:
 
 def _files(source: Source, root: Path | None) -> Iterator[tuple[str, str]]:
     assert source.files is not None
-    if root is None or not root.is_dir():
+    given = Path(source.files)
+    if given.is_absolute():
+        if not given.exists():
+            raise CorpusError(f"{given} does not exist. Name a text file, or a folder of them.")
+        root = given.parent
+        paths = sorted(given.rglob("*")) if given.is_dir() else [given]
+    elif root is None or not root.is_dir():
         raise CorpusError(
             f"the corpus folder {root} does not exist, and domain {source.domain!r} needs "
             f"{source.files!r} in it. Try `--corpus FOLDER`."
         )
-    paths = sorted(path for path in root.glob(source.files) if path.is_file())
+    else:
+        paths = sorted(root.glob(source.files))
+    paths = [path for path in paths if path.is_file()]
     if not paths and source.archive and (root / source.archive).is_file():
         for name, text in _archive(root / source.archive, source.files):
-            yield from _split(name, text, source.separator)
+            yield from _split(name, text, source)
         return
     for path in paths:
         name = path.relative_to(root).as_posix()
         if path.suffix in (".jsonl", ".parquet"):
             yield from ((f"{name}:{row}", text) for row, text in enumerate(_rows(path, source)))
         else:
-            yield from _split(name, _text(path), source.separator)
+            yield from _split(name, _text(path), source)
 
 
 def read_texts(path: Path, column: str = "text") -> Iterator[str]:
@@ -137,12 +147,30 @@ def _text(path: Path) -> str:
         ) from error
 
 
-def _split(name: str, text: str, separator: str | None) -> Iterator[tuple[str, str]]:
-    if separator is None:
-        yield name, text
-        return
-    parts = re.split(rf"^{re.escape(separator)}$", text, flags=re.MULTILINE)
+def _split(name: str, text: str, source: Source) -> Iterator[tuple[str, str]]:
+    if source.separator is not None:
+        separator = rf"^{re.escape(source.separator)}$"
+        parts = re.split(separator, text, flags=re.MULTILINE)
+    elif source.block_characters:
+        parts = _blocks(text, source.block_characters)
+    else:
+        parts = [text]
     yield from ((f"{name}:{number}", part) for number, part in enumerate(parts))
+
+
+def _blocks(text: str, least: int) -> list[str]:
+    """Paragraphs gathered into blocks; a text without blank lines is divided at its line ends."""
+    paragraphs = re.split(r"\n\s*\n", text)
+    if len(paragraphs) == 1:
+        paragraphs = text.splitlines()
+    blocks: list[str] = []
+    block = ""
+    for paragraph in paragraphs:
+        block += paragraph + "\n\n"
+        if len(block) >= least:
+            blocks.append(block)
+            block = ""
+    return [*blocks, block]
 
 
 def _rows(path: Path, source: Source) -> Iterator[str]:

@@ -10,7 +10,9 @@ import json
 import logging
 import math
 import os
-from dataclasses import asdict, dataclass
+import platform
+import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,37 +23,16 @@ from tqdm import tqdm
 
 from secondary_learners.errors import CorpusError, DivergedError
 from secondary_learners.files import atomic_path, json_bytes, sha256_bytes, write_bytes, write_json
-from secondary_learners.gains.corpus import Document, Source, read_documents
+from secondary_learners.gains.corpus import Document, read_documents
+from secondary_learners.recipes.schema import PretrainRecipe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-__all__ = ["PretrainRecipe", "pretrain", "train_tokenizer", "unigram_entropy"]
+__all__ = ["pretrain", "train_tokenizer", "unigram_entropy"]
 
 END_OF_TEXT = "<|endoftext|>"
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class PretrainRecipe:
-    """All that determines a base model; sizes in tokens, rates per optimiser step."""
-
-    name: str
-    summary: str
-    sources: tuple[Source, ...]
-    vocabulary: int = 6144
-    context_length: int = 128
-    layers: int = 4
-    width: int = 256
-    heads: int = 4
-    steps: int = 4000
-    batch_size: int = 32
-    matrix_learning_rate: float = 0.02
-    other_learning_rate: float = 0.003
-    held_out: float = 0.01
-    held_out_tokens: int = 200_000
-    mixed_precision: bool = True
-    seed: int = 0
 
 
 def pretrain(
@@ -204,8 +185,6 @@ def _fit(
     progress: bool,
 ) -> float:
     """Run all steps; returns the seconds spent, over all resumed parts."""
-    import time
-
     optimizers = _optimizers(model, recipe)
     rates = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]
     begun, seconds = _resume(model, optimizers, recipe, checkpoint)
@@ -352,6 +331,4 @@ def _write(
 
 
 def _processor() -> str:
-    import platform
-
     return f"{os.cpu_count()} cores, {platform.machine()}"

@@ -1,0 +1,64 @@
+"""Secondary learners: small models that predict how much a training example will help.
+
+Every public name is imported on first use, so that `import secondary_learners` stays fast and
+never loads torch or transformers.
+"""
+
+import typing
+
+__all__ = [
+    "Constant",
+    "FilterReport",
+    "Quantile",
+    "SecondaryLearnersError",
+    "Shifting",
+    "__version__",
+    "compare",
+    "filtered",
+    "information_gain",
+    "list_learners",
+    "load_base",
+    "load_learner",
+]
+
+_HOMES = {
+    "Constant": "filtering.thresholds",
+    "FilterReport": "filtering.stream",
+    "Quantile": "filtering.thresholds",
+    "SecondaryLearnersError": "errors",
+    "Shifting": "filtering.thresholds",
+    "compare": "finetuning.compare",
+    "filtered": "filtering.stream",
+    "information_gain": "gains.labels",
+    "list_learners": "registry.index",
+    "load_base": "registry.load",
+    "load_learner": "registry.load",
+}
+
+if typing.TYPE_CHECKING:
+    from secondary_learners.errors import SecondaryLearnersError
+    from secondary_learners.filtering.stream import FilterReport, filtered
+    from secondary_learners.filtering.thresholds import Constant, Quantile, Shifting
+    from secondary_learners.finetuning.compare import compare
+    from secondary_learners.gains.labels import information_gain
+    from secondary_learners.registry.index import list_learners
+    from secondary_learners.registry.load import load_base, load_learner
+
+    __version__: str
+else:  # hidden from type checkers, for which it would make every misspelt name valid
+
+    def __getattr__(name: str) -> object:
+        import importlib
+
+        if name == "__version__":
+            value = importlib.import_module("importlib.metadata").version("secondary-learners")
+        elif name in _HOMES:
+            value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+        else:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return __all__

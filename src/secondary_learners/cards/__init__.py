@@ -1,0 +1,1 @@
+"""Model cards: structured data, rendered late with the templates in cards/."""

@@ -1,0 +1,22 @@
+"""Which device a command runs on."""
+
+from __future__ import annotations
+
+from secondary_learners.errors import SecondaryLearnersError
+
+__all__ = ["resolve_device"]
+
+
+def resolve_device(name: str) -> str:
+    """`auto` is CUDA where there is one; a device that is not there is refused."""
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:  # torch says it in either way
+        raise SecondaryLearnersError(
+            f"the device {name!r} cannot be used: {str(error).splitlines()[0]} Try --device cpu."
+        ) from error
+    return name

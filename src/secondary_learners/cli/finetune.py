@@ -1,0 +1,163 @@
+"""`learners finetune` and `learners demo`: with the filter, at random and without."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from secondary_learners.cli.devices import resolve_device
+from secondary_learners.cli.output import Output, with_output
+
+__all__ = ["demo_command", "finetune_command"]
+
+
+@click.command("finetune")
+@click.option("--learner", "-l", required=True, help="A name from `learners list`, or a folder.")
+@click.option("--base", help="Base model to fine-tune.  [the learner's own]")
+@click.option(
+    "--corpus",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="The folder with the text of the learner's recipe.",
+)
+@click.option(
+    "--objective",
+    type=click.Path(exists=True, path_type=Path),
+    help="Own text instead: what the model should get better at (file or folder).",
+)
+@click.option(
+    "--pool",
+    type=click.Path(exists=True, path_type=Path),
+    help="Own text: what to choose from, mixed with 30 % of the objective's.",
+)
+@click.option(
+    "--threshold",
+    "thresholds",
+    multiple=True,
+    help="1, shifting:1,-1,10 or quantile:0.3; may be given several times.  [1]",
+)
+@click.option("--seeds", type=click.IntRange(min=1), default=5, show_default=True)
+@click.option("--updates", type=click.IntRange(min=1), default=60, show_default=True)
+@click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True)
+@click.option("--learning-rate", type=float, default=2e-4, show_default=True)
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda or auto.")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("runs/finetune"),
+    show_default=True,
+    help="Folder for the curves, the plot and the table.",
+)
+@with_output
+def finetune_command(
+    output: Output,
+    learner: str,
+    base: str | None,
+    corpus: Path | None,
+    objective: Path | None,
+    pool: Path | None,
+    thresholds: tuple[str, ...],
+    seeds: int,
+    updates: int,
+    batch_size: int,
+    learning_rate: float,
+    device: str,
+    out: Path,
+) -> None:
+    """Fine-tune with the filter, with random skipping at the same rate and without, and compare.
+
+    Every run has the same number of updates. A killed comparison goes on where it was.
+    """
+    from secondary_learners.recipes.data import own_recipe
+    from secondary_learners.recipes.schema import EvaluationPlan, LearnerRecipe, find_recipe
+
+    if (objective is None) != (pool is None):
+        raise click.UsageError("--objective and --pool go together.")
+    if objective is not None and pool is not None:
+        recipe = own_recipe("own", objective, pool)
+    else:
+        found = find_recipe(str(_folder(learner) / "recipe.toml"))
+        assert isinstance(found, LearnerRecipe)
+        recipe = found
+    plan = EvaluationPlan(
+        seeds=seeds,
+        updates=updates,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        thresholds=thresholds or ("1",),
+        test_contexts=recipe.evaluation.test_contexts,
+    )
+    recipe = replace(recipe, evaluation=plan, base=base or recipe.base)
+    _compare(output, recipe, learner, corpus, out, device)
+
+
+@click.command("demo")
+@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("runs/demo"),
+    show_default=True,
+)
+@with_output
+def demo_command(output: Output, seeds: int, out: Path) -> None:
+    """The main job, offline: fine-tune `mini` on Python's own text, filtered and not.
+
+    Loads the learner python-docs-mini by name and asks it to pick out, from text that is mostly
+    code and docstrings, what helps on the language reference.
+    """
+    from secondary_learners.recipes.schema import LearnerRecipe, find_recipe
+
+    recipe = find_recipe("python-docs-mini")
+    assert isinstance(recipe, LearnerRecipe)
+    plan = replace(recipe.evaluation, seeds=seeds, thresholds=("1",))
+    _compare(output, replace(recipe, evaluation=plan), recipe.name, None, out, "cpu")
+
+
+def _compare(
+    output: Output, recipe: object, learner: str, corpus: Path | None, out: Path, device: str
+) -> None:
+    from secondary_learners.files import write_json
+    from secondary_learners.finetuning.plots import plot_comparison
+    from secondary_learners.finetuning.summary import plain_words
+    from secondary_learners.recipes.data import finetuning_data, read_splits
+    from secondary_learners.recipes.run import compare_plan
+    from secondary_learners.recipes.schema import LearnerRecipe
+    from secondary_learners.registry.load import load_base, load_learner
+
+    assert isinstance(recipe, LearnerRecipe)
+    place = resolve_device(device)
+    judge = load_learner(learner, device=place)
+    model, tokenizer = load_base(recipe.base)
+    judge.check_tokenizer(tokenizer)
+    model.to(place)
+    output.note(
+        f"learner {judge.config.name}: {judge.config.architecture}, for {judge.config.base_model.repo}"
+    )
+    data = finetuning_data(recipe, read_splits(recipe, corpus), tokenizer)
+    output.note(
+        f"{len(data.stream)} contexts to draw from, {recipe.in_domain_share:.0%} of them "
+        f"{recipe.objective_domain}; {len(data.test)} to test on; "
+        f"{recipe.evaluation.updates} updates, {recipe.evaluation.seeds} seeds"
+    )
+    comparison = compare_plan(
+        recipe, data, judge, model, out, device=place, progress=output.progress
+    )
+    write_json(out / "comparison.json", comparison.to_dict())
+    output.result(
+        f"\n{comparison.table()}\n\n{plain_words(comparison)}",
+        {"folder": str(out), **comparison.to_dict()},
+    )
+    plot_comparison(comparison, out / "comparison.png")
+    output.note(f"\nplot: {out / 'comparison.png'}   figures: {out / 'comparison.json'}")
+
+
+def _folder(learner: str) -> Path:
+    from secondary_learners.catalogue import content
+    from secondary_learners.registry.index import find
+
+    path = Path(learner)
+    if (path / "config.json").is_file():
+        return path
+    return content("learners") / find(learner, kind="learner").name

@@ -1,0 +1,189 @@
+"""`learners run`, and its two halves by themselves: `learners gains` and `learners fit`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from secondary_learners.cli.devices import resolve_device
+from secondary_learners.cli.output import Output, with_output
+
+if TYPE_CHECKING:
+    from secondary_learners.recipes.run import Finished
+    from secondary_learners.recipes.schema import LearnerRecipe, Recipe
+
+__all__ = ["fit_command", "gains_command", "run_command"]
+
+_PATH = click.Path(exists=True, path_type=Path)
+
+
+def _text_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say what text a learner is made from, and how it is labelled."""
+    options = [
+        click.argument("recipe", required=False),
+        click.option(
+            "--corpus",
+            type=click.Path(file_okay=False, path_type=Path),
+            help="The folder that the recipe's files are in.",
+        ),
+        click.option(
+            "--objective",
+            type=_PATH,
+            help="Own text, without a recipe: what the model should get better at.",
+        ),
+        click.option("--pool", type=_PATH, help="Own text: what fine-tuning chooses from."),
+        click.option("--base", help="Base model: a name from `learners list`, a folder, a Hub id."),
+        click.option("--contexts", type=click.IntRange(min=20), help="Contexts to label."),
+        click.option("--context-length", type=click.IntRange(min=2), help="Tokens in each."),
+        click.option(
+            "--method",
+            type=click.Choice(["swapped", "per-example", "exact"]),
+            help="How gains are measured.",
+        ),
+        click.option(
+            "--exact", type=click.IntRange(min=0), help="Exact labels to check the others against."
+        ),
+        click.option("--seed", type=int, help="Seed of every random choice."),
+        click.option("--device", default="auto", show_default=True, help="cpu, cuda or auto."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.command("run")
+@_text_options
+@click.option("--seeds", type=click.IntRange(min=0), help="Seeds of the comparison; 0: none.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder to make it in.  [runs/NAME]")
+@with_output
+def run_command(
+    output: Output, out: Path | None, seeds: int | None, corpus: Path | None, device: str, **text: Any
+) -> None:
+    """Make a learner: corpus, labels, fit, evaluation, package.
+
+    RECIPE is a name from `learners list --recipes` or a TOML file. Without one, --objective and
+    --pool (files or folders of text) make a learner for your own text. A killed run goes on where
+    it was.
+    """
+    from secondary_learners.recipes.run import run_learner, run_pretraining
+    from secondary_learners.recipes.schema import PretrainRecipe
+
+    recipe = _recipe(out, **text)
+    folder = out or Path("runs") / recipe.name
+    common: dict[str, Any] = {
+        "device": resolve_device(device),
+        "command": shlex.join(["learners", *sys.argv[1:]]),
+        "progress": output.progress,
+    }
+    if isinstance(recipe, PretrainRecipe):
+        made = run_pretraining(recipe, corpus, folder, **common)
+        loss = made.evaluation["held_out_loss"]
+        output.result(f"{folder}: held-out loss {loss:.3f} nats per token", made.evaluation)
+        return
+    if seeds is not None:
+        recipe = replace(recipe, evaluation=replace(recipe.evaluation, seeds=seeds))
+    _report(output, run_learner(recipe, corpus, folder, **common))
+
+
+@click.command("gains")
+@_text_options
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Label folder.")
+@with_output
+def gains_command(
+    output: Output, out: Path, corpus: Path | None, device: str, **text: Any
+) -> None:
+    """Measure information gain and store it: the first half of `learners run`.
+
+    The folder gets the labels in Parquet files, what they are in labels.json, and recipe.toml. A
+    killed run goes on where it was.
+    """
+    from secondary_learners.recipes.run import label_recipe
+
+    recipe = _learner_recipe(_recipe(out, **text))
+    labels = label_recipe(
+        recipe, corpus, out, device=resolve_device(device), progress=output.progress
+    )
+    facts = labels.facts
+    agreement = facts["spearman_with_exact"]
+    output.result(
+        f"{len(labels.gains)} labels in {out}: mean gain {labels.gains.mean():.3g}, standard "
+        f"deviation {labels.gains.std():.3g} {facts['unit']}; Spearman with "
+        f"{facts['exact_count']} exact labels "
+        + ("not measured" if agreement is None else f"{agreement:.3f}"),
+        {"folder": str(out), **facts},
+    )
+
+
+@click.command("fit")
+@click.argument("labels", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "--architecture",
+    "architectures",
+    type=click.Choice(["linear", "conv"]),
+    multiple=True,
+    help="Given twice, the better on held-out documents is packaged.",
+)
+@click.option("--bigrams", type=int, help="Hash buckets of the linear learner: 0 or 2^k.")
+@click.option("--counts", type=click.Choice(["sqrt", "frequency"]), help="Its token counts.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Artefact folder.")
+@with_output
+def fit_command(output: Output, labels: Path, out: Path, **plan: Any) -> None:
+    """Fit and package a learner on LABELS: the second half of `learners run`."""
+    from secondary_learners.recipes.run import fit_labels
+    from secondary_learners.recipes.schema import find_recipe
+
+    recipe = _learner_recipe(find_recipe(str(labels / "recipe.toml")))
+    chosen = {name: value for name, value in plan.items() if value not in (None, ())}
+    recipe = replace(recipe, name=out.name, learner=replace(recipe.learner, **chosen))
+    command = shlex.join(["learners", *sys.argv[1:]])
+    _report(output, fit_labels(recipe, labels, out, command=command))
+
+
+def _recipe(
+    out: Path | None, recipe: str | None, objective: Path | None, pool: Path | None, **changes: Any
+) -> Recipe:
+    """The recipe that the options name or describe, with their changes."""
+    from secondary_learners.recipes.data import own_recipe
+    from secondary_learners.recipes.schema import PretrainRecipe, find_recipe
+
+    if recipe is not None:
+        if objective or pool:
+            raise click.UsageError("a recipe names its text: leave out --objective and --pool.")
+        found = find_recipe(recipe)
+    elif objective and pool:
+        found = own_recipe(out.name if out else "own", objective, pool)
+    else:
+        raise click.UsageError(
+            "give a RECIPE (see `learners list --recipes`), or both --objective and --pool."
+        )
+    given = {name: value for name, value in changes.items() if value is not None}
+    if isinstance(found, PretrainRecipe):
+        if given:
+            raise click.UsageError(f"--{next(iter(given))} is for learners; {recipe} is a base model.")
+        return found
+    labels = {name: given.pop(name) for name in ("contexts", "method", "exact") if name in given}
+    return replace(found, labels=replace(found.labels, **labels), **given)
+
+
+def _learner_recipe(recipe: Recipe) -> LearnerRecipe:
+    from secondary_learners.recipes.schema import LearnerRecipe
+
+    if not isinstance(recipe, LearnerRecipe):
+        raise click.UsageError(f"{recipe.name} is a base model. Try `learners run {recipe.name}`.")
+    return recipe
+
+
+def _report(output: Output, made: Finished) -> None:
+    lines = [made.comparison.table(), ""] if made.comparison else []
+    lines += [
+        f"{name}: Spearman {figures['spearman']:.3f} on held-out documents"
+        for name, figures in made.evaluation["held_out"].items()
+    ]
+    lines += [f'the learner is in {made.folder}: load_learner("{made.folder}")']
+    output.result("\n".join(lines), {"folder": str(made.folder), **made.evaluation})

@@ -1,0 +1,62 @@
+"""The one place that prints: for people, as JSON, or nothing but the essential."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+__all__ = ["Output", "columns", "with_output"]
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where a command's words go. `json`: one JSON value on stdout. `quiet`: results alone."""
+
+    json: bool
+    quiet: bool
+
+    @property
+    def progress(self) -> bool:
+        """Whether progress bars are shown."""
+        return not (self.json or self.quiet) and sys.stderr.isatty()
+
+    def note(self, text: str) -> None:
+        """Something worth knowing on the way, on stderr."""
+        if not (self.json or self.quiet):
+            click.echo(text, err=True)
+
+    def result(self, text: str, value: Any) -> None:
+        """What the command was asked for: `text` for people, `value` as JSON."""
+        click.echo(json.dumps(value, ensure_ascii=False, default=str) if self.json else text)
+
+
+def with_output(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --json and --quiet, and pass an Output as the first argument."""
+
+    @click.option("--json", "as_json", is_flag=True, help="Print one JSON value.")
+    @click.option("--quiet", "-q", is_flag=True, help="Print results only: no notes, no progress.")
+    @functools.wraps(command)
+    def wrapped(*args: Any, as_json: bool, quiet: bool, **kwargs: Any) -> Any:
+        level = logging.WARNING if as_json or quiet else logging.INFO
+        logging.basicConfig(level=logging.WARNING, format="%(message)s")
+        logging.getLogger("secondary_learners").setLevel(level)
+        return command(Output(as_json, quiet), *args, **kwargs)
+
+    return wrapped
+
+
+def columns(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as left-aligned columns, two spaces apart."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = (
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        for row in rows
+    )
+    return "\n".join(line.rstrip() for line in lines)

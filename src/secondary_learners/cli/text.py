@@ -1,0 +1,111 @@
+"""`learners score` and `learners explain`: a learner on texts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from secondary_learners.cli.output import Output, with_output
+
+__all__ = ["explain_command", "score_command"]
+
+
+@click.command("score")
+@click.argument("texts", type=click.Path(exists=True, path_type=Path))
+@click.option("--learner", "-l", required=True, help="A name from `learners list`, or a folder.")
+@click.option("--column", default="text", show_default=True, help="Column of JSONL or Parquet.")
+@click.option(
+    "--keep",
+    type=click.FloatRange(min=0, max=1, min_open=True),
+    help="Write only this best share of the texts to --out, in their order.",
+)
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write here instead of to the terminal (.txt, .jsonl or .parquet).",
+)
+@with_output
+def score_command(
+    output: Output, texts: Path, learner: str, column: str, keep: float | None, out: Path | None
+) -> None:
+    """Score TEXTS: a file (.txt a line a text, .jsonl, .parquet) or a folder (a file a text).
+
+    \b
+    learners score pool.jsonl -l books-mini --out scored.jsonl       adds a column `score`
+    learners score pool.txt -l books-mini --keep 0.3 --out best.txt  the best 30 %
+    """
+    from secondary_learners.finetuning.scoring import (
+        best_share,
+        read_rows,
+        score_texts,
+        write_rows,
+    )
+    from secondary_learners.registry.load import load_learner, load_tokenizer
+
+    if keep is not None and out is None:
+        raise click.UsageError("--keep needs --out FILE for the texts that are kept.")
+    judge = load_learner(learner)
+    tokenizer = load_tokenizer(judge)
+    rows = read_rows(texts, column)
+    scores = score_texts(
+        judge, tokenizer, [row[column] for row in rows], progress=output.progress
+    )
+    for row, score in zip(rows, scores, strict=True):
+        row["score"] = score
+    kept = rows if keep is None else [rows[i] for i in best_share(scores, keep)]
+    if out is not None:
+        write_rows(out, kept, column)
+        output.result(
+            f"{len(kept)} of {len(rows)} texts written to {out}",
+            {"out": str(out), "texts": len(rows), "kept": len(kept)},
+        )
+    elif output.json:
+        output.result("", rows)
+    else:
+        for row in rows:
+            output.result(f"{row['score']:+.3f}\t{' '.join(row[column].split())[:100]}", None)
+
+
+@click.command("explain")
+@click.argument("text")
+@click.option("--learner", "-l", required=True, help="A name from `learners list`, or a folder.")
+@with_output
+def explain_command(output: Output, text: str, learner: str) -> None:
+    """Colour TEXT (or the text of the file TEXT) by each token's share of its score.
+
+    Green raises the score and red lowers it, the stronger the further from the average share.
+    """
+    from secondary_learners.gains.corpus import normalise
+    from secondary_learners.registry.load import load_learner, load_tokenizer
+
+    path = Path(text)
+    if len(text) < 255 and path.is_file():
+        text = path.read_text(encoding="utf-8")
+    judge = load_learner(learner)
+    tokenizer = load_tokenizer(judge)
+    ids = tokenizer.backend_tokenizer.encode(normalise(text), add_special_tokens=False).ids
+    if not ids:
+        raise click.UsageError("there is no text to explain.")
+    score = float(judge.score([ids])[0])
+    shares = judge.contributions([ids])[0].tolist()
+    pieces = [tokenizer.decode([token]) for token in ids]
+    strongest = max(map(abs, shares)) or 1.0
+    painted = "".join(
+        click.style(piece, bg=_shade(share / strongest), fg=(0, 0, 0))
+        for piece, share in zip(pieces, shares, strict=True)
+    )
+    tokens = [
+        {"token": piece, "share": share} for piece, share in zip(pieces, shares, strict=True)
+    ]
+    output.result(
+        f"{painted}\n\nscore {score:+.2f} standard deviations "
+        f"(predicted gain {float(judge.predict_gain([ids])[0]):.3g} {judge.config.score.unit})",
+        {"score": score, "tokens": tokens},
+    )
+
+
+def _shade(strength: float) -> tuple[int, int, int]:
+    """White at 0, green towards 1 and red towards −1; black text stays readable on all."""
+    fade = round(255 - 135 * min(1.0, abs(strength)))
+    return (fade, 255, fade) if strength > 0 else (255, fade, fade)

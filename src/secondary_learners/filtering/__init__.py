@@ -1,0 +1,1 @@
+"""Filtering: which candidate contexts are trained on. See `stream.filtered`."""

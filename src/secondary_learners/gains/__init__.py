@@ -1,0 +1,1 @@
+"""Information gain: how much one optimiser step on a context helps an objective."""

@@ -1,0 +1,31 @@
+"""Digests of a model's weights: what labels and learners were made from."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+__all__ = ["embedding_fingerprint", "weights_fingerprint"]
+
+
+def embedding_fingerprint(model: PreTrainedModel) -> str:
+    """sha256 of the input embedding matrix in float32: names a base model and its vocabulary."""
+    return _digest({"embedding": model.get_input_embeddings().weight})
+
+
+def weights_fingerprint(model: torch.nn.Module) -> str:
+    """sha256 of every parameter in float32, in the order of their names."""
+    return _digest(dict(model.named_parameters()))
+
+
+def _digest(parameters: dict[str, torch.Tensor]) -> str:
+    state = hashlib.sha256()
+    for name in sorted(parameters):
+        tensor = parameters[name].detach().float().cpu().contiguous()
+        state.update(f"{name} {tuple(tensor.shape)}\n".encode())
+        state.update(memoryview(tensor.numpy()).cast("B"))
+    return state.hexdigest()

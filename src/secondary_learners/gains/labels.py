@@ -1,0 +1,212 @@
+"""Information gain of contexts by three methods behind one function (Antonello et al., 2021).
+
+For a context X and objective contexts O, with θ′ = θ after one fresh optimiser step on X:
+IG(X) = L(O; θ) − L(O; θ′). Positive: training on X helps. Cost a label, in forward passes F of one
+context, with N objective contexts:
+
+exact         (N + 3) F   the definition, objective in one batch, weights restored bit for bit
+per-example   about 4 F   lr · ⟨∇L(O), first step on X / lr⟩, per-example gradients by vmap
+swapped       2 F         the step is taken on O once, and each X asked how far its own loss fell;
+                          equal to the others in rank because ⟨∇L(O), ∇L(X)⟩ is symmetric
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from secondary_learners.errors import DivergedError, UnknownNameError
+from secondary_learners.gains.contexts import Contexts
+from secondary_learners.gains.objective import (
+    batch_size_for,
+    context_losses,
+    evaluation_mode,
+    in_batches,
+)
+from secondary_learners.gains.optimizers import FirstStep
+
+__all__ = ["METHODS", "finite", "information_gain", "labeller", "token_ids"]
+
+METHODS = ("exact", "per-example", "swapped")
+_VMAP_ROWS = 16  # per-example gradients held at once: that many copies of the weights
+
+Labeller = Callable[[Tensor], Tensor]
+
+
+def information_gain(
+    model: nn.Module,
+    contexts: Contexts | NDArray[np.int64] | Tensor,
+    objective: Contexts | NDArray[np.int64] | Tensor,
+    *,
+    method: str = "swapped",
+    optimizer: str = "adamw",
+    learning_rate: float = 5e-5,
+    eps: float = 1e-8,
+    unit: str = "nats",
+    batch_size: int | None = None,
+) -> NDArray[np.float64]:
+    """Information gain of each context; positive means that a step on it lowers the objective.
+
+    model: any causal language model of transformers, left exactly as it was (weights and mode).
+    contexts: int64 [contexts, length]; objective: int64 [objective contexts, length].
+    unit: "nats" (of mean token loss of the objective) or "perplexity" (of its exponential).
+    batch_size: contexts a forward pass; by default chosen from free memory.
+    Returns float64 [contexts]. Raises DivergedError where a loss is not finite and
+    UnknownNameError for an unknown method, optimizer or unit.
+    """
+    device = next(model.parameters()).device
+    step = FirstStep(optimizer, learning_rate, eps)
+    label = labeller(model, token_ids(objective, device), method, step, unit, batch_size)
+    with evaluation_mode(model):
+        gains = label(token_ids(contexts, device)).double().cpu().numpy()
+    return finite(gains)
+
+
+def labeller(
+    model: nn.Module,
+    objective: Tensor,
+    method: str,
+    step: FirstStep,
+    unit: str = "nats",
+    batch_size: int | None = None,
+) -> Labeller:
+    """A function from contexts [contexts, length] to gains [contexts], its set-up done once.
+
+    Call it inside `evaluation_mode`, at the weights the model has now.
+    """
+    makers = {"exact": _exact, "per-example": _per_example, "swapped": _swapped}
+    if method not in makers:
+        raise UnknownNameError("method", method, METHODS, "learners gains --help")
+    if unit not in ("nats", "perplexity"):
+        raise UnknownNameError("unit", unit, ("nats", "perplexity"), "learners gains --help")
+    with evaluation_mode(model):
+        size = batch_size or batch_size_for(model, objective.shape[1])
+        loss = _mean_loss(model, objective, size)
+        if not np.isfinite(loss):
+            raise DivergedError(f"the loss of the objective is {loss} before any step.")
+        nats = makers[method](model, objective, step, loss, size)
+    if unit == "nats":
+        return nats
+    # exp(L) − exp(L − gain): the same ranking in another unit, so no method needs its own.
+    return lambda ids: -np.exp(loss) * torch.expm1(-nats(ids).double())
+
+
+def _exact(
+    model: nn.Module, objective: Tensor, step: FirstStep, loss: float, size: int
+) -> Labeller:
+    def label(ids: Tensor) -> Tensor:
+        gains = []
+        with _restored(model) as (parameters, restore):
+            for context in ids.split(1):
+                gradients = torch.autograd.grad(context_losses(model, context).sum(), parameters)
+                step.apply(parameters, gradients)
+                gains.append(loss - _mean_loss(model, objective, size))
+                restore()
+        return torch.tensor(gains, dtype=torch.float64)
+
+    return label
+
+
+def _per_example(
+    model: nn.Module, objective: Tensor, step: FirstStep, loss: float, size: int
+) -> Labeller:
+    names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    towards = dict(zip(names, _objective_gradient(model, objective, size), strict=True))
+
+    def one_loss(parameters: dict[str, Tensor], context: Tensor) -> Tensor:
+        logits = torch.func.functional_call(
+            model, parameters, kwargs={"input_ids": context[None], "use_cache": False}
+        ).logits
+        return nn.functional.cross_entropy(logits[0, :-1].float(), context[1:])
+
+    gradients = torch.func.vmap(torch.func.grad(one_loss), in_dims=(None, 0))
+
+    def dots(ids: Tensor) -> Tensor:
+        parameters = {
+            name: parameter.detach()
+            for name, parameter in model.named_parameters()
+            if parameter.requires_grad
+        }
+        with sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no batching rule
+            found = gradients(parameters, ids)
+        directions = step.direction([found[name].flatten(1) for name in names])
+        total = torch.zeros(len(ids), dtype=torch.float64, device=ids.device)
+        for name, direction in zip(names, directions, strict=True):
+            total += (direction @ towards[name].flatten()).double()
+        return step.learning_rate * total
+
+    rows = min(_VMAP_ROWS, size)
+    return lambda ids: in_batches(dots, ids, rows)
+
+
+def _swapped(
+    model: nn.Module, objective: Tensor, step: FirstStep, loss: float, size: int
+) -> Labeller:
+    gradient = _objective_gradient(model, objective, size)
+
+    @torch.inference_mode()
+    def losses(ids: Tensor) -> Tensor:
+        return in_batches(lambda part: context_losses(model, part), ids, size).double()
+
+    def label(ids: Tensor) -> Tensor:
+        before = losses(ids)
+        with _restored(model) as (parameters, _):
+            step.apply(parameters, gradient)
+            return before - losses(ids)
+
+    return label
+
+
+@contextmanager
+def _restored(model: nn.Module) -> Iterator[tuple[list[Tensor], Callable[[], None]]]:
+    """The trainable parameters and a function that restores them; restored at the end anyway."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    backup = [parameter.detach().clone() for parameter in parameters]
+
+    def restore() -> None:
+        with torch.no_grad():
+            torch._foreach_copy_(parameters, backup)
+
+    try:
+        yield [*parameters], restore
+    finally:
+        restore()
+
+
+@torch.inference_mode()
+def _mean_loss(model: nn.Module, ids: Tensor, size: int) -> float:
+    losses = in_batches(lambda part: context_losses(model, part), ids, size)
+    return float(losses.double().mean())
+
+
+def _objective_gradient(model: nn.Module, objective: Tensor, size: int) -> list[Tensor]:
+    """∇ of the mean objective loss, accumulated over batches; one tensor a parameter."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    total = [torch.zeros_like(parameter) for parameter in parameters]
+    for part in objective.split(max(1, size // 2)):  # the backward pass holds twice as much
+        loss = context_losses(model, part).sum() / len(objective)
+        torch._foreach_add_(total, torch.autograd.grad(loss, parameters))
+    return total
+
+
+def token_ids(contexts: Contexts | NDArray[np.int64] | Tensor, device: torch.device) -> Tensor:
+    """The token ids as an int64 tensor [contexts, length] on `device`."""
+    ids = contexts.input_ids if isinstance(contexts, Contexts) else contexts
+    return torch.as_tensor(ids, dtype=torch.int64, device=device)
+
+
+def finite(gains: NDArray[np.float64]) -> NDArray[np.float64]:
+    """`gains`, or DivergedError naming the first that is not finite."""
+    bad = np.flatnonzero(~np.isfinite(gains))
+    if bad.size:
+        raise DivergedError(
+            f"{bad.size} of {gains.size} gains are not finite, the first is {gains[bad[0]]} for "
+            f"context {bad[0]}. Try a lower learning rate."
+        )
+    return gains

@@ -1,0 +1,235 @@
+"""`config.json`: what a learner is, and everything it depends on. Pure data, checked when made."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from secondary_learners.errors import ArtefactError, IncompatibleError
+
+__all__ = [
+    "ARCHITECTURES",
+    "FORMAT_VERSION",
+    "Calibration",
+    "LearnerConfig",
+    "Reference",
+    "Score",
+    "check_sizes",
+]
+
+FORMAT_VERSION = 1
+_WAY_OUT = "Rebuild the learner with `learners run RECIPE`, or load another (`learners list`)."
+
+
+def _fail(field: str, need: str, value: object) -> ArtefactError:
+    return ArtefactError(
+        f"config.json: the field {field!r} must be {need}, and is {value!r}. {_WAY_OUT}"
+    )
+
+
+def _text(field: str, value: object) -> None:
+    if not isinstance(value, str) or not value:
+        raise _fail(field, "a non-empty string", value)
+
+
+def _finite(field: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise _fail(field, "a finite number", value)
+
+
+def _positive(field: str, value: object) -> None:
+    _finite(field, value)
+    if not value > 0:  # type: ignore[operator]
+        raise _fail(field, "above 0", value)
+
+
+def _integer(low: int, high: int) -> Callable[[str, object], None]:
+    def check(field: str, value: object) -> None:
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise _fail(field, f"an integer from {low:,} to {high:,}", value)
+
+    return check
+
+
+def _buckets(field: str, value: object) -> None:
+    _integer(0, 2**24)(field, value)
+    assert isinstance(value, int)
+    if value & (value - 1):
+        raise _fail(field, "0 or a power of two", value)
+
+
+def _kernel(field: str, value: object) -> None:
+    _integer(1, 31)(field, value)
+    assert isinstance(value, int)
+    if value % 2 == 0:
+        raise _fail(field, "odd", value)
+
+
+def _counts(field: str, value: object) -> None:
+    if value not in ("frequency", "sqrt"):
+        raise _fail(field, "'frequency' or 'sqrt'", value)
+
+
+# The bounds keep a hostile config from asking for more memory than any vocabulary needs.
+_VOCABULARY, _WIDTH = _integer(1, 2**24), _integer(1, 2**14)
+ARCHITECTURES: Mapping[str, Mapping[str, Callable[[str, object], None]]] = {
+    "linear": {"vocabulary": _VOCABULARY, "bigrams": _buckets, "counts": _counts},
+    "conv": {
+        "vocabulary": _VOCABULARY,
+        "embedding": _WIDTH,
+        "channels": _WIDTH,
+        "kernel": _kernel,
+        "hidden": _WIDTH,
+    },
+}
+
+
+def check_sizes(architecture: object, sizes: object) -> None:
+    """Raise ArtefactError, naming the field, unless `sizes` fit `architecture`."""
+    if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
+        raise _fail("architecture", " or ".join(map(repr, ARCHITECTURES)), architecture)
+    checks = ARCHITECTURES[architecture]
+    if not isinstance(sizes, dict) or set(sizes) != set(checks):
+        raise _fail("sizes", f"an object with exactly {', '.join(checks)}", sizes)
+    for name, check in checks.items():
+        check(f"sizes.{name}", sizes[name])
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A base model or tokenizer: where it is, which commit, and the digest of what is used of it.
+
+    revision is None for what has no commits (a folder, or a model bundled with the package).
+    """
+
+    repo: str
+    revision: str | None
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Score:
+    """Mean and standard deviation of the labels, in `unit` (such as "nats per token")."""
+
+    mean: float
+    sd: float
+    unit: str
+
+    def __post_init__(self) -> None:
+        _finite("score.mean", self.mean)
+        _positive("score.sd", self.sd)
+        _text("score.unit", self.unit)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How raw predictions spread over held-out contexts, in standard deviations of the labels.
+
+    quantiles: 101 numbers that never fall, the 0 % to the 100 % quantile.
+    """
+
+    mean: float
+    sd: float
+    quantiles: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        _finite("calibration.mean", self.mean)
+        _positive("calibration.sd", self.sd)
+        if not isinstance(self.quantiles, tuple) or len(self.quantiles) != 101:
+            raise _fail("calibration.quantiles", "a list of 101 numbers", self.quantiles)
+        for value in self.quantiles:
+            _finite("calibration.quantiles", value)
+        if any(a > b for a, b in zip(self.quantiles, self.quantiles[1:], strict=False)):
+            raise _fail("calibration.quantiles", "in rising order", "not")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnerConfig:
+    """Everything `config.json` says. Raises ArtefactError naming the field that is wrong.
+
+    sizes: for "linear", vocabulary, bigrams (hash buckets: 0 or a power of two) and counts
+        ("frequency" or "sqrt"); for "conv", vocabulary, embedding, channels, kernel and hidden.
+    score: of the labels. calibration: of the raw predictions on held-out contexts.
+    context_length: tokens a context, as in the labels. Other lengths can be scored.
+    labels: how the labels were made: count, method, rank correlation with exact ones.
+    """
+
+    format_version: int = FORMAT_VERSION
+    name: str
+    architecture: str
+    sizes: dict[str, int | str]
+    score: Score
+    calibration: Calibration
+    context_length: int
+    base_model: Reference
+    tokenizer: Reference
+    objective: dict[str, Any]
+    corpus: dict[str, Any]
+    optimizer: dict[str, Any]
+    labels: dict[str, Any]
+    versions: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        _format_version(self.format_version)
+        _text("name", self.name)
+        check_sizes(self.architecture, self.sizes)
+        _integer(1, 2**20)("context_length", self.context_length)
+        for field in ("base_model", "tokenizer"):
+            reference = getattr(self, field)
+            _text(f"{field}.repo", reference.repo)
+            if reference.revision is not None:
+                _text(f"{field}.revision", reference.revision)
+            _text(f"{field}.fingerprint", reference.fingerprint)
+        for field in ("objective", "corpus", "optimizer", "labels", "versions"):
+            if not isinstance(getattr(self, field), dict):
+                raise _fail(field, "an object", getattr(self, field))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The value of `config.json`; `from_dict` gives an equal config back."""
+        data = dataclasses.asdict(self)
+        data["calibration"]["quantiles"] = list(self.calibration.quantiles)
+        return data
+
+    @classmethod
+    def from_dict(cls, data: object) -> LearnerConfig:
+        """Raises IncompatibleError for a newer format and ArtefactError for a wrong field."""
+        if not isinstance(data, dict):
+            raise ArtefactError(f"config.json holds no JSON object. {_WAY_OUT}")
+        # First of all: a newer format may well have other fields.
+        _format_version(data.get("format_version"))
+        values = _fields("", cls, data)
+        values["score"] = Score(**_fields("score.", Score, data["score"]))
+        calibration = _fields("calibration.", Calibration, data["calibration"])
+        if isinstance(calibration["quantiles"], list):
+            calibration["quantiles"] = tuple(calibration["quantiles"])
+        values["calibration"] = Calibration(**calibration)
+        for name in ("base_model", "tokenizer"):
+            values[name] = Reference(**_fields(f"{name}.", Reference, data[name]))
+        return cls(**values)
+
+
+def _format_version(value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise _fail("format_version", "a whole number from 1 on", value)
+    if value > FORMAT_VERSION:
+        raise IncompatibleError(
+            f"this artefact has format version {value}, and this package reads up to "
+            f"{FORMAT_VERSION}. Try `pip install --upgrade secondary-learners`."
+        )
+
+
+def _fields(prefix: str, cls: type, data: object) -> dict[str, Any]:
+    """`data`, once it has exactly the fields of the dataclass `cls`."""
+    if not isinstance(data, dict):
+        raise _fail(prefix.rstrip("."), "an object", data)
+    names = [field.name for field in dataclasses.fields(cls)]
+    for name in names:
+        if name not in data:
+            raise ArtefactError(f"config.json lacks the field {prefix + name!r}. {_WAY_OUT}")
+    for name in data:
+        if name not in names:
+            raise ArtefactError(f"config.json has an unknown field {prefix + name!r}. {_WAY_OUT}")
+    return dict(data)

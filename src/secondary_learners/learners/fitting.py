@@ -1,0 +1,420 @@
+"""Fitting a learner on contexts and their labels, and measuring it on documents it never saw."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from secondary_learners.errors import IncompatibleError, SecondaryLearnersError, UnknownNameError
+from secondary_learners.learners.config import ARCHITECTURES, Calibration, Score
+from secondary_learners.learners.nets import ConvNet, LinearNet, Net, linear_features
+from secondary_learners.learners.statistics import r2, spearman
+
+__all__ = ["Fit", "fit", "fit_conv", "fit_linear"]
+
+_HELD_OUT = 0.15
+_FOLDS = 5
+# Relative to the mean squared norm of a centred context; the best is usually between 1 and 10.
+_STRENGTHS = np.geomspace(0.1, 100, 10)
+
+Integers = npt.NDArray[np.integer]
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """A fitted net, what `LearnerConfig` needs to know of it, and how good it is.
+
+    held_out: the contexts [m] of the documents set aside, as indices; `predictions` [m] are raw
+        predictions for them, in standard deviations of the labels, by a net that saw none of them.
+        Calibration and both figures come from these.
+    settings: what was chosen on the other documents: regularisation, or epochs.
+    """
+
+    architecture: str
+    sizes: dict[str, int | str]
+    net: Net
+    score: Score
+    calibration: Calibration
+    held_out: npt.NDArray[np.int64]
+    predictions: npt.NDArray[np.float64]
+    held_out_spearman: float
+    held_out_r2: float
+    settings: dict[str, float]
+
+
+def fit(
+    architecture: str,
+    input_ids: Integers,
+    labels: npt.NDArray[np.floating],
+    documents: Integers,
+    *,
+    vocabulary: int,
+    unit: str = "nats per token",
+    seed: int = 0,
+    sizes: dict[str, int | str] | None = None,
+) -> Fit:
+    """`fit_linear` or `fit_conv`, by name; `sizes` are their other keywords."""
+    common = {"vocabulary": vocabulary, "unit": unit, "seed": seed}
+    if architecture == "linear":
+        return fit_linear(input_ids, labels, documents, **common, **(sizes or {}))  # type: ignore[arg-type]
+    if architecture == "conv":
+        return fit_conv(input_ids, labels, documents, **common, **(sizes or {}))  # type: ignore[arg-type]
+    raise UnknownNameError("architecture", architecture, ARCHITECTURES, "learners run --help")
+
+
+@dataclass(frozen=True, eq=False)
+class _Problem:
+    """Checked data, labels standardised, documents divided; tensors on the CPU."""
+
+    ids: Tensor  # int64 [n, length]
+    labels: Tensor  # float64 [n], mean 0 and sd 1
+    score: Score
+    held_out: npt.NDArray[np.bool_]  # [n]
+    fold: npt.NDArray[np.int64]  # [n], of the documents that are not held out
+
+
+def _problem(
+    input_ids: Integers,
+    labels: npt.NDArray[np.floating],
+    documents: Integers,
+    vocabulary: int,
+    unit: str,
+    seed: int,
+) -> _Problem:
+    ids = np.array(input_ids, np.int64)
+    y = np.array(labels, np.float64)
+    if ids.ndim != 2 or y.shape != ids.shape[:1] or np.shape(documents) != y.shape:
+        raise SecondaryLearnersError(
+            f"input_ids {ids.shape}, labels {y.shape} and documents {np.shape(documents)} must be "
+            "[n, length], [n] and [n]."
+        )
+    if not np.isfinite(y).all():
+        raise SecondaryLearnersError(
+            f"{int((~np.isfinite(y)).sum())} of {len(y)} labels are not finite. Label again with "
+            "`learners run RECIPE`."
+        )
+    if ids.size and not 0 <= ids.min() <= ids.max() < vocabulary:
+        raise IncompatibleError(
+            f"token ids go from {ids.min()} to {ids.max()}, and the vocabulary is {vocabulary}. "
+            "Use the tokenizer of the base model."
+        )
+    names, document = np.unique(documents, return_inverse=True)
+    if len(names) < 3:
+        raise SecondaryLearnersError(
+            f"a learner is measured on unseen documents, and {len(names)} documents cannot be "
+            "divided. Give at least 3, better 50."
+        )
+    # One order of documents decides everything: the first are held out, the others dealt to folds.
+    place = np.random.default_rng(seed).permutation(len(names))[document.reshape(-1)]
+    kept_out = max(1, round(_HELD_OUT * len(names)))
+    held_out = place < kept_out
+    folds = min(_FOLDS, len(names) - kept_out)
+    mean, sd = float(y.mean()), float(y.std())
+    if not sd > 0 or held_out.sum() < 2:
+        raise SecondaryLearnersError(
+            f"nothing can be learnt from {len(y)} labels with standard deviation {sd} and "
+            f"{int(held_out.sum())} of them held out. Label more contexts."
+        )
+    return _Problem(
+        ids=torch.from_numpy(ids),
+        labels=torch.from_numpy((y - mean) / sd),
+        score=Score(mean, sd, unit),
+        held_out=held_out,
+        fold=(place - kept_out) % folds,
+    )
+
+
+def _report(
+    problem: _Problem,
+    net: Net,
+    architecture: str,
+    sizes: dict[str, int | str],
+    predictions: npt.NDArray[np.float64],
+    settings: dict[str, float],
+) -> Fit:
+    spread = float(predictions.std())
+    if not spread > 0:
+        raise SecondaryLearnersError(
+            f"the {architecture} learner predicts {predictions[0]:.4g} for every held-out context. "
+            "Label more contexts, or use other objectives."
+        )
+    truth = problem.labels.numpy()[problem.held_out]
+    quantiles = np.quantile(predictions, np.linspace(0, 1, 101))
+    return Fit(
+        architecture=architecture,
+        sizes=sizes,
+        net=net.eval(),
+        score=problem.score,
+        calibration=Calibration(
+            mean=float(predictions.mean()),
+            sd=spread,
+            # Interpolation may fall by a rounding error between equal values.
+            quantiles=tuple(np.maximum.accumulate(quantiles).tolist()),
+        ),
+        held_out=np.flatnonzero(problem.held_out),
+        predictions=predictions,
+        held_out_spearman=spearman(truth, predictions),
+        held_out_r2=r2(truth, predictions),
+        settings=settings,
+    )
+
+
+def fit_linear(
+    input_ids: Integers,
+    labels: npt.NDArray[np.floating],
+    documents: Integers,
+    *,
+    vocabulary: int,
+    bigrams: int = 0,
+    counts: str = "sqrt",
+    unit: str = "nats per token",
+    seed: int = 0,
+) -> Fit:
+    """Ridge regression on (c / n)**a, its strength chosen by cross-validation over documents.
+
+    input_ids: [n, length]. labels: information gains [n], in `unit`. documents: a number for each
+    context's document [n]; about 15 % of the documents are held out for the report, and then the
+    net is fitted on everything with the strength chosen without them.
+
+    Raises SecondaryLearnersError for labels that nothing can be learnt from.
+    """
+    net = LinearNet(vocabulary, bigrams, counts)
+    problem = _problem(input_ids, labels, documents, vocabulary, unit, seed)
+    with torch.no_grad():
+        columns, values = linear_features(
+            problem.ids,
+            torch.ones_like(problem.ids, dtype=torch.bool),
+            vocabulary=vocabulary,
+            bigrams=bigrams,
+            counts=counts,
+            dtype=torch.float64,
+        )
+        present, compact = columns.unique(return_inverse=True)
+        features = _Features.build(compact, values, len(present))
+        train = torch.from_numpy(~problem.held_out)
+        strengths = torch.from_numpy(_STRENGTHS) * features.spread(train)
+        best = _choose(features, problem, train, strengths)
+        # Both nets in one solution: for the report, and to keep.
+        weights, bias = _ridge(
+            features,
+            problem.labels,
+            torch.stack([train, torch.ones_like(train)], dim=1).double(),
+            best.expand(2),
+        )
+        held_out = (features.matrix @ weights[:, :1] + bias[0])[~train, 0].numpy()
+        net.weight[present] = weights[:, 1].float()
+        net.bias.fill_(bias[1])
+    sizes: dict[str, int | str] = {"vocabulary": vocabulary, "bigrams": bigrams, "counts": counts}
+    return _report(problem, net, "linear", sizes, held_out, {"regularisation": float(best)})
+
+
+@dataclass(frozen=True, eq=False)
+class _Features:
+    """A sparse float64 matrix [n, d], its transpose, and the transpose of its squares."""
+
+    matrix: Tensor
+    transposed: Tensor
+    squared: Tensor
+
+    @classmethod
+    def build(cls, columns: Tensor, values: Tensor, width: int) -> _Features:
+        """From columns and values [n, positions]; equal columns of a row add up."""
+        rows = torch.arange(len(columns)).unsqueeze(1).expand_as(columns)
+        where = torch.stack([rows.reshape(-1), columns.reshape(-1)])
+        matrix = torch.sparse_coo_tensor(
+            where, values.reshape(-1), (len(columns), width), check_invariants=True
+        ).coalesce()
+        transposed = matrix.t().coalesce()
+        squared = torch.sparse_coo_tensor(
+            transposed.indices(), transposed.values() ** 2, transposed.shape, check_invariants=True
+        )
+        with warnings.catch_warnings():  # CSR is "beta", and ten times faster
+            warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta", UserWarning)
+            return cls(*(part.to_sparse_csr() for part in (matrix, transposed, squared)))
+
+    def spread(self, rows: Tensor) -> Tensor:
+        """The mean squared distance of these rows (bool [n]) from their mean."""
+        share = (rows / rows.sum()).double().unsqueeze(1)
+        return (self.squared @ share - (self.transposed @ share) ** 2).sum()
+
+
+def _choose(features: _Features, problem: _Problem, train: Tensor, strengths: Tensor) -> Tensor:
+    """The strength with the least squared error over the folds of the training documents."""
+    fold = torch.from_numpy(problem.fold)
+    members = [train & (fold == number) for number in fold[train].unique()]
+    tested = torch.stack(members, dim=1).repeat_interleave(len(strengths), dim=1)
+    trained = (train.unsqueeze(1) & ~tested).double()
+    weights, bias = _ridge(
+        features, problem.labels, trained, strengths.repeat(len(members)), tolerance=1e-4
+    )
+    errors = (features.matrix @ weights + bias - problem.labels.unsqueeze(1)) ** 2 * tested
+    return strengths[errors.sum(dim=0).view(len(members), -1).sum(dim=0).argmin()]
+
+
+def _ridge(
+    features: _Features,
+    labels: Tensor,
+    rows: Tensor,
+    strengths: Tensor,
+    tolerance: float = 1e-10,
+) -> tuple[Tensor, Tensor]:
+    """k ridge regressions at once: weights [d, k] and intercepts [k], in float64.
+
+    rows: 1.0 for the contexts that each regression uses, else 0.0 [n, k]. strengths: [k].
+
+    Minimises |y - Xw - b|^2 + strength |w|^2 over its rows. Conjugate gradients, preconditioned by
+    the diagonal, take a few dozen products with a very sparse X: far less than any factorisation.
+    """
+    sizes = rows.sum(dim=0)
+
+    def centred(values: Tensor) -> Tensor:
+        used = values * rows
+        return used - rows * (used.sum(dim=0) / sizes)
+
+    def normal(weights: Tensor) -> Tensor:
+        return features.transposed @ centred(features.matrix @ weights) + strengths * weights
+
+    diagonal = features.squared @ rows - (features.transposed @ rows) ** 2 / sizes + strengths
+    residual = features.transposed @ centred(labels.unsqueeze(1))
+    limit = tolerance * residual.norm(dim=0)
+    weights = torch.zeros_like(residual)
+    direction = residual / diagonal
+    product = (residual * direction).sum(dim=0)
+    for _ in range(2000):
+        if bool((residual.norm(dim=0) <= limit).all()):
+            break
+        image = normal(direction)
+        # A finished regression has nothing left to divide by.
+        step = (product / (direction * image).sum(dim=0)).nan_to_num(0.0, 0.0, 0.0)
+        weights += step * direction
+        residual -= step * image
+        scaled = residual / diagonal
+        before, product = product, (residual * scaled).sum(dim=0)
+        direction = scaled + (product / before).nan_to_num(0.0, 0.0, 0.0) * direction
+    else:
+        raise SecondaryLearnersError(
+            "the ridge regression did not converge in 2,000 steps. Check the labels for outliers."
+        )
+    prediction = features.matrix @ weights
+    return weights, ((labels.unsqueeze(1) - prediction) * rows).sum(dim=0) / sizes
+
+
+def fit_conv(
+    input_ids: Integers,
+    labels: npt.NDArray[np.floating],
+    documents: Integers,
+    *,
+    vocabulary: int,
+    embedding: int = 64,
+    channels: int = 128,
+    kernel: int = 3,
+    hidden: int = 32,
+    unit: str = "nats per token",
+    seed: int = 0,
+    epochs: int = 8,
+    learning_rate: float = 2e-3,
+    weight_decay: float = 0.1,
+    dropout: float = 0.2,
+    batch_size: int = 64,
+) -> Fit:
+    """A small convolutional net by AdamW, stopped early on documents of their own.
+
+    Arguments as for `fit_linear`. About 15 % of the documents are held out for the report; a fifth
+    of the others decides after which epoch to stop. Tokens that never occur in the contexts get a
+    zero embedding, which dropping whole tokens has taught the net to take for "something or other".
+    The global random state is left alone.
+
+    Raises SecondaryLearnersError for labels that nothing can be learnt from.
+    """
+    sizes: dict[str, int | str] = {
+        "vocabulary": vocabulary,
+        "embedding": embedding,
+        "channels": channels,
+        "kernel": kernel,
+        "hidden": hidden,
+    }
+    problem = _problem(input_ids, labels, documents, vocabulary, unit, seed)
+    stopping = ~problem.held_out & (problem.fold == 0)
+    used = torch.from_numpy(~problem.held_out & ~stopping)
+    # Training only the embeddings that are met is faster, and leaves no noise in the others.
+    present = problem.ids[used].unique()
+    known = torch.zeros(vocabulary, dtype=torch.int64)
+    known[present] = torch.arange(1, len(present) + 1)
+    ids, targets = known[problem.ids], problem.labels.float()
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        small = ConvNet(len(present) + 1, embedding, channels, kernel, hidden, dropout)
+        with torch.no_grad():
+            small.embedding.weight.mul_(0.1)
+            small.embedding.weight[0] = 0.0
+        epoch = _train(
+            small,
+            (ids[used], targets[used]),
+            (ids[torch.from_numpy(stopping)], targets[torch.from_numpy(stopping)]),
+            epochs=epochs,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            batch_size=batch_size,
+        )
+        net = ConvNet(vocabulary, embedding, channels, kernel, hidden)
+    weights = small.state_dict()
+    table = torch.zeros(vocabulary, embedding)
+    table[present] = weights["embedding.weight"][1:]
+    net.load_state_dict(weights | {"embedding.weight": table})
+    predictions = _predict(small, ids[torch.from_numpy(problem.held_out)])
+    return _report(
+        problem, net, "conv", sizes, predictions.double().numpy(), {"epochs": float(epoch)}
+    )
+
+
+def _train(
+    net: ConvNet,
+    used: tuple[Tensor, Tensor],
+    stopping: tuple[Tensor, Tensor],
+    *,
+    epochs: int,
+    learning_rate: float,
+    weight_decay: float,
+    batch_size: int,
+) -> int:
+    """Train in place, put the weights of the best epoch back, and return its number."""
+    ids, targets = used
+    optimizer = torch.optim.AdamW(net.parameters(), lr=learning_rate, weight_decay=weight_decay)
+    steps = math.ceil(len(ids) / batch_size)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, learning_rate, total_steps=epochs * steps, pct_start=0.1
+    )
+    best, least, weights = 0, math.inf, net.state_dict()
+    for epoch in range(1, epochs + 1):
+        net.train()
+        for batch in torch.randperm(len(ids)).split(batch_size):
+            chosen = ids[batch]
+            prediction = net(chosen, torch.ones_like(chosen, dtype=torch.bool))
+            loss = functional.mse_loss(prediction, targets[batch])
+            optimizer.zero_grad()
+            loss.backward()
+            # The token 0, "unknown", stays the zero vector.
+            assert net.embedding.weight.grad is not None
+            net.embedding.weight.grad[0] = 0.0
+            optimizer.step()
+            schedule.step()
+        error = float(functional.mse_loss(_predict(net, stopping[0]), stopping[1]))
+        if error < least:
+            best, least = epoch, error
+            weights = {name: value.clone() for name, value in net.state_dict().items()}
+    net.load_state_dict(weights)
+    return best
+
+
+def _predict(net: ConvNet, ids: Tensor) -> Tensor:
+    net.eval()
+    with torch.no_grad():
+        parts = [net(part, torch.ones_like(part, dtype=torch.bool)) for part in ids.split(1024)]
+    return torch.cat(parts)

@@ -1,0 +1,129 @@
+"""A recipe's text, dealt by whole documents to its four uses and cut into contexts."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from secondary_learners.errors import CorpusError
+from secondary_learners.gains.contexts import Contexts, cut, mixture, split_documents
+from secondary_learners.gains.corpus import Document, Source, read_documents
+from secondary_learners.recipes.schema import EvaluationPlan, LearnerRecipe
+
+__all__ = [
+    "FinetuningData",
+    "LabellingData",
+    "Splits",
+    "describe_sources",
+    "finetuning_data",
+    "labelling_data",
+    "own_recipe",
+    "read_splits",
+]
+
+log = logging.getLogger(__name__)
+OBJECTIVE, POOL = "objective", "pool"
+
+
+Splits = dict[str, list[Document]]
+
+
+@dataclass(frozen=True)
+class LabellingData:
+    """objective: contexts whose loss is to fall. candidates: the mixture that is labelled."""
+
+    objective: Contexts
+    candidates: Contexts
+
+
+@dataclass(frozen=True)
+class FinetuningData:
+    """stream: the mixture to draw from. test: contexts of the objective's domain."""
+
+    stream: Contexts
+    test: Contexts
+
+
+def read_splits(recipe: LearnerRecipe, corpus: Path | None) -> Splits:
+    """The recipe's documents, dealt to the names of `Shares`; raises CorpusError for too few."""
+    documents = read_documents(recipe.sources, corpus)
+    splits = split_documents(documents, asdict(recipe.split), seed=recipe.seed)
+    for name, part in splits.items():
+        if not any(document.domain == recipe.objective_domain for document in part):
+            raise CorpusError(
+                f"too few documents of {recipe.objective_domain!r}: none was left for {name!r}. "
+                "Add text: each of the four uses needs documents of its own."
+            )
+    return splits
+
+
+def labelling_data(recipe: LearnerRecipe, splits: Splits, tokenizer: Any) -> LabellingData:
+    """What is labelled, and on what; documents apart from those of `finetuning_data`."""
+    return LabellingData(
+        objective=_inside(recipe, splits["objective"], tokenizer, recipe.labels.objective_contexts),
+        candidates=_mixed(recipe, splits["labels"], tokenizer, recipe.labels.contexts),
+    )
+
+
+def finetuning_data(recipe: LearnerRecipe, splits: Splits, tokenizer: Any) -> FinetuningData:
+    """What fine-tuning draws from and is tested on: documents that no label was made of."""
+    return FinetuningData(
+        stream=_mixed(recipe, splits["stream"], tokenizer, None),
+        test=_inside(recipe, splits["test"], tokenizer, recipe.evaluation.test_contexts),
+    )
+
+
+def _inside(
+    recipe: LearnerRecipe, documents: list[Document], tokenizer: Any, most: int
+) -> Contexts:
+    domain = recipe.objective_domain
+    inside = [document for document in documents if document.domain == domain]
+    contexts = cut(inside, tokenizer, recipe.context_length)
+    count = min(most, len(contexts))
+    return mixture(contexts, count, domain=domain, share=1.0, seed=recipe.seed)
+
+
+def _mixed(
+    recipe: LearnerRecipe, documents: list[Document], tokenizer: Any, most: int | None
+) -> Contexts:
+    contexts = cut(documents, tokenizer, recipe.context_length)
+    domain, share = recipe.objective_domain, recipe.in_domain_share
+    available = mixture(contexts, None, domain=domain, share=share, seed=recipe.seed)
+    if most is None:
+        return available
+    if most > len(available):
+        log.warning(
+            "the text holds %d of the %d contexts asked for (%d %% from %s): using these",
+            *(len(available), most, round(100 * share), domain),
+        )
+        return available
+    return mixture(contexts, most, domain=domain, share=share, seed=recipe.seed)
+
+
+def own_recipe(name: str, objective: Path, pool: Path) -> LearnerRecipe:
+    """The recipe for a user's own text: a file or folder to get better at, one to choose from.
+
+    Long files are divided at blank lines into documents of a few thousand characters, so that one
+    file is enough. It is not tried in fine-tuning unless `evaluation.seeds` is raised.
+    """
+    sources = tuple(
+        Source(domain, files=str(path.absolute()), block_characters=2000)
+        for domain, path in ((OBJECTIVE, objective), (POOL, pool))
+    )
+    return LearnerRecipe(
+        name=name,
+        summary=f"Made from {objective.name} and {pool.name}.",
+        objective_domain=OBJECTIVE,
+        sources=sources,
+        evaluation=EvaluationPlan(seeds=0),
+    )
+
+
+def describe_sources(sources: tuple[Source, ...]) -> str:
+    """One line for a card: each domain and where its text comes from."""
+    return "; ".join(
+        f"{source.domain} ({source.builtin or source.dataset or source.files})"
+        for source in sources
+    )

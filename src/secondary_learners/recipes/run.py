@@ -1,0 +1,412 @@
+"""Running a recipe: corpus → contexts → labels → learner → evaluation → package, resumable.
+
+Each stage leaves its result in `out/work`, so that a killed run goes on where it was; the artefact
+itself (and for a named recipe its registry entry) appears in `out` at the end.
+"""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from secondary_learners.cards.render import base_model_card, learner_card
+from secondary_learners.errors import MissingExtraError
+from secondary_learners.files import sha256_file, write_bytes
+from secondary_learners.filtering.thresholds import parse_threshold
+from secondary_learners.finetuning.compare import Comparison, Settings, compare
+from secondary_learners.finetuning.summary import summary
+from secondary_learners.gains.contexts import Contexts
+from secondary_learners.gains.fingerprints import embedding_fingerprint
+from secondary_learners.gains.store import Labels, LabelSettings, label_to_store, read_labels
+from secondary_learners.learners.artifact import (
+    Learner,
+    read_learner,
+    save_learner,
+    tokenizer_fingerprint,
+)
+from secondary_learners.learners.config import LearnerConfig, Reference
+from secondary_learners.learners.fitting import Fit, fit
+from secondary_learners.recipes.data import (
+    FinetuningData,
+    Splits,
+    describe_sources,
+    finetuning_data,
+    labelling_data,
+    read_splits,
+)
+from secondary_learners.recipes.pretrain import pretrain
+from secondary_learners.recipes.schema import LearnerRecipe, PretrainRecipe, recipe_toml
+from secondary_learners.registry.index import Entry, entry_toml
+from secondary_learners.registry.load import load_base
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = [
+    "Finished",
+    "compare_plan",
+    "fit_labels",
+    "fit_learners",
+    "held_out_figures",
+    "label_recipe",
+    "run_learner",
+    "run_pretraining",
+    "token_weights",
+]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a run made: the artefact's folder and all its figures (evaluation.json)."""
+
+    folder: Path
+    evaluation: dict[str, Any]
+    comparison: Comparison | None
+
+
+def run_pretraining(
+    recipe: PretrainRecipe,
+    corpus: Path | None,
+    out: Path,
+    *,
+    device: str,
+    command: str,
+    progress: bool = True,
+) -> Finished:
+    """Train a base model and write its folder, card and registry entry."""
+    evaluation = pretrain(recipe, corpus, out, device=device, progress=progress)
+    _package_base(recipe, evaluation, out, command)
+    return Finished(out, evaluation, None)
+
+
+def _package_base(
+    recipe: PretrainRecipe, evaluation: dict[str, Any], out: Path, command: str
+) -> None:
+    write_bytes(out / "recipe.toml", recipe_toml(recipe).encode())
+    described = describe_sources(recipe.sources)
+    card = base_model_card(
+        recipe.name, recipe.summary, recipe.licence, described, command, evaluation
+    )
+    write_bytes(out / "README.md", card.encode())
+    entry = Entry(
+        name=recipe.name,
+        kind="base-model",
+        summary=recipe.summary,
+        tokenizer=recipe.name,
+        corpus=_corpus_name(recipe.sources),
+        architecture="gpt2",
+        optimizer="muon+adamw",
+        licence=recipe.licence,
+        location="bundled",
+        added=datetime.date.today(),
+        **_files(out),
+    )
+    write_bytes(out / "work" / f"{recipe.name}.toml", entry_toml(entry).encode())
+
+
+def run_learner(
+    recipe: LearnerRecipe,
+    corpus: Path | None,
+    out: Path,
+    *,
+    device: str,
+    command: str,
+    progress: bool = True,
+) -> Finished:
+    """Make the learner of `recipe` in `out`; raises what each stage raises, naming the way out."""
+    begun = time.monotonic()
+    work = out / "work"
+    model, tokenizer = load_base(recipe.base)
+    model.to(device)
+    splits = read_splits(recipe, corpus)
+    labels = _label(recipe, splits, model, tokenizer, work / "labels", progress=progress)
+
+    def evaluate(learner: Learner) -> Comparison | None:
+        if recipe.evaluation.seeds == 0:
+            return None
+        data = finetuning_data(recipe, splits, tokenizer)
+        return compare_plan(
+            recipe, data, learner, model, work / "comparison", device=device, progress=progress
+        )
+
+    made = _package(recipe, labels, model, tokenizer, out, evaluate, command=command, begun=begun)
+    write_bytes(work / f"{recipe.name}.toml", entry_toml(_learner_entry(recipe, made)).encode())
+    return made
+
+
+def label_recipe(
+    recipe: LearnerRecipe, corpus: Path | None, out: Path, *, device: str, progress: bool = True
+) -> Labels:
+    """The labels of `recipe` in the folder `out`, with its recipe.toml for `fit_labels`."""
+    model, tokenizer = load_base(recipe.base)
+    model.to(device)
+    splits = read_splits(recipe, corpus)
+    labels = _label(recipe, splits, model, tokenizer, out, progress=progress)
+    write_bytes(out / "recipe.toml", recipe_toml(recipe).encode())
+    return labels
+
+
+def fit_labels(recipe: LearnerRecipe, labels: Path, out: Path, *, command: str) -> Finished:
+    """Fit and package a learner on stored labels, without trying it in fine-tuning."""
+    begun = time.monotonic()
+    model, tokenizer = load_base(recipe.base)
+    return _package(
+        recipe,
+        read_labels(labels),
+        model,
+        tokenizer,
+        out,
+        lambda learner: None,
+        command=command,
+        begun=begun,
+    )
+
+
+def _label(
+    recipe: LearnerRecipe,
+    splits: Splits,
+    model: PreTrainedModel,
+    tokenizer: Any,
+    folder: Path,
+    *,
+    progress: bool,
+) -> Labels:
+    data, plan = labelling_data(recipe, splits, tokenizer), recipe.labels
+    settings = LabelSettings(
+        method=plan.method,
+        optimizer=plan.optimizer,
+        learning_rate=plan.learning_rate,
+        unit=plan.unit,
+        exact=plan.exact,
+        seed=recipe.seed,
+    )
+    log.info("labelling %d contexts on %d of the objective", len(data.candidates), len(data.objective))
+    return label_to_store(
+        model, data.candidates, data.objective, folder, settings, progress=progress
+    )
+
+
+def _package(
+    recipe: LearnerRecipe,
+    labels: Labels,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    out: Path,
+    evaluate: Callable[[Learner], Comparison | None],
+    *,
+    command: str,
+    begun: float,
+) -> Finished:
+    """Fit every architecture, keep the best on held-out documents, evaluate it, write it."""
+    fits = fit_learners(recipe, labels, vocabulary=len(tokenizer))
+    chosen = max(fits, key=lambda name: fits[name].held_out_spearman)
+    config = _config(recipe, labels, fits[chosen], chosen, model, tokenizer)
+    learner = Learner(config, fits[chosen].net)
+    comparison = evaluate(learner)
+    evaluation = {
+        "labels": labels.facts,
+        "held_out": {name: held_out_figures(fitted) for name, fitted in fits.items()},
+        "fine_tuning": comparison and summary(comparison),
+        "plot": comparison is not None and _plot(comparison, out / "comparison.png"),
+        "tokens": token_weights(learner, tokenizer, labels.contexts),
+        "command": command,
+        "seconds": round(time.monotonic() - begun),
+        "device": _device(model),
+    }
+    card = learner_card(
+        config.to_dict(), evaluation, summary=recipe.summary, licence=recipe.licence
+    )
+    save_learner(learner, out, recipe_toml=recipe_toml(recipe), evaluation=evaluation, readme=card)
+    return Finished(out, evaluation, comparison)
+
+
+def _learner_entry(recipe: LearnerRecipe, made: Finished) -> Entry:
+    return Entry(
+        name=recipe.name,
+        kind="learner",
+        summary=recipe.summary,
+        base=recipe.base,
+        tokenizer=recipe.base,
+        corpus=_corpus_name(recipe.sources),
+        objective=recipe.objective_domain,
+        architecture=read_learner(made.folder).config.architecture,
+        optimizer=recipe.labels.optimizer,
+        licence=recipe.licence,
+        location="bundled",
+        added=datetime.date.today(),
+        **_files(made.folder),
+    )
+
+
+def fit_learners(recipe: LearnerRecipe, labels: Labels, *, vocabulary: int) -> dict[str, Fit]:
+    """Every architecture of the plan, fitted on the same labels and split."""
+    plan, contexts = recipe.learner, labels.contexts
+    fits = {}
+    for architecture in plan.architectures:
+        sizes: dict[str, int | str] = (
+            {"bigrams": plan.bigrams, "counts": plan.counts} if architecture == "linear" else {}
+        )
+        fits[architecture] = fit(
+            architecture,
+            contexts.input_ids,
+            labels.gains,
+            contexts.document,
+            vocabulary=vocabulary,
+            unit="nats per token" if labels.facts["unit"] == "nats" else labels.facts["unit"],
+            seed=recipe.seed,
+            sizes=sizes,
+        )
+        log.info(
+            "%s: Spearman %.3f on held-out documents",
+            architecture,
+            fits[architecture].held_out_spearman,
+        )
+    return fits
+
+
+def token_weights(
+    learner: Learner, tokenizer: Any, contexts: Contexts, count: int = 12
+) -> dict[str, list[str]]:
+    """The tokens that raise and lower the score most, by mean share where they occur ≥ 10 times."""
+    sample = contexts.input_ids[:4000]
+    shares = learner.contributions(sample).cpu().numpy().ravel()
+    ids = sample.ravel()
+    times = np.bincount(ids)
+    mean = np.bincount(ids, weights=shares) / np.maximum(times, 1)
+    common = np.flatnonzero(times >= min(10, times.max()))
+    order = common[np.argsort(mean[common], kind="stable")]
+    spelled = [tokenizer.decode([int(token)]).strip() for token in order]
+    words = list(dict.fromkeys(word for word in spelled if word.isprintable() and word))
+    return {"raise": words[::-1][:count], "lower": words[:count]}
+
+
+def _config(
+    recipe: LearnerRecipe,
+    labels: Labels,
+    chosen: Fit,
+    architecture: str,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+) -> LearnerConfig:
+    facts = labels.facts
+    return LearnerConfig(
+        name=recipe.name,
+        architecture=architecture,
+        sizes=chosen.sizes,
+        score=chosen.score,
+        calibration=chosen.calibration,
+        context_length=recipe.context_length,
+        base_model=Reference(recipe.base, None, embedding_fingerprint(model)),
+        tokenizer=Reference(recipe.base, None, tokenizer_fingerprint(tokenizer)),
+        objective={
+            "domain": recipe.objective_domain,
+            "contexts": facts["objective_contexts"],
+            "digest": facts["objective"],
+        },
+        corpus={
+            "name": _corpus_name(recipe.sources),
+            "description": describe_sources(recipe.sources),
+            "in_domain_share": recipe.in_domain_share,
+            "digest": facts["contexts"],
+        },
+        optimizer={
+            "name": facts["optimizer"],
+            "learning_rate": facts["learning_rate"],
+            "eps": facts["eps"],
+            "weight_decay": 0.0,
+        },
+        labels={
+            "count": facts["count"],
+            "method": facts["method"],
+            "spearman_with_exact": facts["spearman_with_exact"],
+            "exact_count": facts["exact_count"],
+            "model_fingerprint": facts["model_fingerprint"],
+            "seed": facts["seed"],
+        },
+        versions={
+            "secondary-learners": version("secondary-learners"),
+            "torch": torch.__version__,
+            "transformers": version("transformers"),
+            "python": platform.python_version(),
+        },
+    )
+
+
+def held_out_figures(fitted: Fit) -> dict[str, float]:
+    """The figures of one fit for evaluation.json, on documents it never saw."""
+    return {
+        "spearman": fitted.held_out_spearman,
+        "r2": fitted.held_out_r2,
+        "contexts": len(fitted.held_out),
+    }
+
+
+def compare_plan(
+    recipe: LearnerRecipe,
+    data: FinetuningData,
+    learner: Learner,
+    model: PreTrainedModel,
+    folder: Path,
+    *,
+    device: str,
+    progress: bool,
+) -> Comparison:
+    """The equal-budget comparison of the recipe's evaluation plan, resumable in `folder`."""
+    plan = recipe.evaluation
+    return compare(
+        model,
+        data.stream,
+        data.test,
+        learner,
+        thresholds=[parse_threshold(text) for text in plan.thresholds],
+        seeds=range(plan.seeds),
+        settings=Settings(
+            updates=plan.updates, batch_size=plan.batch_size, learning_rate=plan.learning_rate
+        ),
+        in_domain=recipe.objective_domain,
+        folder=folder,
+        progress=progress,
+        device=device,
+    )
+
+
+def _plot(comparison: Comparison, path: Path) -> bool:
+    from secondary_learners.finetuning.plots import plot_comparison
+
+    try:
+        plot_comparison(comparison, path)
+    except MissingExtraError as error:
+        log.warning("no plot: %s", error)
+        return False
+    return True
+
+
+def _files(folder: Path) -> dict[str, Any]:
+    paths = [path for path in sorted(folder.iterdir()) if path.is_file()]
+    paths = [path for path in paths if not path.name.startswith(".")]
+    return {
+        "size": sum(path.stat().st_size for path in paths),
+        "files": {path.name: sha256_file(path) for path in paths},
+    }
+
+
+def _corpus_name(sources: Any) -> str:
+    return "+".join(dict.fromkeys(source.domain for source in sources))
+
+
+def _device(model: PreTrainedModel) -> str:
+    if model.device.type == "cuda":
+        return torch.cuda.get_device_name(model.device)
+    return f"CPU, {torch.get_num_threads()} threads, {platform.machine()}"

@@ -1,0 +1,223 @@
+"""A recipe's TOML file as frozen dataclasses, checked field by field, and back to TOML."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from secondary_learners.catalogue import content
+from secondary_learners.errors import CorpusError, RecipeError, UnknownNameError
+from secondary_learners.gains.corpus import Source
+
+__all__ = [
+    "EvaluationPlan",
+    "LabelPlan",
+    "LearnerPlan",
+    "LearnerRecipe",
+    "PretrainRecipe",
+    "Recipe",
+    "Shares",
+    "find_recipe",
+    "parse_recipe",
+    "recipe_names",
+    "recipe_toml",
+]
+
+
+@dataclass(frozen=True)
+class Shares:
+    """How the text of each domain is dealt, by whole documents, to the four uses."""
+
+    objective: float = 0.1
+    labels: float = 0.4
+    stream: float = 0.4
+    test: float = 0.1
+
+
+@dataclass(frozen=True)
+class LabelPlan:
+    """How gains are measured; see `information_gain`."""
+
+    method: str = "swapped"
+    contexts: int = 3000
+    objective_contexts: int = 160
+    optimizer: str = "adamw"
+    learning_rate: float = 5e-5
+    unit: str = "nats"
+    exact: int = 64
+
+
+@dataclass(frozen=True)
+class LearnerPlan:
+    """Which learners are fitted; the best on held-out documents is packaged."""
+
+    architectures: tuple[str, ...] = ("linear",)
+    counts: str = "sqrt"
+    bigrams: int = 0
+
+
+@dataclass(frozen=True)
+class EvaluationPlan:
+    """The equal-budget comparison; `seeds` 0 leaves it out."""
+
+    seeds: int = 5
+    updates: int = 60
+    batch_size: int = 16
+    learning_rate: float = 2e-4
+    thresholds: tuple[str, ...] = ("1",)
+    test_contexts: int = 500
+
+
+@dataclass(frozen=True)
+class LearnerRecipe:
+    """All that determines a learner: sources, base, objective, labels, learner, evaluation."""
+
+    name: str
+    summary: str
+    objective_domain: str
+    sources: tuple[Source, ...]
+    kind: str = "learner"
+    base: str = "mini"
+    licence: str = "apache-2.0"
+    context_length: int = 32
+    in_domain_share: float = 0.3
+    seed: int = 0
+    split: Shares = field(default_factory=Shares)
+    labels: LabelPlan = field(default_factory=LabelPlan)
+    learner: LearnerPlan = field(default_factory=LearnerPlan)
+    evaluation: EvaluationPlan = field(default_factory=EvaluationPlan)
+
+    def __post_init__(self) -> None:
+        domains = {source.domain for source in self.sources}
+        if self.objective_domain not in domains:
+            raise RecipeError(
+                f"recipe {self.name!r}: objective_domain {self.objective_domain!r} is not one of "
+                f"its sources' domains ({', '.join(sorted(domains))})."
+            )
+        if not 0 < self.in_domain_share < 1:
+            raise RecipeError(
+                f"recipe {self.name!r}: in_domain_share {self.in_domain_share} must lie between "
+                "0 and 1: a filter needs something to skip."
+            )
+
+
+@dataclass(frozen=True)
+class PretrainRecipe:
+    """All that determines a small base model; sizes in tokens, rates per optimiser step."""
+
+    name: str
+    summary: str
+    sources: tuple[Source, ...]
+    kind: str = "base-model"
+    licence: str = "apache-2.0"
+    vocabulary: int = 6144
+    context_length: int = 128
+    layers: int = 4
+    width: int = 256
+    heads: int = 4
+    steps: int = 4000
+    batch_size: int = 32
+    matrix_learning_rate: float = 0.02
+    other_learning_rate: float = 0.003
+    held_out: float = 0.01
+    held_out_tokens: int = 200_000
+    mixed_precision: bool = True
+    seed: int = 0
+
+
+Recipe = LearnerRecipe | PretrainRecipe
+_KINDS: dict[str, type[Recipe]] = {"learner": LearnerRecipe, "base-model": PretrainRecipe}
+
+
+def recipe_names() -> list[str]:
+    """The names of the bundled recipes."""
+    return sorted(path.stem for path in content("recipes").glob("*.toml"))
+
+
+def find_recipe(ref: str) -> Recipe:
+    """A bundled recipe by name, or the recipe in a TOML file; UnknownNameError otherwise."""
+    path = Path(ref)
+    if path.suffix != ".toml":
+        path = content("recipes") / f"{ref}.toml"
+    if not path.is_file():
+        raise UnknownNameError("recipe", ref, recipe_names(), "learners list --recipes")
+    return parse_recipe(path.read_text(encoding="utf-8"), str(path))
+
+
+def parse_recipe(text: str, where: str = "recipe") -> Recipe:
+    """Parse and check; RecipeError names the file, the field and what was expected."""
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{where} is not TOML: {error}.") from error
+    kind = values.get("kind", "learner")
+    if kind not in _KINDS:
+        raise RecipeError(f"{where}: kind {kind!r} is not one of {', '.join(sorted(_KINDS))}.")
+    try:
+        return typing.cast(Recipe, _build(_KINDS[kind], values, where))
+    except CorpusError as error:
+        raise RecipeError(f"{where}: {error}") from error
+
+
+def _build(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
+    hints = typing.get_type_hints(kind)
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    unknown = sorted(set(values) - set(fields))
+    if unknown:
+        raise RecipeError(
+            f"{where}: unknown field {unknown[0]!r}; known are {', '.join(sorted(fields))}."
+        )
+    missing = [
+        name
+        for name, field in fields.items()
+        if name not in values
+        and field.default is dataclasses.MISSING
+        and field.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise RecipeError(f"{where}: the field {missing[0]!r} is missing.")
+    return kind(
+        **{name: _value(hints[name], value, f"{where}: {name}") for name, value in values.items()}
+    )
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+        return _build(typing.cast(type[Any], hint), value, where)
+    if typing.get_origin(hint) is tuple and isinstance(value, list):
+        return tuple(_value(typing.get_args(hint)[0], item, where) for item in value)
+    if isinstance(hint, types.UnionType):  # `str | None`: TOML has no null, so it is a str
+        hint = typing.get_args(hint)[0]
+    if hint is float and type(value) is int:
+        return float(value)
+    if not isinstance(hint, type) or type(value) is not hint:
+        expected = getattr(hint, "__name__", str(hint))
+        raise RecipeError(f"{where} is {value!r}, and should be a {expected}.")
+    return value
+
+
+def recipe_toml(recipe: Recipe) -> str:
+    """The resolved recipe, every default written out; `parse_recipe` reads it back equal."""
+    return _toml(dataclasses.asdict(recipe))
+
+
+def _toml(table: Mapping[str, Any], prefix: str = "") -> str:
+    plain, tables = [], []
+    for name, value in table.items():
+        if value is None:
+            continue
+        if isinstance(value, Mapping):
+            tables.append(f"\n[{prefix}{name}]\n" + _toml(value, f"{prefix}{name}."))
+        elif isinstance(value, tuple | list) and value and isinstance(value[0], Mapping):
+            tables += [f"\n[[{prefix}{name}]]\n" + _toml(item) for item in value]
+        else:
+            # For strings, numbers, booleans and lists of them JSON's spelling is TOML's.
+            plain.append(f"{name} = {json.dumps(value, ensure_ascii=False)}\n")
+    return "".join(plain + tables)

@@ -1,0 +1,164 @@
+"""The index: entries to TOML and back, names and aliases, and entries that are wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from secondary_learners import registry
+from secondary_learners.errors import ArtefactError, UnknownNameError
+from secondary_learners.registry.index import Entry, entry_toml, find, list_learners, read_index
+
+ENTRY = Entry(
+    name="books-mini",
+    kind="learner",
+    summary='Picks "books" out of a mix',
+    base="mini",
+    tokenizer="mini",
+    corpus="books",
+    objective="100 contexts of books",
+    architecture="linear",
+    optimizer="AdamW",
+    licence="MIT",
+    location="bundled",
+    aliases=("books-tiny",),
+    added=date(2026, 11, 21),
+    size=1234,
+    files={"config.json": "0" * 64, "model.safetensors": "a" * 64},
+)
+BASE = dataclasses.replace(
+    ENTRY, name="mini", kind="base-model", base="", objective="", aliases=("tiny",)
+)
+HUB = dataclasses.replace(
+    ENTRY, name="code-gpt2", base="gpt2", corpus="code", location="org/x", revision="b" * 40,
+    aliases=(), architecture="conv",
+)  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for entry in (ENTRY, BASE, HUB):
+        (tmp_path / f"{entry.name}.toml").write_text(entry_toml(entry), encoding="utf-8")
+    return tmp_path
+
+
+def test_entries_come_back_sorted_and_equal(folder: Path) -> None:
+    index = read_index(folder)
+    assert list(index) == ["books-mini", "code-gpt2", "mini"]
+    assert list(index.values()) == [ENTRY, HUB, BASE]
+
+
+@given(text=st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
+def test_any_text_survives_toml(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    folder = tmp_path_factory.mktemp("index")
+    entry = dataclasses.replace(ENTRY, summary=text)
+    (folder / "books-mini.toml").write_text(entry_toml(entry), encoding="utf-8")
+    assert read_index(folder) == {"books-mini": entry}
+
+
+def test_names_and_aliases_are_found(folder: Path) -> None:
+    assert find("books-mini", folder=folder) == ENTRY
+    assert find("mini", kind="base-model", folder=folder) == BASE
+    with pytest.warns(FutureWarning, match="'books-tiny' is now called 'books-mini'"):
+        assert find("books-tiny", kind="learner", folder=folder) == ENTRY
+
+
+def test_an_unknown_name_suggests_near_ones(folder: Path) -> None:
+    with pytest.raises(UnknownNameError, match=r"learner named 'boks-mini'.*books-mini.*list"):
+        find("boks-mini", folder=folder)
+    with pytest.raises(UnknownNameError, match="no base model named 'books-mini'"):
+        find("books-mini", kind="base-model", folder=folder)
+
+
+def test_learners_are_listed_by_what_they_are_for(folder: Path) -> None:
+    assert list_learners(folder=folder) == [ENTRY, HUB]
+    assert list_learners(base="gpt2", folder=folder) == [HUB]
+    assert list_learners(corpus="books", architecture="linear", folder=folder) == [ENTRY]
+    assert list_learners(base="gpt2", architecture="linear", folder=folder) == []
+
+
+WRONG: dict[str, Any] = {
+    "name": ["Books Mini", "", 7, "../x"],
+    "kind": ["model"],
+    "summary": ["", 3],
+    "base": [""],
+    "licence": [""],
+    "location": [""],
+    "revision": ["b" * 40],
+    "aliases": ["a", ("A b",), (1,)],
+    "added": ["2026-01-01"],
+    "size": [-1, True, 1.5],
+    "files": [
+        {},
+        [],
+        {"../x": "0" * 64},
+        {"a/b": "0" * 64},
+        {"x": "0"},
+        {"x": 3},
+        {".x": "0" * 64},
+    ],
+}
+
+
+@pytest.mark.parametrize(("field", "value"), [(f, v) for f, vs in WRONG.items() for v in vs])
+def test_a_wrong_field_is_named(field: str, value: Any) -> None:
+    with pytest.raises(
+        ArtefactError, match=f"'{field}'" if field != "location" else "revision|loc"
+    ):
+        dataclasses.replace(ENTRY, **{field: value})
+
+
+@pytest.mark.parametrize("revision", [None, "main", "b" * 39])
+def test_what_is_on_a_hub_is_pinned_to_a_full_commit(revision: str | None) -> None:
+    with pytest.raises(ArtefactError, match=r"'revision'.*40"):
+        dataclasses.replace(HUB, revision=revision)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("a = ", "not TOML"),
+        (entry_toml(ENTRY).replace("size = 1234\n", ""), "lacks the field 'size'"),
+        ("extra = 1\n" + entry_toml(ENTRY), "unknown field 'extra'"),
+        (entry_toml(ENTRY).replace("2026-11-21", "2026-11-21T00:00:00"), "'added'"),
+        (entry_toml(BASE), "holds the entry 'mini'"),
+    ],
+)
+def test_a_wrong_file_is_named(tmp_path: Path, text: str, reason: str) -> None:
+    (tmp_path / "books-mini.toml").write_text(text)
+    with pytest.raises(ArtefactError, match=reason) as caught:
+        read_index(tmp_path)
+    assert "books-mini.toml" in str(caught.value)
+
+
+@pytest.mark.parametrize("alias", ["mini", "tiny"])
+def test_a_name_means_one_thing(folder: Path, alias: str) -> None:
+    entry = dataclasses.replace(HUB, aliases=(alias,))
+    (folder / "code-gpt2.toml").write_text(entry_toml(entry))
+    with pytest.raises(ArtefactError, match=f"alias '{alias}' is already"):
+        read_index(folder)
+
+
+def test_the_index_does_not_load_torch() -> None:
+    code = (
+        "import sys, secondary_learners.registry.index, secondary_learners.registry.load\n"
+        "print([m for m in ('torch', 'numpy', 'transformers') if m in sys.modules])"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=_environment()
+    )
+    assert found.stdout.strip() == "[]"
+
+
+def _environment() -> dict[str, str]:
+    source = Path(registry.__file__).parents[2]
+    return os.environ | {"PYTHONPATH": str(source)}

@@ -1,0 +1,194 @@
+"""Loading by name and by folder, from a catalogue made in the test."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from secondary_learners.errors import (
+    ArtefactError,
+    DigestMismatchError,
+    SecondaryLearnersError,
+    UnknownNameError,
+)
+from secondary_learners.files import sha256_file
+from secondary_learners.learners.artifact import Learner, save_learner
+from secondary_learners.learners.config import Calibration, LearnerConfig, Reference, Score
+from secondary_learners.learners.nets import LinearNet
+from secondary_learners.registry import index, load
+from secondary_learners.registry.index import Entry, entry_toml
+from secondary_learners.registry.load import load_base, load_learner
+
+
+def entry(name: str, kind: str, files: dict[str, str]) -> Entry:
+    return Entry(
+        name=name,
+        kind=kind,
+        summary="small",
+        base="mini",
+        tokenizer="mini",
+        corpus="books",
+        objective="books",
+        architecture="linear",
+        optimizer="AdamW",
+        licence="MIT",
+        location="bundled",
+        added=date(2026, 11, 21),
+        size=1,
+        files=files,
+    )
+
+
+def save(folder: Path, name: str) -> dict[str, str]:
+    net = LinearNet(8, 0, "sqrt")
+    net.weight.data.copy_(torch.arange(8.0))
+    reference = Reference("mini", None, "0" * 64)
+    config = LearnerConfig(
+        name=name,
+        architecture="linear",
+        sizes={"vocabulary": 8, "bigrams": 0, "counts": "sqrt"},
+        score=Score(0.0, 1.0, "nats per token"),
+        calibration=Calibration(0.0, 1.0, tuple(np.linspace(-2, 2, 101).tolist())),
+        context_length=4,
+        base_model=reference,
+        tokenizer=reference,
+        objective={},
+        corpus={},
+        optimizer={},
+        labels={},
+        versions={},
+    )
+    return save_learner(Learner(config, net), folder, recipe_toml="", evaluation={}, readme="")
+
+
+@pytest.fixture
+def catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """registry/ and learners/ with the learner "small"; the working folder is elsewhere."""
+    (tmp_path / "registry").mkdir()
+    digests = save(tmp_path / "learners" / "small", "small")
+    register(tmp_path, dataclasses.replace(entry("small", "learner", digests), aliases=("little",)))
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    for module in (index, load):
+        monkeypatch.setattr(module, "content", lambda name: tmp_path / name)
+    return tmp_path
+
+
+def register(catalogue: Path, new: Entry) -> None:
+    (catalogue / "registry" / f"{new.name}.toml").write_text(entry_toml(new))
+
+
+def test_a_name_an_alias_and_a_folder_give_the_same_learner(catalogue: Path) -> None:
+    folder = catalogue / "learners" / "small"
+    learner = load_learner("small")
+    assert learner.score([[7, 7]]).item() == pytest.approx(7.0)
+    with pytest.warns(FutureWarning, match="'little' is now called 'small'"):
+        assert load_learner("little").config == learner.config
+    for ref in (folder, str(folder), "../learners/small"):
+        assert load_learner(ref).config == learner.config
+    assert load_learner("small", device="meta").device.type == "meta"
+
+
+def test_a_wrong_byte_is_refused_under_a_name(catalogue: Path) -> None:
+    path = catalogue / "learners" / "small" / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(DigestMismatchError, match=r"model\.safetensors"):
+        load_learner("small")
+
+
+def test_references_that_lead_nowhere_say_where_to_look(catalogue: Path) -> None:
+    with pytest.raises(UnknownNameError, match=r"did you mean small.*learners list"):
+        load_learner("smal")
+    for ref in ("someone/small", "small@main", str(catalogue / "nothing")):
+        with pytest.raises(SecondaryLearnersError, match="not supported yet"):
+            load_learner(ref)
+    with pytest.raises(ArtefactError, match=r"no config\.json"):
+        load_learner(catalogue / "registry")
+    hub = dataclasses.replace(
+        entry("far", "learner", {"config.json": "0" * 64}), location="org/far", revision="b" * 40
+    )
+    register(catalogue, hub)
+    with pytest.raises(SecondaryLearnersError, match=r"org/far.*not supported yet"):
+        load_learner("far")
+
+
+def test_a_folder_of_the_working_directory_that_is_no_learner_hides_no_name(
+    catalogue: Path,
+) -> None:
+    (catalogue / "work" / "small").mkdir()
+    assert load_learner("small").config.name == "small"
+
+
+@pytest.fixture(scope="module")
+def gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a random GPT-2 with a vocabulary of 30 words."""
+    import tokenizers
+    import transformers
+
+    folder = tmp_path_factory.mktemp("gpt2")
+    config = transformers.GPT2Config(
+        vocab_size=30, n_positions=16, n_embd=8, n_layer=1, n_head=2, bos_token_id=0, eos_token_id=0
+    )
+    model = transformers.GPT2LMHeadModel(config).to(torch.bfloat16)
+    model.save_pretrained(folder)
+    words = tokenizers.Tokenizer(
+        tokenizers.models.WordLevel({f"w{n}": n for n in range(30)}, unk_token="w0")
+    )
+    transformers.PreTrainedTokenizerFast(tokenizer_object=words).save_pretrained(folder)
+    return folder
+
+
+def test_a_base_model_from_a_folder(catalogue: Path, gpt2: Path) -> None:
+    for ref in (gpt2, str(gpt2)):
+        model, tokenizer = load_base(ref)
+        assert not model.training
+        assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+        assert tokenizer.get_vocab()["w7"] == 7
+
+
+def bundle(catalogue: Path, gpt2: Path) -> Path:
+    folder = catalogue / "learners" / "mini"
+    folder.mkdir()
+    for path in gpt2.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    digests = {path.name: sha256_file(path) for path in folder.iterdir()}
+    register(catalogue, entry("mini", "base-model", digests))
+    return folder
+
+
+def test_a_bundled_base_model_is_verified_first(catalogue: Path, gpt2: Path) -> None:
+    folder = bundle(catalogue, gpt2)
+    (folder / ".hidden").write_text("an editor's")
+    model, _ = load_base("mini")
+    assert model.config.vocab_size == 30
+    (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(DigestMismatchError, match=r"adapter_config\.json"):
+        load_base("mini")
+    (folder / "adapter_config.json").unlink()
+    config = folder / "config.json"
+    config.write_text(config.read_text() + " ")
+    with pytest.raises(DigestMismatchError, match=r"config\.json"):
+        load_base("mini")
+    config.unlink()
+    with pytest.raises(DigestMismatchError, match=r"config\.json.*missing"):
+        load_base("mini")
+
+
+def test_a_base_model_is_no_learner_and_the_other_way_round(catalogue: Path, gpt2: Path) -> None:
+    bundle(catalogue, gpt2)
+    with pytest.raises(UnknownNameError, match="no learner named 'mini'"):
+        load_learner("mini")
+    with pytest.raises(ArtefactError):
+        load_learner(gpt2)
+
+
+def test_a_folder_without_a_model_is_explained(catalogue: Path, tmp_path: Path) -> None:
+    with pytest.raises(SecondaryLearnersError, match=r"cannot load the base model.*learners list"):
+        load_base(tmp_path / "work")
