@@ -14,6 +14,7 @@ from secondary_learners.learners.artifact import Learner, save_learner
 from secondary_learners.learners.config import LearnerConfig, Reference
 from secondary_learners.learners.fitting import Fit, fit, fit_conv, fit_linear
 from secondary_learners.learners.nets import LinearNet, linear_features
+from secondary_learners.learners.splitting import deal
 from secondary_learners.learners.statistics import r2, spearman
 
 VOCABULARY = 40
@@ -62,7 +63,7 @@ def test_linear_is_the_closed_form_of_ridge_regression(bigrams: int, counts: str
     strength = found.settings["regularisation"]
     weights, bias = ridge(x, y, strength)
     np.testing.assert_allclose(found.net.weight.detach().numpy(), weights, atol=1e-6)
-    assert float(found.net.bias) == pytest.approx(bias, abs=1e-6)
+    assert found.net.bias.item() == pytest.approx(bias, abs=1e-6)
     assert not found.net.weight[VOCABULARY - 5 : VOCABULARY].any()  # tokens that never occur
 
     # The report comes from a net without the held-out documents.
@@ -77,17 +78,18 @@ def test_the_strength_has_the_least_error_over_folds_of_documents() -> None:
     found = fit_linear(ids, labels, documents, vocabulary=VOCABULARY, seed=3)
     x, y = dense(ids, 0, "sqrt"), labels.astype(np.float64)
     y = (y - y.mean()) / y.std()
-    # The split, written out: 10 documents in the order of the seed, 2 held out, 5 folds.
-    place = np.random.default_rng(3).permutation(10)[documents]
-    assert set(found.held_out) == set(np.flatnonzero(place < 2))
-    inner = x[place >= 2]
+    # The split, written out: 10 documents dealt to what is held out and to 5 folds.
+    shares = [0.15, *[0.17] * 5]
+    part = deal(np.bincount(documents).tolist(), shares, seed=3)[documents]
+    assert set(found.held_out) == set(np.flatnonzero(part == 0))
+    inner = x[part > 0]
     spread = ((inner - inner.mean(axis=0)) ** 2).sum(axis=1).mean()
     errors = {}
     for relative in np.geomspace(0.1, 100, 10):
         errors[relative * spread] = 0.0
         for fold in range(5):
-            tested = (place >= 2) & ((place - 2) % 5 == fold)
-            trained = (place >= 2) & ~tested
+            tested = part == fold + 1
+            trained = (part > 0) & ~tested
             weights, bias = ridge(x[trained], y[trained], relative * spread)
             errors[relative * spread] += ((x[tested] @ weights + bias - y[tested]) ** 2).sum()
     assert found.settings["regularisation"] == pytest.approx(min(errors, key=errors.__getitem__))
@@ -117,7 +119,7 @@ def test_both_learn_what_there_is_to_learn_and_report_it_truly(architecture: str
     found = fit(architecture, ids, labels, documents, vocabulary=VOCABULARY, sizes=sizes)
     check_report(found, labels, documents)
     assert found.architecture == architecture
-    assert found.held_out_spearman > (0.97 if architecture == "linear" else 0.8)
+    assert found.held_out_spearman > (0.95 if architecture == "linear" else 0.8)
     assert not found.net.training
 
 
@@ -198,3 +200,12 @@ def test_data_that_cannot_be_fitted_is_refused() -> None:
         fit_linear(ids, np.ones(60), documents, vocabulary=VOCABULARY)
     with pytest.raises(SecondaryLearnersError, match="for every held-out context"):
         fit_linear(np.zeros_like(ids), labels, documents, vocabulary=VOCABULARY)
+
+
+def test_held_out_contexts_mix_the_domains_as_all_do() -> None:
+    random = np.random.default_rng(0)
+    documents = np.repeat(np.arange(200), random.integers(1, 30, 200))
+    domains = (documents % 4 == 0).astype(np.int64)
+    ids = random.integers(0, VOCABULARY, (len(documents), 6))
+    found = fit_linear(ids, random.normal(size=len(ids)), documents, domains, vocabulary=VOCABULARY)
+    assert domains[found.held_out].mean() == pytest.approx(domains.mean(), abs=0.05)

@@ -13,16 +13,17 @@ import torch
 from secondary_learners.errors import (
     ArtefactError,
     DigestMismatchError,
+    IncompatibleError,
     SecondaryLearnersError,
     UnknownNameError,
 )
 from secondary_learners.files import sha256_file
-from secondary_learners.learners.artifact import Learner, save_learner
+from secondary_learners.learners.artifact import Learner, save_learner, tokenizer_fingerprint
 from secondary_learners.learners.config import Calibration, LearnerConfig, Reference, Score
 from secondary_learners.learners.nets import LinearNet
 from secondary_learners.registry import index, load
 from secondary_learners.registry.index import Entry, entry_toml
-from secondary_learners.registry.load import load_base, load_learner
+from secondary_learners.registry.load import load_base, load_learner, load_tokenizer
 
 
 def entry(name: str, kind: str, files: dict[str, str]) -> Entry:
@@ -192,3 +193,19 @@ def test_a_base_model_is_no_learner_and_the_other_way_round(catalogue: Path, gpt
 def test_a_folder_without_a_model_is_explained(catalogue: Path, tmp_path: Path) -> None:
     with pytest.raises(SecondaryLearnersError, match=r"cannot load the base model.*learners list"):
         load_base(tmp_path / "work")
+
+
+def test_the_tokenizer_of_a_learner_is_found_and_checked(catalogue: Path, gpt2: Path) -> None:
+    bundle(catalogue, gpt2)
+    learner = load_learner("small")
+    with pytest.raises(IncompatibleError, match="'small'"):
+        load_tokenizer(learner)
+    _, tokenizer = load_base("mini")
+    right = dataclasses.replace(
+        learner.config, tokenizer=Reference("mini", None, tokenizer_fingerprint(tokenizer))
+    )
+    found = load_tokenizer(Learner(right, learner.net))
+    assert found.get_vocab() == tokenizer.get_vocab()
+    lost = dataclasses.replace(right, tokenizer=Reference(str(catalogue / "no"), None, "0" * 64))
+    with pytest.raises(SecondaryLearnersError, match="cannot load the tokenizer"):
+        load_tokenizer(Learner(lost, learner.net))

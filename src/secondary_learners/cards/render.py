@@ -12,7 +12,12 @@ __all__ = ["base_model_card", "learner_card", "markdown_table"]
 
 
 def learner_card(
-    config: Mapping[str, Any], evaluation: Mapping[str, Any], *, summary: str, licence: str
+    config: Mapping[str, Any],
+    evaluation: Mapping[str, Any],
+    *,
+    summary: str,
+    licence: str,
+    attribution: str,
 ) -> str:
     """The card of a learner from its config.json and evaluation.json."""
     labels, comparison = config["labels"], evaluation.get("fine_tuning")
@@ -53,6 +58,7 @@ def learner_card(
         "lowering": _tokens(evaluation["tokens"]["lower"]),
         "updates": comparison["settings"]["updates"] if comparison else 0,
         "corpus": config["corpus"]["description"],
+        "attribution": attribution,
         "command": evaluation["command"],
         "torch": config["versions"]["torch"],
         "seconds": evaluation["seconds"],
@@ -63,7 +69,12 @@ def learner_card(
 
 
 def base_model_card(
-    name: str, summary: str, licence: str, corpus: str, command: str, evaluation: Mapping[str, Any]
+    name: str,
+    summary: str,
+    licence: str,
+    attribution: str,
+    command: str,
+    evaluation: Mapping[str, Any],
 ) -> str:
     """The card of a small base model from its evaluation.json."""
     from huggingface_hub import ModelCardData
@@ -79,7 +90,7 @@ def base_model_card(
         "name": name,
         "summary": summary,
         "licence": licence,
-        "corpus": corpus,
+        "attribution": attribution,
         "command": command,
         "held_out_loss": f"{evaluation['held_out_loss']:.3f}",
         "unigram_entropy": f"{evaluation['unigram_entropy']:.3f}",
@@ -131,7 +142,14 @@ def _comparison(comparison: Mapping[str, Any] | None) -> str:
         return "It was not tried in fine-tuning when it was made."
     settings = comparison["settings"]
     table = markdown_table(
-        ["run", "perplexity", "drawn for each kept", "p (standard)", "p (random)", "updates to standard"],
+        [
+            "run",
+            "perplexity",
+            "drawn for each kept",
+            "p (standard)",
+            "p (random)",
+            "updates to standard",
+        ],
         [
             [
                 row["arm"],

@@ -83,8 +83,10 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(0)
     except OSError as error:
-        hint = " Free some space and run the same command again." * (error.errno == errno.ENOSPC)
-        _fail(f"{error.strerror or error}: {error.filename or 'no file named'}.{hint}", 1)
+        place = f": {error.filename}" if error.filename else ""  # a failed write names no file
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        hint = " Free some space and run the same command again." if full else ""
+        _fail(f"{error.strerror or error}{place}.{hint}", 1)
     else:
         sys.exit(status if isinstance(status, int) else 0)
 

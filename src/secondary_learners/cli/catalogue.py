@@ -29,7 +29,8 @@ def list_command(
         names = sorted(path.stem for path in content("recipes").glob("*.toml"))
         output.result("\n".join(names), names)
         return
-    entries = list_learners(base=base, corpus=corpus, architecture=architecture)
+    entries = list_learners(base=base, architecture=architecture)
+    entries = [entry for entry in entries if corpus is None or corpus in entry.corpus]
     if not (base or corpus or architecture):
         entries += [entry for entry in read_index().values() if entry.kind == "base-model"]
     if not entries:
@@ -47,7 +48,7 @@ def list_command(
 @with_output
 def show_command(output: Output, name: str) -> None:
     """Show the card of NAME, or of the artefact in the folder NAME."""
-    if Path(name).is_dir():
+    if (Path(name) / "config.json").is_file():
         folder, value = Path(name), {}
     else:
         entry = find(name)

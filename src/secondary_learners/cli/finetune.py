@@ -9,6 +9,7 @@ import click
 
 from secondary_learners.cli.devices import resolve_device
 from secondary_learners.cli.output import Output, with_output
+from secondary_learners.errors import MissingExtraError
 
 __all__ = ["demo_command", "finetune_command"]
 
@@ -74,12 +75,11 @@ def finetune_command(
 
     if (objective is None) != (pool is None):
         raise click.UsageError("--objective and --pool go together.")
+    recipe = find_recipe(str(_folder(learner) / "recipe.toml"))
+    assert isinstance(recipe, LearnerRecipe)
     if objective is not None and pool is not None:
-        recipe = own_recipe("own", objective, pool)
-    else:
-        found = find_recipe(str(_folder(learner) / "recipe.toml"))
-        assert isinstance(found, LearnerRecipe)
-        recipe = found
+        own = own_recipe("own", objective, pool)
+        recipe = replace(own, base=recipe.base, context_length=recipe.context_length)
     plan = EvaluationPlan(
         seeds=seeds,
         updates=updates,
@@ -131,10 +131,8 @@ def _compare(
     judge = load_learner(learner, device=place)
     model, tokenizer = load_base(recipe.base)
     judge.check_tokenizer(tokenizer)
-    model.to(place)
-    output.note(
-        f"learner {judge.config.name}: {judge.config.architecture}, for {judge.config.base_model.repo}"
-    )
+    config = judge.config
+    output.note(f"learner {config.name}: {config.architecture}, for {config.base_model.repo}")
     data = finetuning_data(recipe, read_splits(recipe, corpus), tokenizer)
     output.note(
         f"{len(data.stream)} contexts to draw from, {recipe.in_domain_share:.0%} of them "
@@ -149,8 +147,13 @@ def _compare(
         f"\n{comparison.table()}\n\n{plain_words(comparison)}",
         {"folder": str(out), **comparison.to_dict()},
     )
-    plot_comparison(comparison, out / "comparison.png")
-    output.note(f"\nplot: {out / 'comparison.png'}   figures: {out / 'comparison.json'}")
+    try:
+        plot_comparison(comparison, out / "comparison.png")
+    except MissingExtraError as error:  # the figures are there all the same
+        output.note(f"\nno plot: {error}")
+    else:
+        output.note(f"\nplot: {out / 'comparison.png'}")
+    output.note(f"figures: {out / 'comparison.json'}")
 
 
 def _folder(learner: str) -> Path:

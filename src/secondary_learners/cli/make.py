@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import click
 
 from secondary_learners.cli.devices import resolve_device
 from secondary_learners.cli.output import Output, with_output
+from secondary_learners.errors import LabelStoreError
 
 if TYPE_CHECKING:
     from secondary_learners.recipes.run import Finished
@@ -63,7 +65,12 @@ def _text_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to make it in.  [runs/NAME]")
 @with_output
 def run_command(
-    output: Output, out: Path | None, seeds: int | None, corpus: Path | None, device: str, **text: Any
+    output: Output,
+    out: Path | None,
+    seeds: int | None,
+    corpus: Path | None,
+    device: str,
+    **text: Any,
 ) -> None:
     """Make a learner: corpus, labels, fit, evaluation, package.
 
@@ -95,9 +102,7 @@ def run_command(
 @_text_options
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Label folder.")
 @with_output
-def gains_command(
-    output: Output, out: Path, corpus: Path | None, device: str, **text: Any
-) -> None:
+def gains_command(output: Output, out: Path, corpus: Path | None, device: str, **text: Any) -> None:
     """Measure information gain and store it: the first half of `learners run`.
 
     The folder gets the labels in Parquet files, what they are in labels.json, and recipe.toml. A
@@ -138,9 +143,13 @@ def fit_command(output: Output, labels: Path, out: Path, **plan: Any) -> None:
     from secondary_learners.recipes.run import fit_labels
     from secondary_learners.recipes.schema import find_recipe
 
+    if not (labels / "recipe.toml").is_file():
+        raise LabelStoreError(
+            f"{labels} holds no finished labels. Try `learners gains --out {labels}`."
+        )
     recipe = _learner_recipe(find_recipe(str(labels / "recipe.toml")))
     chosen = {name: value for name, value in plan.items() if value not in (None, ())}
-    recipe = replace(recipe, name=out.name, learner=replace(recipe.learner, **chosen))
+    recipe = replace(recipe, name=_name(out), learner=replace(recipe.learner, **chosen))
     command = shlex.join(["learners", *sys.argv[1:]])
     _report(output, fit_labels(recipe, labels, out, command=command))
 
@@ -157,7 +166,7 @@ def _recipe(
             raise click.UsageError("a recipe names its text: leave out --objective and --pool.")
         found = find_recipe(recipe)
     elif objective and pool:
-        found = own_recipe(out.name if out else "own", objective, pool)
+        found = own_recipe(_name(out) if out else "own", objective, pool)
     else:
         raise click.UsageError(
             "give a RECIPE (see `learners list --recipes`), or both --objective and --pool."
@@ -165,10 +174,16 @@ def _recipe(
     given = {name: value for name, value in changes.items() if value is not None}
     if isinstance(found, PretrainRecipe):
         if given:
-            raise click.UsageError(f"--{next(iter(given))} is for learners; {recipe} is a base model.")
+            option = next(iter(given)).replace("_", "-")
+            raise click.UsageError(f"--{option} is for learners; {recipe} is a base model.")
         return found
     labels = {name: given.pop(name) for name in ("contexts", "method", "exact") if name in given}
     return replace(found, labels=replace(found.labels, **labels), **given)
+
+
+def _name(out: Path) -> str:
+    """The folder's name as a learner may be called."""
+    return re.sub(r"[^a-z0-9]+", "-", out.absolute().name.lower()).strip("-") or "own"
 
 
 def _learner_recipe(recipe: Recipe) -> LearnerRecipe:

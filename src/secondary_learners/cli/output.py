@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -47,6 +48,8 @@ def with_output(command: Callable[..., Any]) -> Callable[..., Any]:
         level = logging.WARNING if as_json or quiet else logging.INFO
         logging.basicConfig(level=logging.WARNING, format="%(message)s")
         logging.getLogger("secondary_learners").setLevel(level)
+        # transformers has a bar for loading weights, which takes no time at these sizes.
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         return command(Output(as_json, quiet), *args, **kwargs)
 
     return wrapped

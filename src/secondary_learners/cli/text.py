@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -48,9 +49,7 @@ def score_command(
     judge = load_learner(learner)
     tokenizer = load_tokenizer(judge)
     rows = read_rows(texts, column)
-    scores = score_texts(
-        judge, tokenizer, [row[column] for row in rows], progress=output.progress
-    )
+    scores = score_texts(judge, tokenizer, [row[column] for row in rows], progress=output.progress)
     for row, score in zip(rows, scores, strict=True):
         row["score"] = score
     kept = rows if keep is None else [rows[i] for i in best_share(scores, keep)]
@@ -74,14 +73,13 @@ def score_command(
 def explain_command(output: Output, text: str, learner: str) -> None:
     """Colour TEXT (or the text of the file TEXT) by each token's share of its score.
 
-    Green raises the score and red lowers it, the stronger the further from the average share.
+    Green raises the score and red lowers it, the stronger the larger the token's share.
     """
-    from secondary_learners.gains.corpus import normalise
+    from secondary_learners.gains.corpus import normalise, read_texts
     from secondary_learners.registry.load import load_learner, load_tokenizer
 
-    path = Path(text)
-    if len(text) < 255 and path.is_file():
-        text = path.read_text(encoding="utf-8")
+    if os.path.isfile(text):  # unlike Path.is_file, false for what is too long for a name
+        text = "\n".join(read_texts(Path(text)))
     judge = load_learner(learner)
     tokenizer = load_tokenizer(judge)
     ids = tokenizer.backend_tokenizer.encode(normalise(text), add_special_tokens=False).ids
@@ -95,9 +93,7 @@ def explain_command(output: Output, text: str, learner: str) -> None:
         click.style(piece, bg=_shade(share / strongest), fg=(0, 0, 0))
         for piece, share in zip(pieces, shares, strict=True)
     )
-    tokens = [
-        {"token": piece, "share": share} for piece, share in zip(pieces, shares, strict=True)
-    ]
+    tokens = [{"token": piece, "share": share} for piece, share in zip(pieces, shares, strict=True)]
     output.result(
         f"{painted}\n\nscore {score:+.2f} standard deviations "
         f"(predicted gain {float(judge.predict_gain([ids])[0]):.3g} {judge.config.score.unit})",

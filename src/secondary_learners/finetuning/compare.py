@@ -505,7 +505,7 @@ class _Trainer:
         ids = torch.from_numpy(np.stack(batch)).to(self._device)
         loss = self._losses(ids).mean()
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, self._settings.max_grad_norm)
         optimizer.step()
         return loss.item()

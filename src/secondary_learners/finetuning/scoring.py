@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,22 +23,34 @@ _TOKENS = 65_536  # tokens scored at once, padding included
 
 
 def read_rows(path: Path, column: str = "text") -> list[dict[str, Any]]:
-    """The rows of a .jsonl or .parquet file, the lines of any other, or the files of a folder."""
+    """The rows of a .jsonl or .parquet file, the lines of any other, or the files of a folder.
+
+    Every row has its text, a string, in `column`. Raises CorpusError for a file that is damaged,
+    is not UTF-8, has no such column or is empty.
+    """
+    rows: list[dict[str, Any]]
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.is_file())
-        rows = [{"file": str(file), column: "\n".join(read_texts(file))} for file in files]
-    elif path.suffix == ".parquet":
-        import pyarrow.parquet
-
-        rows = pyarrow.parquet.read_table(path).to_pylist()
-    elif path.suffix == ".jsonl":
-        with path.open(encoding="utf-8") as lines:
-            rows = [json.loads(line) for line in lines if line.strip()]
+        rows = [{"file": str(file), column: "\n".join(read_texts(file, column))} for file in files]
     else:
-        rows = [{column: text} for text in read_texts(path)]
+        texts = list(read_texts(path, column))  # first, since it checks the file
+        rows = [{**row, column: text} for row, text in zip(_fields(path), texts, strict=False)]
     if not rows:
         raise CorpusError(f"{path} holds no text. Name a file or folder that does.")
     return rows
+
+
+def _fields(path: Path) -> Iterator[dict[str, Any]]:
+    """What each text of a file comes with."""
+    if path.suffix == ".parquet":
+        import pyarrow.parquet
+
+        yield from pyarrow.parquet.read_table(path).to_pylist()
+    elif path.suffix == ".jsonl":
+        with path.open(encoding="utf-8-sig") as lines:
+            yield from (json.loads(line) for line in lines if line.strip())
+    else:
+        yield from itertools.repeat({})
 
 
 def score_texts(
@@ -85,7 +98,9 @@ def write_rows(path: Path, rows: Sequence[dict[str, Any]], column: str = "text")
         import pyarrow.parquet
 
         with atomic_path(path) as temporary:
-            pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), temporary)
+            names = dict.fromkeys(name for row in rows for name in row)  # rows may differ
+            columns = {name: [row.get(name) for row in rows] for name in names}
+            pyarrow.parquet.write_table(pyarrow.table(columns), temporary)
     elif path.suffix == ".jsonl":
         lines = (json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
         write_bytes(path, "".join(lines).encode())

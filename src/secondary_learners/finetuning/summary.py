@@ -28,6 +28,10 @@ def plain_words(comparison: Comparison) -> str:
     return " ".join(_sentence(comparison, row, standard) for row in rows if row.kind == "filtered")
 
 
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" + "s" * (number != 1)
+
+
 def _sentence(comparison: Comparison, row: Row, standard: Row) -> str:
     change = (row.perplexity / standard.perplexity - 1) * 100
     skipped = 1 - 1 / row.drawn_per_kept
@@ -45,7 +49,7 @@ def _sentence(comparison: Comparison, row: Row, standard: Row) -> str:
     words += "."
     if row.p_random is not None and row.p_random > 0.05:
         words += (
-            f" Over {len(comparison.seeds)} seeds its difference from random skipping is not "
-            f"significant (p = {row.p_random:.2g})."
+            f" Over {_count(len(comparison.seeds), 'seed')} its difference from random skipping "
+            f"is not significant (p = {row.p_random:.2g})."
         )
     return words

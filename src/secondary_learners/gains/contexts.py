@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from secondary_learners.errors import CorpusError
 from secondary_learners.gains.corpus import Document
+from secondary_learners.learners.splitting import deal
 
 __all__ = ["Contexts", "cut", "mixture", "split_documents"]
 
@@ -59,21 +60,14 @@ class Contexts:
 def split_documents(
     documents: Sequence[Document], shares: Mapping[str, float], *, seed: int
 ) -> dict[str, list[Document]]:
-    """Deal whole documents to the named splits, each domain by itself.
-
-    In a seeded order, each document goes to the split that is furthest below its share of the
-    domain's characters, so that few and unequal documents still come out near the shares.
-    """
+    """Deal whole documents to the named splits, each domain by itself, by shares of characters."""
     splits: dict[str, list[Document]] = {name: [] for name in shares}
-    total_share = sum(shares.values())
     for domain in sorted({document.domain for document in documents}):
         members = [document for document in documents if document.domain == domain]
-        order = np.random.default_rng([seed, len(members)]).permutation(len(members))
-        filled = dict.fromkeys(shares, 0)
-        for number in order:
-            name = min(shares, key=lambda split: filled[split] * total_share / shares[split])
-            splits[name].append(members[number])
-            filled[name] += len(members[number].text)
+        sizes = [len(document.text) for document in members]
+        parts = deal(sizes, list(shares.values()), seed=seed)
+        for document, part in zip(members, parts, strict=True):
+            splits[list(shares)[part]].append(document)
     return splits
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import ast
 import fnmatch
 import json
+import lzma
 import re
 import sysconfig
 import tarfile
+import unicodedata
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +19,7 @@ from secondary_learners.errors import CorpusError, UnknownNameError
 
 __all__ = ["BUILTINS", "Document", "Source", "normalise", "read_documents", "read_texts"]
 
+_RULE = re.compile(r"[^\w\s]*([^\w\s.])\1{3,}[^\w\s]*")
 _QUOTES = str.maketrans({"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"'})
 
 
@@ -61,11 +65,12 @@ class Source:
 
 
 def normalise(text: str) -> str:
-    """Every run of white space becomes one space and curly quotes straight ones.
+    """White space runs become one space, curly quotes straight ones, drawn rules disappear.
 
-    Sources differ in line breaks and quotes; a filter could win on such layout alone.
+    Sources differ in line breaks, quotes and rules (----, ====, +--+--+); a filter could win on
+    such layout alone, and a rule's loss is so far from a sentence's that it would drown the rest.
     """
-    return " ".join(text.translate(_QUOTES).split())
+    return " ".join(_RULE.sub(" ", text.translate(_QUOTES)).split())
 
 
 def read_documents(sources: Iterable[Source], root: Path | None) -> list[Document]:
@@ -95,7 +100,8 @@ def _raw(source: Source, root: Path | None) -> Iterator[tuple[str, str]]:
             raise UnknownNameError(
                 "built-in text", source.builtin, BUILTINS, "learners run --help"
             ) from None
-        yield from reader()
+        for name, text in reader():
+            yield from _split(name, text, source)
     elif source.dataset:
         yield from _dataset(source)
     else:
@@ -139,8 +145,12 @@ def read_texts(path: Path, column: str = "text") -> Iterator[str]:
 
 
 def _text(path: Path) -> str:
+    return _decoded(path.read_bytes(), path)
+
+
+def _decoded(data: bytes, path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return data.decode("utf-8-sig")  # a byte order mark is no text
     except UnicodeDecodeError as error:
         raise CorpusError(
             f"{path} is not UTF-8 text (byte {error.start}). Try `iconv -t utf-8`."
@@ -177,14 +187,18 @@ def _rows(path: Path, source: Source) -> Iterator[str]:
     if path.suffix == ".parquet":
         import pyarrow.parquet
 
-        file = pyarrow.parquet.ParquetFile(path)
+        try:
+            file = pyarrow.parquet.ParquetFile(path)
+        except pyarrow.ArrowInvalid as error:
+            raise CorpusError(f"{path} is not a whole Parquet file: {error}") from error
         if source.column not in file.schema_arrow.names:
             raise _no_column(path, source.column, file.schema_arrow.names)
         for batch in file.iter_batches(columns=[source.column]):
             yield from (text or "" for text in batch.column(0).to_pylist())
         return
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
+    with path.open("rb") as lines:
+        for number, data in enumerate(lines, start=1):
+            line = _decoded(data, path)
             if not line.strip():
                 continue
             try:
@@ -193,7 +207,8 @@ def _rows(path: Path, source: Source) -> Iterator[str]:
                 raise CorpusError(f"{path}, line {number} is not JSON: {error}.") from error
             if not isinstance(row, dict) or source.column not in row:
                 raise _no_column(path, source.column, row if isinstance(row, dict) else ())
-            yield str(row[source.column])
+            text = row[source.column]
+            yield "" if text is None else str(text)
 
 
 def _no_column(path: Path, column: str, known: Iterable[str]) -> CorpusError:
@@ -204,16 +219,23 @@ def _no_column(path: Path, column: str, known: Iterable[str]) -> CorpusError:
 
 
 def _archive(path: Path, pattern: str) -> Iterator[tuple[str, str]]:
-    with tarfile.open(path) as archive:
-        members = [
-            member
-            for member in archive.getmembers()
-            if member.isfile() and fnmatch.fnmatchcase(member.name, pattern)
-        ]
-        for member in sorted(members, key=lambda member: member.name):
-            file = archive.extractfile(member)
-            assert file is not None
-            yield member.name, file.read().decode("utf-8")
+    try:
+        with tarfile.open(path) as archive:
+            names = sorted(member.name for member in archive.getmembers() if member.isfile())
+            for name in names:
+                if not _matches(name, pattern):
+                    continue
+                file = archive.extractfile(name)
+                assert file is not None
+                yield name, _decoded(file.read(), path / name)
+    except (tarfile.TarError, EOFError, lzma.LZMAError, zlib.error) as error:
+        raise CorpusError(f"{path} is not a whole tar archive: {error}") from error
+
+
+def _matches(name: str, pattern: str) -> bool:
+    """Whether `Path.glob(pattern)` would find `name`: a star stays within one folder."""
+    parts, globs = name.split("/"), pattern.split("/")
+    return len(parts) == len(globs) and all(map(fnmatch.fnmatchcase, parts, globs))
 
 
 def _dataset(source: Source) -> Iterator[tuple[str, str]]:
@@ -227,7 +249,7 @@ def _dataset(source: Source) -> Iterator[tuple[str, str]]:
     if source.column not in rows.column_names:
         raise _no_column(Path(source.dataset), source.column, rows.column_names)
     for number, text in enumerate(rows[source.column]):
-        yield f"{source.dataset}:{number}", text
+        yield f"{source.dataset}:{number}", text or ""
 
 
 def _python_reference() -> Iterator[tuple[str, str]]:
@@ -254,26 +276,17 @@ def _python_docstrings() -> Iterator[tuple[str, str]]:
         yield name, "\n".join(text for text in texts if text)
 
 
-def _python_code() -> Iterator[tuple[str, str]]:
-    """The standard library's code without docstrings and comments: a document a module."""
-    for name, tree in _standard_library():
-        for node in ast.walk(tree):
-            body = getattr(node, "body", None)
-            if isinstance(body, list) and len(body) > 1 and _is_docstring(body[0]):
-                del body[0]
-        yield name, ast.unparse(tree)
-
-
-def _is_docstring(node: ast.AST) -> bool:
-    return (
-        isinstance(node, ast.Expr)
-        and isinstance(node.value, ast.Constant)
-        and isinstance(node.value.value, str)
-    )
+def _unicode_names() -> Iterator[tuple[str, str]]:
+    """The names of Unicode's characters: a document each 256 code points. Noise, to any reader."""
+    for block in range(0, 0x110000, 256):
+        names = (unicodedata.name(chr(code), "") for code in range(block, block + 256))
+        lines = [name for name in names if name and not name.startswith(("CJK ", "HANGUL "))]
+        if lines:
+            yield f"U+{block:04X}", "\n".join(lines)
 
 
 BUILTINS = {
     "python-reference": _python_reference,
     "python-docstrings": _python_docstrings,
-    "python-code": _python_code,
+    "unicode-names": _unicode_names,
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     import torch
@@ -14,7 +14,8 @@ __all__ = ["embedding_fingerprint", "weights_fingerprint"]
 
 def embedding_fingerprint(model: PreTrainedModel) -> str:
     """sha256 of the input embedding matrix in float32: names a base model and its vocabulary."""
-    return _digest({"embedding": model.get_input_embeddings().weight})
+    weight = cast("torch.Tensor", model.get_input_embeddings().weight)
+    return _digest({"embedding": weight})
 
 
 def weights_fingerprint(model: torch.nn.Module) -> str:
@@ -27,5 +28,5 @@ def _digest(parameters: dict[str, torch.Tensor]) -> str:
     for name in sorted(parameters):
         tensor = parameters[name].detach().float().cpu().contiguous()
         state.update(f"{name} {tuple(tensor.shape)}\n".encode())
-        state.update(memoryview(tensor.numpy()).cast("B"))
+        state.update(tensor.numpy().data.cast("B"))
     return state.hexdigest()

@@ -1,7 +1,7 @@
 """Information gain of contexts by three methods behind one function (Antonello et al., 2021).
 
-For a context X and objective contexts O, with θ′ = θ after one fresh optimiser step on X:
-IG(X) = L(O; θ) − L(O; θ′). Positive: training on X helps. Cost a label, in forward passes F of one
+For a context X and objective contexts O, with θ' = θ after one fresh optimiser step on X:
+IG(X) = L(O; θ) − L(O; θ'). Positive: training on X helps. Cost a label, in forward passes F of one
 context, with N objective contexts:
 
 exact         (N + 3) F   the definition, objective in one batch, weights restored bit for bit
@@ -28,13 +28,15 @@ from secondary_learners.gains.objective import (
     context_losses,
     evaluation_mode,
     in_batches,
+    losses_of,
 )
 from secondary_learners.gains.optimizers import FirstStep
 
 __all__ = ["METHODS", "finite", "information_gain", "labeller", "token_ids"]
 
 METHODS = ("exact", "per-example", "swapped")
-_VMAP_ROWS = 16  # per-example gradients held at once: that many copies of the weights
+# Per-example gradients held at once: that many copies of the weights. A CPU pays for fresh memory.
+_VMAP_ROWS, _CPU_VMAP_BYTES = 16, 48 * 2**20
 
 Labeller = Callable[[Tensor], Tensor]
 
@@ -87,7 +89,7 @@ def labeller(
         raise UnknownNameError("unit", unit, ("nats", "perplexity"), "learners gains --help")
     with evaluation_mode(model):
         size = batch_size or batch_size_for(model, objective.shape[1])
-        loss = _mean_loss(model, objective, size)
+        loss = float(losses_of(model, objective, size).mean())
         if not np.isfinite(loss):
             raise DivergedError(f"the loss of the objective is {loss} before any step.")
         nats = makers[method](model, objective, step, loss, size)
@@ -106,7 +108,7 @@ def _exact(
             for context in ids.split(1):
                 gradients = torch.autograd.grad(context_losses(model, context).sum(), parameters)
                 step.apply(parameters, gradients)
-                gains.append(loss - _mean_loss(model, objective, size))
+                gains.append(loss - float(losses_of(model, objective, size).mean()))
                 restore()
         return torch.tensor(gains, dtype=torch.float64)
 
@@ -142,6 +144,9 @@ def _per_example(
         return step.learning_rate * total
 
     rows = min(_VMAP_ROWS, size)
+    if objective.device.type == "cpu":
+        weights = sum(tensor.nbytes for tensor in towards.values())
+        rows = max(1, min(rows, _CPU_VMAP_BYTES // weights))
     return lambda ids: in_batches(dots, ids, rows)
 
 
@@ -150,15 +155,11 @@ def _swapped(
 ) -> Labeller:
     gradient = _objective_gradient(model, objective, size)
 
-    @torch.inference_mode()
-    def losses(ids: Tensor) -> Tensor:
-        return in_batches(lambda part: context_losses(model, part), ids, size).double()
-
     def label(ids: Tensor) -> Tensor:
-        before = losses(ids)
+        before = losses_of(model, ids, size)
         with _restored(model) as (parameters, _):
             step.apply(parameters, gradient)
-            return before - losses(ids)
+            return before - losses_of(model, ids, size)
 
     return label
 
@@ -166,7 +167,9 @@ def _swapped(
 @contextmanager
 def _restored(model: nn.Module) -> Iterator[tuple[list[Tensor], Callable[[], None]]]:
     """The trainable parameters and a function that restores them; restored at the end anyway."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    parameters: list[Tensor] = [
+        parameter for parameter in model.parameters() if parameter.requires_grad
+    ]
     backup = [parameter.detach().clone() for parameter in parameters]
 
     def restore() -> None:
@@ -174,15 +177,9 @@ def _restored(model: nn.Module) -> Iterator[tuple[list[Tensor], Callable[[], Non
             torch._foreach_copy_(parameters, backup)
 
     try:
-        yield [*parameters], restore
+        yield parameters, restore
     finally:
         restore()
-
-
-@torch.inference_mode()
-def _mean_loss(model: nn.Module, ids: Tensor, size: int) -> float:
-    losses = in_batches(lambda part: context_losses(model, part), ids, size)
-    return float(losses.double().mean())
 
 
 def _objective_gradient(model: nn.Module, objective: Tensor, size: int) -> list[Tensor]:

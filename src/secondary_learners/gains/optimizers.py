@@ -30,9 +30,7 @@ class FirstStep:
 
     def __post_init__(self) -> None:
         if self.optimizer not in OPTIMIZERS:
-            raise UnknownNameError(
-                "optimizer", self.optimizer, OPTIMIZERS, "learners gains --help"
-            )
+            raise UnknownNameError("optimizer", self.optimizer, OPTIMIZERS, "learners gains --help")
 
     def direction(self, gradients: Sequence[Tensor]) -> list[Tensor]:
         """The step divided by −lr, one tensor a parameter."""
@@ -45,6 +43,4 @@ class FirstStep:
     @torch.no_grad()
     def apply(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
         """Take the step, in place."""
-        torch._foreach_add_(
-            list(parameters), self.direction(gradients), alpha=-self.learning_rate
-        )
+        torch._foreach_add_(list(parameters), self.direction(gradients), alpha=-self.learning_rate)

@@ -7,7 +7,6 @@ an exact subsample); part-00000.parquet and so on hold `input_ids`, `document`, 
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,13 +19,13 @@ from numpy.typing import NDArray
 from torch import nn
 from tqdm import tqdm
 
-from secondary_learners.errors import LabelStoreError
+from secondary_learners.errors import LabelStoreError, UnknownNameError
 from secondary_learners.files import atomic_path, write_json
 from secondary_learners.gains.contexts import Contexts
 from secondary_learners.gains.fingerprints import weights_fingerprint
-from secondary_learners.gains.labels import finite, labeller, token_ids
+from secondary_learners.gains.labels import METHODS, finite, labeller, token_ids
 from secondary_learners.gains.objective import evaluation_mode
-from secondary_learners.gains.optimizers import FirstStep
+from secondary_learners.gains.optimizers import OPTIMIZERS, FirstStep
 from secondary_learners.learners.statistics import spearman
 
 __all__ = ["LabelSettings", "Labels", "label_to_store", "read_labels"]
@@ -36,7 +35,10 @@ _PART_ROWS = {"exact": 64, "per-example": 256, "swapped": 1024}
 
 @dataclass(frozen=True)
 class LabelSettings:
-    """How gains are measured; `exact` is the size of the exact subsample they are checked on."""
+    """How gains are measured; `exact` is the size of the exact subsample they are checked on.
+
+    Raises UnknownNameError for a method that does not exist, before a folder is begun with it.
+    """
 
     method: str = "swapped"
     optimizer: str = "adamw"
@@ -45,6 +47,15 @@ class LabelSettings:
     unit: str = "nats"
     exact: int = 64
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for what, value, known in (
+            ("method", self.method, METHODS),
+            ("optimizer", self.optimizer, OPTIMIZERS),
+            ("unit", self.unit, ("nats", "perplexity")),
+        ):
+            if value not in known:
+                raise UnknownNameError(what, value, known, "learners gains --help")
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +113,12 @@ def label_to_store(
                 gains = measure(settings.method, ids[rows])
                 _write_part(part, contexts.select(np.arange(len(contexts))[rows]), gains)
             bar.update(len(ids[rows]))
-    gains = _read_parts(folder, facts["count"]).gains
+    gains = read_labels(folder).gains
+    if len(gains) != len(contexts):  # parts of another size, by another version of this package
+        raise LabelStoreError(
+            f"{folder} holds {len(gains)} labels, and should hold {len(contexts)}. "
+            "Remove it and run the same command again."
+        )
     _finish(folder, facts, gains, lambda rows: measure("exact", ids[rows]), progress=progress)
     return read_labels(folder)
 
@@ -162,12 +178,6 @@ def _write_part(path: Path, contexts: Contexts, gains: NDArray[np.float64]) -> N
         pyarrow.parquet.write_table(table, temporary)
 
 
-def read_labels(folder: Path) -> Labels:
-    """Read a finished or unfinished store; raises LabelStoreError when it is none or damaged."""
-    facts = _read_facts(folder / "labels.json")
-    return _read_parts(folder, facts["count"])
-
-
 def _read_facts(path: Path) -> dict[str, Any]:
     try:
         facts = json.loads(path.read_text())
@@ -177,16 +187,15 @@ def _read_facts(path: Path) -> dict[str, Any]:
         ) from None
     except ValueError as error:
         raise LabelStoreError(f"{path} is not JSON: {error}. Remove the folder.") from error
-    return dict(facts)
+    if not isinstance(facts, dict) or "domains" not in facts:
+        raise LabelStoreError(f"{path} does not describe labels. Try another folder.")
+    return facts
 
 
-def _read_parts(folder: Path, count: int) -> Labels:
+def read_labels(folder: Path) -> Labels:
+    """Read a finished or unfinished store; raises LabelStoreError when it is none or damaged."""
     facts = _read_facts(folder / "labels.json")
-    parts = sorted(folder.glob("part-*.parquet"))
-    try:
-        tables = [pyarrow.parquet.read_table(part) for part in parts]
-    except (pyarrow.ArrowInvalid, OSError) as error:
-        raise LabelStoreError(f"a part of {folder} is damaged: {error}. Remove it.") from error
+    tables = [_read_part(path) for path in sorted(folder.glob("part-*.parquet"))]
     if not tables:
         raise LabelStoreError(f"{folder} holds no labels yet. Run the same command again.")
     table = pyarrow.concat_tables(tables)
@@ -195,3 +204,12 @@ def _read_parts(folder: Path, count: int) -> Labels:
         ids, table["document"].to_numpy(), table["domain"].to_numpy(), tuple(facts["domains"])
     )
     return Labels(contexts, table["gain"].to_numpy(), facts)
+
+
+def _read_part(path: Path) -> pyarrow.Table:
+    try:
+        return pyarrow.parquet.read_table(path)
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        raise LabelStoreError(
+            f"{path} is damaged: {error}. Remove it and run the same command again."
+        ) from error

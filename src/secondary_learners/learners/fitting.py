@@ -15,6 +15,7 @@ from torch.nn import functional
 from secondary_learners.errors import IncompatibleError, SecondaryLearnersError, UnknownNameError
 from secondary_learners.learners.config import ARCHITECTURES, Calibration, Score
 from secondary_learners.learners.nets import ConvNet, LinearNet, Net, linear_features
+from secondary_learners.learners.splitting import deal
 from secondary_learners.learners.statistics import r2, spearman
 
 __all__ = ["Fit", "fit", "fit_conv", "fit_linear"]
@@ -54,6 +55,7 @@ def fit(
     input_ids: Integers,
     labels: npt.NDArray[np.floating],
     documents: Integers,
+    domains: Integers | None = None,
     *,
     vocabulary: int,
     unit: str = "nats per token",
@@ -63,9 +65,9 @@ def fit(
     """`fit_linear` or `fit_conv`, by name; `sizes` are their other keywords."""
     common = {"vocabulary": vocabulary, "unit": unit, "seed": seed}
     if architecture == "linear":
-        return fit_linear(input_ids, labels, documents, **common, **(sizes or {}))  # type: ignore[arg-type]
+        return fit_linear(input_ids, labels, documents, domains, **common, **(sizes or {}))  # type: ignore[arg-type]
     if architecture == "conv":
-        return fit_conv(input_ids, labels, documents, **common, **(sizes or {}))  # type: ignore[arg-type]
+        return fit_conv(input_ids, labels, documents, domains, **common, **(sizes or {}))  # type: ignore[arg-type]
     raise UnknownNameError("architecture", architecture, ARCHITECTURES, "learners run --help")
 
 
@@ -84,6 +86,7 @@ def _problem(
     input_ids: Integers,
     labels: npt.NDArray[np.floating],
     documents: Integers,
+    domains: Integers | None,
     vocabulary: int,
     unit: str,
     seed: int,
@@ -111,11 +114,8 @@ def _problem(
             f"a learner is measured on unseen documents, and {len(names)} documents cannot be "
             "divided. Give at least 3, better 50."
         )
-    # One order of documents decides everything: the first are held out, the others dealt to folds.
-    place = np.random.default_rng(seed).permutation(len(names))[document.reshape(-1)]
-    kept_out = max(1, round(_HELD_OUT * len(names)))
-    held_out = place < kept_out
-    folds = min(_FOLDS, len(names) - kept_out)
+    part = _parts(document.reshape(-1), domains, seed)
+    held_out = part == 0
     mean, sd = float(y.mean()), float(y.std())
     if not sd > 0 or held_out.sum() < 2:
         raise SecondaryLearnersError(
@@ -127,8 +127,28 @@ def _problem(
         labels=torch.from_numpy((y - mean) / sd),
         score=Score(mean, sd, unit),
         held_out=held_out,
-        fold=(place - kept_out) % folds,
+        fold=part - 1,
     )
+
+
+def _parts(
+    document: npt.NDArray[np.int64], domains: Integers | None, seed: int
+) -> npt.NDArray[np.int64]:
+    """0 for what is held out, 1 to `_FOLDS` for the folds [n]; whole documents, domain by domain.
+
+    Held-out contexts then mix the domains as all of them do, which calibration relies on. Domains
+    of fewer than 6 documents are dealt together.
+    """
+    counts = np.bincount(document)
+    first = np.unique(document, return_index=True)[1]
+    domain = np.zeros(len(counts), np.int64) if domains is None else np.asarray(domains)[first]
+    stratum = np.where(np.bincount(domain)[domain] < 6, -1, domain)
+    shares = [_HELD_OUT, *[(1 - _HELD_OUT) / _FOLDS] * _FOLDS]
+    part = np.empty(len(counts), np.int64)
+    for value in np.unique(stratum):
+        members = np.flatnonzero(stratum == value)
+        part[members] = deal(counts[members].tolist(), shares, seed=seed)
+    return part[document]
 
 
 def _report(
@@ -140,7 +160,7 @@ def _report(
     settings: dict[str, float],
 ) -> Fit:
     spread = float(predictions.std())
-    if not spread > 0:
+    if not spread > 1e-6:  # below are rounding errors
         raise SecondaryLearnersError(
             f"the {architecture} learner predicts {predictions[0]:.4g} for every held-out context. "
             "Label more contexts, or use other objectives."
@@ -170,6 +190,7 @@ def fit_linear(
     input_ids: Integers,
     labels: npt.NDArray[np.floating],
     documents: Integers,
+    domains: Integers | None = None,
     *,
     vocabulary: int,
     bigrams: int = 0,
@@ -180,13 +201,14 @@ def fit_linear(
     """Ridge regression on (c / n)**a, its strength chosen by cross-validation over documents.
 
     input_ids: [n, length]. labels: information gains [n], in `unit`. documents: a number for each
-    context's document [n]; about 15 % of the documents are held out for the report, and then the
-    net is fitted on everything with the strength chosen without them.
+    context's document [n], and `domains` [n] for where it comes from: about 15 % of each domain, in
+    whole documents, is held out for the report, and then the net is fitted on everything with the
+    strength chosen without them.
 
     Raises SecondaryLearnersError for labels that nothing can be learnt from.
     """
     net = LinearNet(vocabulary, bigrams, counts)
-    problem = _problem(input_ids, labels, documents, vocabulary, unit, seed)
+    problem = _problem(input_ids, labels, documents, domains, vocabulary, unit, seed)
     with torch.no_grad():
         columns, values = linear_features(
             problem.ids,
@@ -310,6 +332,7 @@ def fit_conv(
     input_ids: Integers,
     labels: npt.NDArray[np.floating],
     documents: Integers,
+    domains: Integers | None = None,
     *,
     vocabulary: int,
     embedding: int = 64,
@@ -340,7 +363,7 @@ def fit_conv(
         "kernel": kernel,
         "hidden": hidden,
     }
-    problem = _problem(input_ids, labels, documents, vocabulary, unit, seed)
+    problem = _problem(input_ids, labels, documents, domains, vocabulary, unit, seed)
     stopping = ~problem.held_out & (problem.fold == 0)
     used = torch.from_numpy(~problem.held_out & ~stopping)
     # Training only the embeddings that are met is faster, and leaves no noise in the others.

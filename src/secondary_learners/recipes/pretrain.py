@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["pretrain", "train_tokenizer", "unigram_entropy"]
 
 END_OF_TEXT = "<|endoftext|>"
+_CHECKPOINT_EVERY = 250  # steps
 log = logging.getLogger(__name__)
 
 
@@ -52,6 +53,8 @@ def pretrain(
     _round_to_half(model)
     entropy = unigram_entropy(train, held_out, recipe.vocabulary)
     loss = _held_out_loss(model, held_out, recipe.context_length)
+    if not math.isfinite(loss):
+        raise _diverged("the held-out loss", loss)
     evaluation = {
         "held_out_loss": loss,
         "held_out_tokens": len(held_out),
@@ -137,7 +140,6 @@ def _new_model(recipe: PretrainRecipe, tokenizer: PreTrainedTokenizerFast) -> to
             attn_pdrop=0.0,
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
         )
     )
 
@@ -158,7 +160,8 @@ def _batch(train: np.ndarray, recipe: PretrainRecipe, step: int) -> torch.Tensor
 
 
 def _optimizers(model: torch.nn.Module, recipe: PretrainRecipe) -> list[torch.optim.Optimizer]:
-    matrices, others = [], []
+    matrices: list[torch.nn.Parameter] = []
+    others: list[torch.nn.Parameter] = []
     for name, parameter in model.named_parameters():
         hidden = parameter.ndim == 2 and not name.startswith(("transformer.wte", "transformer.wpe"))
         (matrices if hidden else others).append(parameter)
@@ -208,12 +211,9 @@ def _fit(
             optimizer.zero_grad()
         if step % 50 == 49:
             if not math.isfinite(loss.item()):
-                raise DivergedError(
-                    f"the loss of step {step + 1} is {loss.item()}. "
-                    "Try a lower matrix_learning_rate in the recipe."
-                )
+                raise _diverged(f"the loss of step {step + 1}", loss.item())
             bar.set_postfix(loss=f"{loss.item():.3f}")
-        if step % 250 == 249:
+        if (step + 1) % _CHECKPOINT_EVERY == 0:
             _save_checkpoint(
                 model,
                 optimizers,
@@ -223,6 +223,10 @@ def _fit(
                 checkpoint,
             )
     return seconds + time.monotonic() - clock
+
+
+def _diverged(what: str, value: float) -> DivergedError:
+    return DivergedError(f"{what} is {value}. Try a lower matrix_learning_rate in the recipe.")
 
 
 def _recipe_digest(recipe: PretrainRecipe) -> str:
@@ -297,7 +301,7 @@ def _held_out_loss(model: torch.nn.Module, held_out: np.ndarray, length: int) ->
         model(input_ids=batch.to(device), labels=batch.to(device)).loss.item() * len(batch)
         for batch in ids.split(32)
     ]
-    return sum(losses) / rows
+    return float(sum(losses) / rows)
 
 
 def _write(
@@ -308,7 +312,9 @@ def _write(
     out: Path,
 ) -> None:
     """Weights stored in float16 (half the size) with a config that loads them as float32."""
-    tensors = {name: parameter.detach().half().cpu() for name, parameter in model.named_parameters()}
+    tensors = {
+        name: parameter.detach().half().cpu() for name, parameter in model.named_parameters()
+    }
     write_bytes(out / "model.safetensors", save(tensors, metadata={"format": "pt"}))
     config = json.loads(model.config.to_json_string(use_diff=True))
     config |= {"architectures": ["GPT2LMHeadModel"], "dtype": "float32"}

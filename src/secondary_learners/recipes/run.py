@@ -95,9 +95,8 @@ def _package_base(
     recipe: PretrainRecipe, evaluation: dict[str, Any], out: Path, command: str
 ) -> None:
     write_bytes(out / "recipe.toml", recipe_toml(recipe).encode())
-    described = describe_sources(recipe.sources)
     card = base_model_card(
-        recipe.name, recipe.summary, recipe.licence, described, command, evaluation
+        recipe.name, recipe.summary, recipe.licence, recipe.attribution, command, evaluation
     )
     write_bytes(out / "README.md", card.encode())
     entry = Entry(
@@ -129,7 +128,7 @@ def run_learner(
     begun = time.monotonic()
     work = out / "work"
     model, tokenizer = load_base(recipe.base)
-    model.to(device)
+    torch.nn.Module.to(model, device)  # PreTrainedModel.to lost its types
     splits = read_splits(recipe, corpus)
     labels = _label(recipe, splits, model, tokenizer, work / "labels", progress=progress)
 
@@ -151,7 +150,7 @@ def label_recipe(
 ) -> Labels:
     """The labels of `recipe` in the folder `out`, with its recipe.toml for `fit_labels`."""
     model, tokenizer = load_base(recipe.base)
-    model.to(device)
+    torch.nn.Module.to(model, device)  # PreTrainedModel.to lost its types
     splits = read_splits(recipe, corpus)
     labels = _label(recipe, splits, model, tokenizer, out, progress=progress)
     write_bytes(out / "recipe.toml", recipe_toml(recipe).encode())
@@ -192,7 +191,9 @@ def _label(
         exact=plan.exact,
         seed=recipe.seed,
     )
-    log.info("labelling %d contexts on %d of the objective", len(data.candidates), len(data.objective))
+    log.info(
+        "labelling %d contexts on %d of the objective", len(data.candidates), len(data.objective)
+    )
     return label_to_store(
         model, data.candidates, data.objective, folder, settings, progress=progress
     )
@@ -226,7 +227,11 @@ def _package(
         "device": _device(model),
     }
     card = learner_card(
-        config.to_dict(), evaluation, summary=recipe.summary, licence=recipe.licence
+        config.to_dict(),
+        evaluation,
+        summary=recipe.summary,
+        licence=recipe.licence,
+        attribution=recipe.attribution,
     )
     save_learner(learner, out, recipe_toml=recipe_toml(recipe), evaluation=evaluation, readme=card)
     return Finished(out, evaluation, comparison)
@@ -263,6 +268,7 @@ def fit_learners(recipe: LearnerRecipe, labels: Labels, *, vocabulary: int) -> d
             contexts.input_ids,
             labels.gains,
             contexts.document,
+            contexts.domain,
             vocabulary=vocabulary,
             unit="nats per token" if labels.facts["unit"] == "nats" else labels.facts["unit"],
             seed=recipe.seed,

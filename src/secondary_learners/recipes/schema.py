@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import tomllib
 import types
 import typing
@@ -13,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from secondary_learners.catalogue import content
-from secondary_learners.errors import CorpusError, RecipeError, UnknownNameError
+from secondary_learners.errors import RecipeError, SecondaryLearnersError, UnknownNameError
+from secondary_learners.filtering.thresholds import parse_threshold
 from secondary_learners.gains.corpus import Source
 
 __all__ = [
@@ -40,6 +42,9 @@ class Shares:
     stream: float = 0.4
     test: float = 0.1
 
+    def __post_init__(self) -> None:
+        _above_zero(**dataclasses.asdict(self))
+
 
 @dataclass(frozen=True)
 class LabelPlan:
@@ -53,6 +58,16 @@ class LabelPlan:
     unit: str = "nats"
     exact: int = 64
 
+    def __post_init__(self) -> None:
+        _above_zero(
+            contexts=self.contexts,
+            objective_contexts=self.objective_contexts,
+            learning_rate=self.learning_rate,
+        )
+        _one_of("method", self.method, ("exact", "per-example", "swapped"))
+        _one_of("optimizer", self.optimizer, ("adamw", "sgd"))
+        _one_of("unit", self.unit, ("nats", "perplexity"))
+
 
 @dataclass(frozen=True)
 class LearnerPlan:
@@ -61,6 +76,15 @@ class LearnerPlan:
     architectures: tuple[str, ...] = ("linear",)
     counts: str = "sqrt"
     bigrams: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.architectures:
+            raise RecipeError("architectures is empty: name linear, conv or both.")
+        for architecture in self.architectures:
+            _one_of("architectures", architecture, ("conv", "linear"))
+        _one_of("counts", self.counts, ("frequency", "sqrt"))
+        if self.bigrams < 0 or self.bigrams & (self.bigrams - 1):
+            raise RecipeError(f"bigrams is {self.bigrams}: it must be 0 or a power of two.")
 
 
 @dataclass(frozen=True)
@@ -74,6 +98,16 @@ class EvaluationPlan:
     thresholds: tuple[str, ...] = ("1",)
     test_contexts: int = 500
 
+    def __post_init__(self) -> None:
+        _above_zero(
+            updates=self.updates,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            test_contexts=self.test_contexts,
+        )
+        for threshold in self.thresholds:
+            parse_threshold(threshold)
+
 
 @dataclass(frozen=True)
 class LearnerRecipe:
@@ -86,6 +120,7 @@ class LearnerRecipe:
     kind: str = "learner"
     base: str = "mini"
     licence: str = "apache-2.0"
+    attribution: str = ""
     context_length: int = 32
     in_domain_share: float = 0.3
     seed: int = 0
@@ -95,6 +130,12 @@ class LearnerRecipe:
     evaluation: EvaluationPlan = field(default_factory=EvaluationPlan)
 
     def __post_init__(self) -> None:
+        _check_name(self.name)
+        if self.context_length < 2:
+            raise RecipeError(
+                f"recipe {self.name!r}: context_length {self.context_length} is too short: the "
+                "loss of a context needs at least 2 tokens."
+            )
         domains = {source.domain for source in self.sources}
         if self.objective_domain not in domains:
             raise RecipeError(
@@ -117,6 +158,7 @@ class PretrainRecipe:
     sources: tuple[Source, ...]
     kind: str = "base-model"
     licence: str = "apache-2.0"
+    attribution: str = ""
     vocabulary: int = 6144
     context_length: int = 128
     layers: int = 4
@@ -131,9 +173,39 @@ class PretrainRecipe:
     mixed_precision: bool = True
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        _check_name(self.name)
+        if not 257 <= self.vocabulary <= 65_536:
+            raise RecipeError(
+                f"recipe {self.name!r}: vocabulary {self.vocabulary} must lie between 257 (every "
+                "byte and end-of-text) and 65,536 (ids of two bytes)."
+            )
+
 
 Recipe = LearnerRecipe | PretrainRecipe
 _KINDS: dict[str, type[Recipe]] = {"learner": LearnerRecipe, "base-model": PretrainRecipe}
+
+
+_NAME = re.compile(r"[a-z0-9]+([._-][a-z0-9]+)*")
+
+
+def _check_name(name: str) -> None:
+    """The registry takes no other; better known before hours of labelling than after."""
+    if not _NAME.fullmatch(name):
+        raise RecipeError(
+            f"the name {name!r} must be lower-case words joined by - . or _, such as my-learner."
+        )
+
+
+def _above_zero(**values: float) -> None:
+    for name, value in values.items():
+        if not value > 0:
+            raise RecipeError(f"{name} is {value}, and must be above 0.")
+
+
+def _one_of(where: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise RecipeError(f"{where} is {value!r}, and must be one of {', '.join(known)}.")
 
 
 def recipe_names() -> list[str]:
@@ -158,12 +230,9 @@ def parse_recipe(text: str, where: str = "recipe") -> Recipe:
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"{where} is not TOML: {error}.") from error
     kind = values.get("kind", "learner")
-    if kind not in _KINDS:
+    if not isinstance(kind, str) or kind not in _KINDS:
         raise RecipeError(f"{where}: kind {kind!r} is not one of {', '.join(sorted(_KINDS))}.")
-    try:
-        return typing.cast(Recipe, _build(_KINDS[kind], values, where))
-    except CorpusError as error:
-        raise RecipeError(f"{where}: {error}") from error
+    return typing.cast(Recipe, _build(_KINDS[kind], values, where))
 
 
 def _build(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
@@ -183,9 +252,11 @@ def _build(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
     ]
     if missing:
         raise RecipeError(f"{where}: the field {missing[0]!r} is missing.")
-    return kind(
-        **{name: _value(hints[name], value, f"{where}: {name}") for name, value in values.items()}
-    )
+    typed = {name: _value(hints[name], value, f"{where}: {name}") for name, value in values.items()}
+    try:
+        return kind(**typed)
+    except SecondaryLearnersError as error:  # of this table, of a source, of a threshold
+        raise RecipeError(f"{where}: {error}") from error
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:
@@ -198,9 +269,18 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     if hint is float and type(value) is int:
         return float(value)
     if not isinstance(hint, type) or type(value) is not hint:
-        expected = getattr(hint, "__name__", str(hint))
-        raise RecipeError(f"{where} is {value!r}, and should be a {expected}.")
+        kind = typing.get_origin(hint) or hint
+        raise RecipeError(f"{where} is {value!r}, and should be {_TYPES.get(kind, 'a table')}.")
     return value
+
+
+_TYPES: dict[Any, str] = {
+    str: "a string",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    tuple: "a list",
+}
 
 
 def recipe_toml(recipe: Recipe) -> str:
@@ -218,6 +298,8 @@ def _toml(table: Mapping[str, Any], prefix: str = "") -> str:
         elif isinstance(value, tuple | list) and value and isinstance(value[0], Mapping):
             tables += [f"\n[[{prefix}{name}]]\n" + _toml(item) for item in value]
         else:
-            # For strings, numbers, booleans and lists of them JSON's spelling is TOML's.
-            plain.append(f"{name} = {json.dumps(value, ensure_ascii=False)}\n")
+            # For strings, numbers, booleans and lists of them JSON's spelling is TOML's, save that
+            # JSON leaves DEL as it is.
+            spelled = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+            plain.append(f"{name} = {spelled}\n")
     return "".join(plain + tables)

@@ -62,7 +62,7 @@ class Entry:
         optional = () if self.kind == "learner" else ("base", "objective")
         for field in _TEXTS:
             value = getattr(self, field)
-            need(isinstance(value, str) and (value or field in optional), field, "a string")
+            need(isinstance(value, str) and (value != "" or field in optional), field, "a string")
         if self.location == "bundled":
             need(self.revision is None, "revision", "absent for what is bundled")
         else:

@@ -69,7 +69,8 @@ def load_base(ref: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase
             f"cannot load the base model {source!r}: {error} Give a name from `learners list`, a "
             "folder with a causal language model, or its id on the Hugging Face Hub."
         ) from error
-    return model.eval(), tokenizer
+    model.eval()
+    return model, tokenizer
 
 
 def load_tokenizer(learner: Learner) -> PreTrainedTokenizerBase:

@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from recipes_helpers import tiny_recipe, write_base, write_text
+from secondary_learners.recipes.schema import LearnerRecipe
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_base(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="session")
+def text(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return write_text(tmp_path_factory.mktemp("text"))
+
+
+@pytest.fixture(scope="session")
+def recipe(base: Path, text: tuple[Path, Path]) -> LearnerRecipe:
+    return tiny_recipe(*text, base)

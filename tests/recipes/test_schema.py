@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from secondary_learners.catalogue import content
+from secondary_learners.errors import RecipeError, UnknownNameError
+from secondary_learners.gains.corpus import Source
+from secondary_learners.recipes.schema import (
+    EvaluationPlan,
+    LabelPlan,
+    LearnerPlan,
+    LearnerRecipe,
+    PretrainRecipe,
+    Shares,
+    find_recipe,
+    parse_recipe,
+    recipe_names,
+    recipe_toml,
+)
+
+LEARNER = """
+name = "x"
+summary = "A learner."
+objective_domain = "a"
+[[sources]]
+domain = "a"
+files = "a/*.txt"
+[[sources]]
+domain = "b"
+builtin = "unicode-names"
+"""
+BASE = """
+kind = "base-model"
+name = "x"
+summary = "A model."
+[[sources]]
+domain = "a"
+files = "a/*.txt"
+"""
+
+
+def test_there_are_bundled_recipes() -> None:
+    assert {"mini", "python-docs-mini", "books-mini"} <= set(recipe_names())
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_bundled_recipe_parses_under_its_own_name_and_round_trips(name: str) -> None:
+    recipe = find_recipe(name)
+    assert recipe.name == name
+    assert parse_recipe(recipe_toml(recipe)) == recipe
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_bundled_recipe_begins_with_its_command(name: str) -> None:
+    first = (content("recipes") / f"{name}.toml").read_text().splitlines()[0]
+    assert first.startswith(f"# learners run {name}")
+    recipe = find_recipe(name)
+    needs_files = any(source.files for source in recipe.sources)
+    assert ("--corpus" in first) == needs_files
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_the_shipped_artefact_was_made_by_the_bundled_recipe_of_its_name(name: str) -> None:
+    shipped = content("learners") / name / "recipe.toml"
+    if shipped.is_file():
+        assert type(find_recipe(str(shipped))) is type(find_recipe(name))
+        assert find_recipe(str(shipped)).sources == find_recipe(name).sources
+
+
+def test_defaults_fill_what_a_recipe_leaves_out() -> None:
+    recipe = parse_recipe(LEARNER)
+    assert isinstance(recipe, LearnerRecipe)
+    assert (recipe.split, recipe.labels, recipe.learner) == (Shares(), LabelPlan(), LearnerPlan())
+    assert isinstance(parse_recipe(BASE), PretrainRecipe)
+
+
+names = st.from_regex(r"[a-z0-9]+([._-][a-z0-9]+){0,2}", fullmatch=True)
+words = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30)
+positive = st.floats(1e-9, 1e6)
+
+
+@given(
+    name=names,
+    summary=words,
+    domain=words,
+    files=words,
+    separator=st.none() | words,
+    share=st.floats(0.01, 0.99),
+    seed=st.integers(0, 2**40),
+    shares=st.builds(Shares, positive, positive, positive, positive),
+    rate=positive,
+    architectures=st.sampled_from([("linear",), ("conv",), ("linear", "conv")]),
+    thresholds=st.sampled_from([(), ("1",), ("shifting:1,-1,10", "quantile:0.3")]),
+)
+def test_any_recipe_survives_its_file(
+    name: str,
+    summary: str,
+    domain: str,
+    files: str,
+    separator: str | None,
+    share: float,
+    seed: int,
+    shares: Shares,
+    rate: float,
+    architectures: tuple[str, ...],
+    thresholds: tuple[str, ...],
+) -> None:
+    recipe = LearnerRecipe(
+        name=name,
+        summary=summary,
+        objective_domain=domain,
+        sources=(Source(domain, files=files, separator=separator), Source("b", builtin="x")),
+        in_domain_share=share,
+        seed=seed,
+        split=shares,
+        labels=LabelPlan(learning_rate=rate),
+        learner=LearnerPlan(architectures=architectures),
+        evaluation=EvaluationPlan(thresholds=thresholds),
+    )
+    assert parse_recipe(recipe_toml(recipe)) == recipe
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("colour = 1", r"x\.toml: unknown field 'colour'; known are attribution, base, "),
+        ("context_length = '32'", r"x\.toml: context_length is '32', and should be a whole number"),
+        ("context_length = true", "context_length is True, and should be a whole number"),
+        ("context_length = 1", "context_length 1 is too short"),
+        ("base = 3", "base is 3, and should be a string"),
+        ("in_domain_share = 'x'", "in_domain_share is 'x', and should be a number"),
+        ("in_domain_share = 1", "in_domain_share 1.0 must lie between 0 and 1"),
+        ("in_domain_share = nan", "in_domain_share nan must lie between 0 and 1"),
+        ("labels = 3", r"x\.toml: labels is 3, and should be a table"),
+        ("labels.colour = 1", r"x\.toml: labels: unknown field 'colour'"),
+        ("labels.method = 'guess'", "labels: method is 'guess'.*exact, per-example, swapped"),
+        ("labels.optimizer = 'lion'", "labels: optimizer is 'lion'.*adamw, sgd"),
+        ("labels.contexts = 0", "labels: contexts is 0, and must be above 0"),
+        ("split.test = 0", "split: test is 0.0, and must be above 0"),
+        ("learner.architectures = 'conv'", "architectures is 'conv', and should be a list"),
+        ("learner.architectures = [1]", "architectures is 1, and should be a string"),
+        ("learner.architectures = ['tree']", "architectures is 'tree'.*conv, linear"),
+        ("learner.architectures = []", "learner: architectures is empty"),
+        ("learner.bigrams = 1000", "bigrams is 1000: it must be 0 or a power of two"),
+        ("evaluation.thresholds = ['high']", "evaluation: no threshold named 'high'"),
+        ("evaluation.thresholds = ['quantile:2']", r"x\.toml: evaluation: "),
+        ("kind = 'forest'", r"x\.toml: kind 'forest' is not one of base-model, learner"),
+        ("kind = ['learner']", "is not one of base-model, learner"),
+        ("= 3", r"x\.toml is not TOML"),
+    ],
+)
+def test_a_wrong_field_is_named_with_its_file(change: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        parse_recipe(f"{change}\n{LEARNER}", "x.toml")
+
+
+@pytest.mark.parametrize("field", ["name", "summary", "objective_domain"])
+def test_a_missing_field_is_named(field: str) -> None:
+    text = "\n".join(line for line in LEARNER.splitlines() if not line.startswith(field))
+    with pytest.raises(RecipeError, match=rf"x\.toml: the field '{field}' is missing"):
+        parse_recipe(text, "x.toml")
+
+
+def test_a_recipe_without_sources_says_so() -> None:
+    with pytest.raises(RecipeError, match="the field 'sources' is missing"):
+        parse_recipe(BASE.split("[[")[0])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('name = "x"', 'name = "My Learner"', "'My Learner' must be lower-case words"),
+        ('objective_domain = "a"', 'objective_domain = "c"', r"'c' is not one of .* \(a, b\)"),
+        ('files = "a/*.txt"', "", "'a' needs exactly one of files, dataset and builtin"),
+        ('files = "a/*.txt"', 'file = "a"', "sources: unknown field 'file'"),
+        ('files = "a/*.txt"', "files = 1", "sources: files is 1, and should be a string"),
+    ],
+)
+def test_values_that_do_not_fit_together(old: str, new: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        parse_recipe(LEARNER.replace(old, new, 1))
+
+
+@pytest.mark.parametrize("vocabulary", [256, 65_537])
+def test_a_vocabulary_that_cannot_be_stored_is_refused(vocabulary: int) -> None:
+    with pytest.raises(RecipeError, match=f"vocabulary {vocabulary} must lie between"):
+        parse_recipe(f"vocabulary = {vocabulary}\n{BASE}")
+
+
+def test_whole_numbers_are_taken_for_numbers() -> None:
+    recipe = parse_recipe("labels.learning_rate = 1\n" + LEARNER)
+    assert isinstance(recipe, LearnerRecipe)
+    assert isinstance(recipe.labels.learning_rate, float)
+
+
+def test_a_recipe_is_found_by_name_or_file(tmp_path: Path) -> None:
+    path = tmp_path / "x.toml"
+    path.write_text(LEARNER)
+    assert find_recipe(str(path)) == parse_recipe(LEARNER)
+    with pytest.raises(UnknownNameError, match=r"no recipe named 'minni': did you mean mini"):
+        find_recipe("minni")
+    with pytest.raises(UnknownNameError, match=r"learners list --recipes"):
+        find_recipe(str(tmp_path / "absent.toml"))
+
+
+def test_a_changed_recipe_is_checked_as_well() -> None:
+    recipe = parse_recipe(LEARNER)
+    assert isinstance(recipe, LearnerRecipe)
+    with pytest.raises(RecipeError, match="in_domain_share"):
+        replace(recipe, in_domain_share=0.0)

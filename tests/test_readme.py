@@ -1,0 +1,53 @@
+"""The README's snippet runs, and its figures are those of the committed result files."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from secondary_learners.catalogue import content
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_snippet_runs() -> None:
+    snippet = re.search(r"<!-- executed by tests/test_readme.py -->\n```python\n(.*?)```", README, re.S)
+    assert snippet
+    ids = torch.from_numpy(np.random.default_rng(0).integers(0, 6144, (400, 32)))
+    names = {"loader": DataLoader(list(ids), batch_size=8)}
+    exec(snippet[1], names)
+    report = names["loader"].report  # type: ignore[attr-defined]
+    assert report.seen == 400
+    assert 0 < report.kept < 400
+
+
+def figures(part: str) -> str:
+    match = re.search(rf"<!-- {part} -->\n(.*?)<!-- /{part} -->", README, re.S)
+    assert match
+    return match[1]
+
+
+def test_the_table_is_that_of_the_evaluation() -> None:
+    path = content("learners") / "books-mini" / "evaluation.json"
+    rows = json.loads(path.read_text(encoding="utf-8"))["fine_tuning"]["rows"]
+    shown = [line.split("|")[1:-1] for line in figures("table").splitlines() if "±" in line]
+    assert [cells[0].strip().strip("*") for cells in shown] == [row["arm"] for row in rows]
+    for cells, row in zip(shown, rows, strict=True):
+        value, error = (float(text) for text in cells[1].replace("*", "").split("±"))
+        assert value == pytest.approx(row["perplexity"], abs=0.051)
+        assert error == pytest.approx(row["error"], abs=0.051)
+
+
+def test_the_speeds_are_those_of_the_benchmark() -> None:
+    result = json.loads((ROOT / "benchmarks/results/gains.json").read_text(encoding="utf-8"))
+    shown = dict(re.findall(r"`([a-z-]+)` ([\d.]+)×", figures("gains")))
+    assert shown.keys() == {"exact", "per-example", "swapped"}
+    for method, ratio in shown.items():
+        assert float(ratio) == pytest.approx(result["speed"][method]["speed_up"], rel=0.02)
