@@ -18,7 +18,9 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_snippet_runs() -> None:
-    snippet = re.search(r"<!-- executed by tests/test_readme.py -->\n```python\n(.*?)```", README, re.S)
+    snippet = re.search(
+        r"<!-- executed by tests/test_readme.py -->\n```python\n(.*?)```", README, re.S
+    )
     assert snippet
     ids = torch.from_numpy(np.random.default_rng(0).integers(0, 6144, (400, 32)))
     names = {"loader": DataLoader(list(ids), batch_size=8)}
