@@ -5,13 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["atomic_path", "json_bytes", "sha256_bytes", "sha256_file", "write_bytes", "write_json"]
+__all__ = [
+    "atomic_folder",
+    "atomic_path",
+    "json_bytes",
+    "sha256_bytes",
+    "sha256_file",
+    "write_bytes",
+    "write_json",
+]
 
 
 @contextmanager
@@ -33,6 +42,20 @@ def atomic_path(path: Path) -> Iterator[Path]:
         _fsync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder that becomes `folder`, which must not exist, when the block ends well."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        temporary.rename(folder)
+        _fsync_folder(folder.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _fsync_folder(folder: Path) -> None:

@@ -72,7 +72,6 @@ EVALUATION: dict[str, Any] = {
     "plot": True,
     "tokens": {"raise": ["sea", "$name", "`tick`"], "lower": ["tax"]},
     "command": "learners run tiny --corpus '$HOME/text'",
-    "seconds": 42,
     "device": "CPU, 2 threads",
 }
 BASE_EVALUATION: dict[str, Any] = {

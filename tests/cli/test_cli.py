@@ -14,6 +14,7 @@ import click
 import pyarrow
 import pyarrow.parquet
 import pytest
+import torch
 
 from cli_helpers import Tiny, learners
 from secondary_learners.catalogue import content
@@ -25,7 +26,7 @@ from secondary_learners.gains import store
 from secondary_learners.gains.store import read_labels
 from secondary_learners.learners.artifact import read_learner
 from secondary_learners.registry.index import list_learners, read_index
-from secondary_learners.registry.load import load_learner
+from secondary_learners.registry.load import load_base, load_learner
 
 TEXTS = [
     "The ship lay in the harbour",
@@ -412,13 +413,18 @@ def test_finetune_compares_every_arm_and_draws_it(tiny: Tiny, tmp_path: Path) ->
     assert f"plot: {out / 'comparison.png'}" in result.err
     assert (out / "comparison.png").read_bytes().startswith(b"\x89PNG")
 
-    again = learners(*command, "--device", "cpu", "--out", out, "--json")
+    saved = tmp_path / "tuned"
+    again = learners(*command, "--device", "cpu", "--out", out, "--json", "--save", saved)
     assert again.err == ""
     value = again.json
     assert value["folder"] == str(out)
     del value["folder"]
     assert value == json.loads((out / "comparison.json").read_text())
     assert len(value["runs"]) == 4
+    base, tuned = (load_base(folder)[0].state_dict() for folder in (tiny.base, saved))
+    assert base.keys() == tuned.keys()
+    assert not torch.equal(base["transformer.wte.weight"], tuned["transformer.wte.weight"])
+    assert learners(*command, "--save", saved).code == 2  # nothing is overwritten
 
 
 def test_finetune_on_own_text_uses_the_learner_s_base_and_length(

@@ -61,7 +61,6 @@ def learner_card(
         "attribution": attribution,
         "command": evaluation["command"],
         "torch": config["versions"]["torch"],
-        "seconds": evaluation["seconds"],
         "device": evaluation["device"],
         "licence": licence,
     }

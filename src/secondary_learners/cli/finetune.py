@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from secondary_learners.cli.devices import resolve_device
 from secondary_learners.cli.output import Output, with_output
 from secondary_learners.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from secondary_learners.recipes.schema import LearnerRecipe
 
 __all__ = ["demo_command", "finetune_command"]
 
@@ -50,6 +54,11 @@ __all__ = ["demo_command", "finetune_command"]
     show_default=True,
     help="Folder for the curves, the plot and the table.",
 )
+@click.option(
+    "--save",
+    type=click.Path(path_type=Path),
+    help="Then fine-tune once more with the first threshold, and save the model there.",
+)
 @with_output
 def finetune_command(
     output: Output,
@@ -65,6 +74,7 @@ def finetune_command(
     learning_rate: float,
     device: str,
     out: Path,
+    save: Path | None,
 ) -> None:
     """Fine-tune with the filter, with random skipping at the same rate and without, and compare.
 
@@ -75,6 +85,8 @@ def finetune_command(
 
     if (objective is None) != (pool is None):
         raise click.UsageError("--objective and --pool go together.")
+    if save is not None and save.exists():
+        raise click.UsageError(f"--save {save} exists already: name a new folder.")
     recipe = find_recipe(str(_folder(learner) / "recipe.toml"))
     assert isinstance(recipe, LearnerRecipe)
     if objective is not None and pool is not None:
@@ -89,7 +101,7 @@ def finetune_command(
         test_contexts=recipe.evaluation.test_contexts,
     )
     recipe = replace(recipe, evaluation=plan, base=base or recipe.base)
-    _compare(output, recipe, learner, corpus, out, device)
+    _compare(output, recipe, learner, corpus, out, device, save)
 
 
 @click.command("demo")
@@ -105,28 +117,33 @@ def demo_command(output: Output, seeds: int, out: Path) -> None:
     """The main job, offline: fine-tune `mini` on Python's own text, filtered and not.
 
     Loads the learner python-docs-mini by name and asks it to pick out, from text that is mostly
-    code and docstrings, what helps on the language reference.
+    docstrings and noise, what helps on the language reference.
     """
     from secondary_learners.recipes.schema import LearnerRecipe, find_recipe
 
     recipe = find_recipe("python-docs-mini")
     assert isinstance(recipe, LearnerRecipe)
     plan = replace(recipe.evaluation, seeds=seeds, thresholds=("1",))
-    _compare(output, replace(recipe, evaluation=plan), recipe.name, None, out, "cpu")
+    _compare(output, replace(recipe, evaluation=plan), recipe.name, None, out, "cpu", None)
 
 
 def _compare(
-    output: Output, recipe: object, learner: str, corpus: Path | None, out: Path, device: str
+    output: Output,
+    recipe: LearnerRecipe,
+    learner: str,
+    corpus: Path | None,
+    out: Path,
+    device: str,
+    save: Path | None,
 ) -> None:
-    from secondary_learners.files import write_json
+    from secondary_learners.files import atomic_folder, write_json
+    from secondary_learners.finetuning.compare import finetune
     from secondary_learners.finetuning.plots import plot_comparison
     from secondary_learners.finetuning.summary import plain_words
     from secondary_learners.recipes.data import finetuning_data, read_splits
     from secondary_learners.recipes.run import compare_plan
-    from secondary_learners.recipes.schema import LearnerRecipe
     from secondary_learners.registry.load import load_base, load_learner
 
-    assert isinstance(recipe, LearnerRecipe)
     place = resolve_device(device)
     judge = load_learner(learner, device=place)
     model, tokenizer = load_base(recipe.base)
@@ -154,6 +171,22 @@ def _compare(
     else:
         output.note(f"\nplot: {out / 'comparison.png'}")
     output.note(f"figures: {out / 'comparison.json'}")
+    if save is not None:
+        filter_ = next(arm.threshold for arm in comparison.arms if arm.kind == "filtered")
+        assert filter_ is not None
+        run = finetune(
+            model,
+            data.stream,
+            data.test,
+            judge,
+            threshold=filter_,
+            settings=comparison.settings,
+            device=place,
+        )
+        with atomic_folder(save) as folder:
+            model.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+        output.note(f"model: {save}, perplexity {run.perplexity:.2f} with {filter_}")
 
 
 def _folder(learner: str) -> Path:

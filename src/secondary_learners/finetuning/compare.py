@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from secondary_learners.learners.artifact import Learner
 
-__all__ = ["Arm", "Comparison", "Point", "Row", "Run", "Settings", "compare"]
+__all__ = ["Arm", "Comparison", "Point", "Row", "Run", "Settings", "compare", "finetune"]
 
 _FORMAT = 1
 _EVALUATED_TOGETHER = 64
@@ -305,6 +305,29 @@ def compare(
         trainer.restore()
     ordered = tuple(runs[arm.name, seed] for arm in arms for seed in seeds)
     return Comparison(settings, arms, tuple(seeds), ordered)
+
+
+def finetune(
+    model: PreTrainedModel,
+    pool: Contexts,
+    test: Contexts,
+    learner: Learner,
+    *,
+    threshold: Threshold,
+    seed: int = 0,
+    settings: Settings | None = None,
+    device: str | torch.device | None = None,
+) -> Run:
+    """Fine-tune `model` in place on what `learner` keeps of `pool`; its curve on `test`.
+
+    The same run as the filtered arm of `compare` with this seed, but the model keeps what it
+    learnt. Raises DivergedError for a loss that is not finite.
+    """
+    settings = settings or Settings()
+    trainer = _Trainer(model, pool, test, learner, settings, device)
+    run = trainer.run(Arm(str(threshold), "filtered", threshold), seed, 1.0, None)
+    model.eval()
+    return run
 
 
 def _arms(thresholds: Sequence[Threshold], in_domain: str | None) -> tuple[Arm, ...]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -22,7 +20,7 @@ from secondary_learners.errors import (
     IncompatibleError,
     SecondaryLearnersError,
 )
-from secondary_learners.files import json_bytes, sha256_bytes, write_bytes
+from secondary_learners.files import atomic_folder, json_bytes, sha256_bytes, write_bytes
 from secondary_learners.learners.config import LearnerConfig
 from secondary_learners.learners.nets import Net, build_net
 
@@ -202,14 +200,8 @@ def save_learner(
     if folder.exists():
         _write_all(folder, contents)
     else:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-        try:
+        with atomic_folder(folder) as temporary:
             _write_all(temporary, contents)
-            temporary.chmod(0o755)
-            temporary.rename(folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
     return {name: sha256_bytes(data) for name, data in contents.items()}
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import datetime
 import logging
 import platform
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -125,7 +124,6 @@ def run_learner(
     progress: bool = True,
 ) -> Finished:
     """Make the learner of `recipe` in `out`; raises what each stage raises, naming the way out."""
-    begun = time.monotonic()
     work = out / "work"
     model, tokenizer = load_base(recipe.base)
     torch.nn.Module.to(model, device)  # PreTrainedModel.to lost its types
@@ -140,7 +138,7 @@ def run_learner(
             recipe, data, learner, model, work / "comparison", device=device, progress=progress
         )
 
-    made = _package(recipe, labels, model, tokenizer, out, evaluate, command=command, begun=begun)
+    made = _package(recipe, labels, model, tokenizer, out, evaluate, command=command)
     write_bytes(work / f"{recipe.name}.toml", entry_toml(_learner_entry(recipe, made)).encode())
     return made
 
@@ -159,7 +157,6 @@ def label_recipe(
 
 def fit_labels(recipe: LearnerRecipe, labels: Path, out: Path, *, command: str) -> Finished:
     """Fit and package a learner on stored labels, without trying it in fine-tuning."""
-    begun = time.monotonic()
     model, tokenizer = load_base(recipe.base)
     return _package(
         recipe,
@@ -169,7 +166,6 @@ def fit_labels(recipe: LearnerRecipe, labels: Path, out: Path, *, command: str) 
         out,
         lambda learner: None,
         command=command,
-        begun=begun,
     )
 
 
@@ -208,7 +204,6 @@ def _package(
     evaluate: Callable[[Learner], Comparison | None],
     *,
     command: str,
-    begun: float,
 ) -> Finished:
     """Fit every architecture, keep the best on held-out documents, evaluate it, write it."""
     fits = fit_learners(recipe, labels, vocabulary=len(tokenizer))
@@ -223,7 +218,6 @@ def _package(
         "plot": comparison is not None and _plot(comparison, out / "comparison.png"),
         "tokens": token_weights(learner, tokenizer, labels.contexts),
         "command": command,
-        "seconds": round(time.monotonic() - begun),
         "device": _device(model),
     }
     card = learner_card(
