@@ -10,6 +10,7 @@ import click
 
 from secondary_learners.catalogue import content
 from secondary_learners.cli.output import Output, columns, with_output
+from secondary_learners.errors import ArtefactError
 from secondary_learners.registry.index import find, list_learners, read_index
 
 __all__ = ["list_command", "show_command"]
@@ -55,7 +56,10 @@ def show_command(output: Output, name: str) -> None:
         folder, value = content("learners") / entry.name, asdict(entry)
     for key in ("config", "evaluation"):
         path = folder / f"{key}.json"
-        value[key] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        try:
+            value[key] = json.loads(path.read_bytes()) if path.is_file() else None
+        except ValueError as error:
+            raise ArtefactError(f"{path} is damaged: {error}. Get the folder again.") from error
     card = folder / "README.md"
     text = card.read_text(encoding="utf-8") if card.is_file() else json.dumps(value, indent=2)
     if text.startswith("---\n"):  # the metadata is for the Hub

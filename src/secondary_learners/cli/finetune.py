@@ -50,9 +50,7 @@ __all__ = ["demo_command", "finetune_command"]
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
-    default=Path("runs/finetune"),
-    show_default=True,
-    help="Folder for the curves, the plot and the table.",
+    help="Folder for the curves, the plot and the table.  [runs/finetune-LEARNER]",
 )
 @click.option(
     "--save",
@@ -73,7 +71,7 @@ def finetune_command(
     batch_size: int,
     learning_rate: float,
     device: str,
-    out: Path,
+    out: Path | None,
     save: Path | None,
 ) -> None:
     """Fine-tune with the filter, with random skipping at the same rate and without, and compare.
@@ -91,7 +89,14 @@ def finetune_command(
     assert isinstance(recipe, LearnerRecipe)
     if objective is not None and pool is not None:
         own = own_recipe("own", objective, pool)
-        recipe = replace(own, base=recipe.base, context_length=recipe.context_length)
+        recipe = replace(  # the learner's own split, so that what it was made from is left out
+            own,
+            base=recipe.base,
+            context_length=recipe.context_length,
+            seed=recipe.seed,
+            split=recipe.split,
+            in_domain_share=recipe.in_domain_share,
+        )
     plan = EvaluationPlan(
         seeds=seeds,
         updates=updates,
@@ -101,7 +106,8 @@ def finetune_command(
         test_contexts=recipe.evaluation.test_contexts,
     )
     recipe = replace(recipe, evaluation=plan, base=base or recipe.base)
-    _compare(output, recipe, learner, corpus, out, device, save)
+    folder = out or Path("runs") / f"finetune-{Path(learner).name}"
+    _compare(output, recipe, learner, corpus, folder, device, save)
 
 
 @click.command("demo")

@@ -22,6 +22,15 @@ if TYPE_CHECKING:
 
 __all__ = ["fit_command", "gains_command", "run_command"]
 
+_LABEL_OPTIONS = (
+    "contexts",
+    "method",
+    "optimizer",
+    "learning_rate",
+    "unit",
+    "objective_contexts",
+    "exact",
+)
 _PATH = click.Path(exists=True, path_type=Path)
 
 
@@ -47,6 +56,14 @@ def _text_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--method",
             type=click.Choice(["swapped", "per-example", "exact"]),
             help="How gains are measured.",
+        ),
+        click.option(
+            "--optimizer", type=click.Choice(["adamw", "sgd"]), help="Whose first step is taken."
+        ),
+        click.option("--learning-rate", type=float, help="Of that step."),
+        click.option("--unit", type=click.Choice(["nats", "perplexity"]), help="Of the gains."),
+        click.option(
+            "--objective-contexts", type=click.IntRange(min=1), help="Contexts of the objective."
         ),
         click.option(
             "--exact", type=click.IntRange(min=0), help="Exact labels to check the others against."
@@ -145,7 +162,7 @@ def fit_command(output: Output, labels: Path, out: Path, **plan: Any) -> None:
 
     if not (labels / "recipe.toml").is_file():
         raise LabelStoreError(
-            f"{labels} holds no finished labels. Try `learners gains --out {labels}`."
+            f"{labels} holds no finished labels. Try `learners gains RECIPE --out {labels}`."
         )
     recipe = _learner_recipe(find_recipe(str(labels / "recipe.toml")))
     chosen = {name: value for name, value in plan.items() if value not in (None, ())}
@@ -177,7 +194,7 @@ def _recipe(
             option = next(iter(given)).replace("_", "-")
             raise click.UsageError(f"--{option} is for learners; {recipe} is a base model.")
         return found
-    labels = {name: given.pop(name) for name in ("contexts", "method", "exact") if name in given}
+    labels = {name: given.pop(name) for name in _LABEL_OPTIONS if name in given}
     return replace(found, labels=replace(found.labels, **labels), **given)
 
 

@@ -75,6 +75,7 @@ def explain_command(output: Output, text: str, learner: str) -> None:
 
     Green raises the score and red lowers it, the stronger the larger the token's share.
     """
+    from secondary_learners.finetuning.scoring import mean_contributions, mean_scores
     from secondary_learners.gains.corpus import normalise, read_texts
     from secondary_learners.registry.load import load_learner, load_tokenizer
 
@@ -85,8 +86,8 @@ def explain_command(output: Output, text: str, learner: str) -> None:
     ids = tokenizer.backend_tokenizer.encode(normalise(text), add_special_tokens=False).ids
     if not ids:
         raise click.UsageError("there is no text to explain.")
-    score = float(judge.score([ids])[0])
-    shares = judge.contributions([ids])[0].tolist()
+    score = mean_scores(judge, [ids])[0]
+    shares = mean_contributions(judge, ids)
     pieces = [tokenizer.decode([token]) for token in ids]
     strongest = max(map(abs, shares)) or 1.0
     painted = "".join(
@@ -96,7 +97,7 @@ def explain_command(output: Output, text: str, learner: str) -> None:
     tokens = [{"token": piece, "share": share} for piece, share in zip(pieces, shares, strict=True)]
     output.result(
         f"{painted}\n\nscore {score:+.2f} standard deviations "
-        f"(predicted gain {float(judge.predict_gain([ids])[0]):.3g} {judge.config.score.unit})",
+        f"(predicted gain {judge.gain_of(score):.3g} {judge.config.score.unit})",
         {"score": score, "tokens": tokens},
     )
 

@@ -6,6 +6,8 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from secondary_learners.errors import MissingExtraError
 from secondary_learners.files import atomic_path
 from secondary_learners.finetuning.compare import Arm, Comparison
@@ -23,8 +25,9 @@ _FILTERED = ("#0072b2", "#d55e00", "#cc79a7", "#e69f00", "#56b4e9")
 def plot_comparison(comparison: Comparison, path: Path) -> None:
     """Draw `comparison` to `path`, in the format of its suffix (.png, .svg, .pdf).
 
-    Left, mean test perplexity ± standard error against updates; right, the final perplexity of
-    every seed and its box for each arm, in the manner of figure 1 of Antonello et al. 2021.
+    Above, mean test perplexity ± standard error against updates, and the final perplexity of every
+    seed with its box for each arm, in the manner of figure 1 of Antonello et al. 2021; below, the
+    same curves against the tokens drawn and the seconds of training and filtering.
     Raises MissingExtraError without matplotlib.
     """
     try:
@@ -37,11 +40,17 @@ def plot_comparison(comparison: Comparison, path: Path) -> None:
     ranked = sorted(
         comparison.arms, key=lambda arm: comparison.curves(arm)[1][:, -1].mean(), reverse=True
     )
-    figure = Figure(figsize=(10, 4.6), dpi=150, layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=(1.15, 1))
-    _draw_curves(left, comparison, colours)
+    figure = Figure(figsize=(10, 8.4), dpi=110, layout="constrained")
+    (left, right), (tokens, seconds) = figure.subplots(2, 2, width_ratios=(1.15, 1))
+    size = comparison.settings.batch_size
+    _draw_curves(left, comparison, colours, "update", f"updates (batches of {size} contexts)")
+    left.set_xlim(0, comparison.settings.updates)
+    left.set_title("While training: mean ± standard error", loc="left", fontsize=11)
+    left.legend(frameon=False, fontsize=9)
     _draw_boxes(right, comparison, ranked, colours)
-    for axes in (left, right):
+    _draw_curves(tokens, comparison, colours, "drawn_tokens", "tokens drawn, skipped ones included")
+    _draw_curves(seconds, comparison, colours, "seconds", "seconds of training and filtering")
+    for axes in (left, right, tokens, seconds):
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(length=3)
     with atomic_path(path) as temporary:
@@ -59,13 +68,18 @@ def _colours(comparison: Comparison) -> dict[str, str]:
     return colours
 
 
-def _draw_curves(axes: Axes, comparison: Comparison, colours: dict[str, str]) -> None:
+def _draw_curves(
+    axes: Axes, comparison: Comparison, colours: dict[str, str], field: str, label: str
+) -> None:
+    """Perplexity against a field of `Point`, its mean over the seeds."""
     seeds = len(comparison.seeds)
     for arm in comparison.arms:
-        updates, values = comparison.curves(arm)
+        _, values = comparison.curves(arm)
+        runs = comparison.of(arm)
+        places = np.mean([[getattr(point, field) for point in run.points] for run in runs], axis=0)
         middle = values.mean(axis=0)
         axes.plot(
-            updates,
+            places,
             middle,
             color=colours[arm.name],
             linestyle=(0, (3, 2)) if arm.kind == "random" else "-",
@@ -75,15 +89,12 @@ def _draw_curves(axes: Axes, comparison: Comparison, colours: dict[str, str]) ->
         if seeds > 1:
             error = values.std(axis=0, ddof=1) / math.sqrt(seeds)
             axes.fill_between(
-                updates, middle - error, middle + error, color=colours[arm.name], alpha=0.18, lw=0
+                places, middle - error, middle + error, color=colours[arm.name], alpha=0.18, lw=0
             )
-    axes.set_xlabel(f"updates (batches of {comparison.settings.batch_size} contexts)")
+    axes.set_xlabel(label)
     axes.set_ylabel("test perplexity")
-    axes.set_title("While training: mean ± standard error", loc="left", fontsize=11)
-    axes.set_xlim(0, comparison.settings.updates)
     axes.grid(axis="y", color="#e4e4e4", linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.legend(frameon=False, fontsize=9)
 
 
 def _draw_boxes(

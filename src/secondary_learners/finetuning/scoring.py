@@ -9,14 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from tqdm import tqdm
 
 from secondary_learners.errors import CorpusError
 from secondary_learners.files import atomic_path, write_bytes
-from secondary_learners.gains.corpus import normalise, read_texts
+from secondary_learners.gains.corpus import normalise, read_texts, visible_files
 from secondary_learners.learners.artifact import Learner
 
-__all__ = ["best_share", "read_rows", "score_texts", "write_rows"]
+__all__ = [
+    "best_share",
+    "mean_contributions",
+    "mean_scores",
+    "read_rows",
+    "score_texts",
+    "write_rows",
+]
 
 _CHUNK = 1024  # texts tokenised at once
 _TOKENS = 65_536  # tokens scored at once, padding included
@@ -30,8 +38,10 @@ def read_rows(path: Path, column: str = "text") -> list[dict[str, Any]]:
     """
     rows: list[dict[str, Any]]
     if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.is_file())
-        rows = [{"file": str(file), column: "\n".join(read_texts(file, column))} for file in files]
+        rows = [
+            {"file": str(file), column: "\n".join(read_texts(file, column))}
+            for file in visible_files(path)
+        ]
     else:
         texts = list(read_texts(path, column))  # first, since it checks the file
         rows = [{**row, column: text} for row, text in zip(_fields(path), texts, strict=False)]
@@ -58,7 +68,8 @@ def score_texts(
 ) -> list[float]:
     """Scores of whole texts, normalised as the learner's own corpus was; see `Learner.score`.
 
-    Texts of similar length are scored together, so that little of a batch is padding.
+    A text longer than the learner's contexts is scored in windows of that length, and has their
+    mean, each weighted by its tokens: scores are calibrated at that length and no other.
     """
     learner.check_tokenizer(tokenizer)
     scores = np.empty(len(texts))
@@ -67,22 +78,41 @@ def score_texts(
         for begin in range(0, len(texts), _CHUNK):
             chunk = [normalise(text) for text in texts[begin : begin + _CHUNK]]
             ids = [encoding.ids for encoding in encode(chunk, add_special_tokens=False)]
-            order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-            while order:
-                rows = max(1, _TOKENS // max(1, len(ids[order[-1]])))
-                batch, order = order[-rows:], order[:-rows]
-                scores[[begin + i for i in batch]] = _score(learner, [ids[i] for i in batch])
+            scores[begin : begin + len(ids)] = mean_scores(learner, ids)
             bar.update(len(chunk))
     return [float(score) for score in scores]
 
 
-def _score(learner: Learner, sequences: Sequence[Sequence[int]]) -> Any:
-    mask = np.arange(max(1, *map(len, sequences), 0)) < np.array(
-        [[len(sequence)] for sequence in sequences]
-    )
-    ids = np.zeros(mask.shape, dtype=np.int64)
-    ids[mask] = np.concatenate([np.asarray(sequence, np.int64) for sequence in sequences])
-    return learner.score(ids, mask).cpu().numpy()
+def mean_scores(learner: Learner, texts: Sequence[Sequence[int]]) -> npt.NDArray[np.float64]:
+    """The token-weighted mean score of each text's windows [texts], from token ids."""
+    length = learner.config.context_length
+    windows = [(number, part) for number, text in enumerate(texts) for part in _cut(text, length)]
+    total, weight = np.zeros(len(texts)), np.zeros(len(texts))
+    rows = max(1, _TOKENS // length)
+    for part in (windows[begin : begin + rows] for begin in range(0, len(windows), rows)):
+        sizes = np.array([len(window) for _, window in part])
+        mask = np.arange(length) < sizes[:, None]
+        ids = np.zeros(mask.shape, dtype=np.int64)
+        ids[mask] = np.concatenate([np.asarray(window, np.int64) for _, window in part])
+        found = learner.score(ids, mask).cpu().numpy()
+        owners = [number for number, _ in part]
+        np.add.at(total, owners, found * np.maximum(sizes, 1))
+        np.add.at(weight, owners, np.maximum(sizes, 1))
+    return total / weight
+
+
+def mean_contributions(learner: Learner, text: Sequence[int]) -> list[float]:
+    """What each token adds to the score that `mean_scores` gives a text [tokens]."""
+    return [
+        share * len(window) / len(text)
+        for window in _cut(text, learner.config.context_length)
+        for share in learner.contributions([window])[0].tolist()
+    ]
+
+
+def _cut(text: Sequence[int], length: int) -> list[Sequence[int]]:
+    """Windows of `length` tokens, the last one shorter; one empty window for no tokens."""
+    return [text[begin : begin + length] for begin in range(0, max(1, len(text)), length)]
 
 
 def best_share(scores: Sequence[float], keep: float) -> list[int]:

@@ -47,6 +47,8 @@ def _sentence(comparison: Comparison, row: Row, standard: Row) -> str:
             f"{updates} updates"
         )
     words += "."
+    if row.p_standard is not None and row.p_standard > 0.05:
+        words += f" Against standard that is not significant (p = {row.p_standard:.2g})."
     if row.p_random is not None and row.p_random > 0.05:
         words += (
             f" Over {_count(len(comparison.seeds), 'seed')} its difference from random skipping "

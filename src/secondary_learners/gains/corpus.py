@@ -17,7 +17,15 @@ from pathlib import Path
 
 from secondary_learners.errors import CorpusError, UnknownNameError
 
-__all__ = ["BUILTINS", "Document", "Source", "normalise", "read_documents", "read_texts"]
+__all__ = [
+    "BUILTINS",
+    "Document",
+    "Source",
+    "normalise",
+    "read_documents",
+    "read_texts",
+    "visible_files",
+]
 
 _RULE = re.compile(r"[^\w\s]*([^\w\s.])\1{3,}[^\w\s]*")
 _QUOTES = str.maketrans({"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"'})
@@ -60,7 +68,8 @@ class Source:
         if len(given) != 1:
             raise CorpusError(
                 f"the source of domain {self.domain!r} needs exactly one of files, dataset and "
-                f"builtin, and has {' and '.join(given) or 'none'}. Try `learners show RECIPE`."
+                f"builtin, and has {' and '.join(given) or 'none'}. "
+                "See those that `learners list --recipes` names."
             )
 
 
@@ -82,6 +91,8 @@ def read_documents(sources: Iterable[Source], root: Path | None) -> list[Documen
             for name, raw in _raw(source, root)
             if (text := normalise(raw))
         ]
+        if not found and source.files and Path(source.files).is_absolute():
+            raise CorpusError(f"{source.files} holds no text. Name a file or folder that does.")
         if not found:
             raise CorpusError(
                 f"no text for domain {source.domain!r}: nothing matches "
@@ -115,7 +126,7 @@ def _files(source: Source, root: Path | None) -> Iterator[tuple[str, str]]:
         if not given.exists():
             raise CorpusError(f"{given} does not exist. Name a text file, or a folder of them.")
         root = given.parent
-        paths = sorted(given.rglob("*")) if given.is_dir() else [given]
+        paths = visible_files(given) if given.is_dir() else [given]
     elif root is None or not root.is_dir():
         raise CorpusError(
             f"the corpus folder {root} does not exist, and domain {source.domain!r} needs "
@@ -134,6 +145,16 @@ def _files(source: Source, root: Path | None) -> Iterator[tuple[str, str]]:
             yield from ((f"{name}:{row}", text) for row, text in enumerate(_rows(path, source)))
         else:
             yield from _split(name, _text(path), source)
+
+
+def visible_files(folder: Path) -> list[Path]:
+    """The files below `folder` in order, without hidden ones."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
 
 
 def read_texts(path: Path, column: str = "text") -> Iterator[str]:

@@ -21,7 +21,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from secondary_learners.errors import DivergedError, UnknownNameError
+from secondary_learners.errors import (
+    DivergedError,
+    SecondaryLearnersError,
+    UnknownNameError,
+)
 from secondary_learners.gains.contexts import Contexts
 from secondary_learners.gains.objective import (
     batch_size_for,
@@ -87,6 +91,12 @@ def labeller(
         raise UnknownNameError("method", method, METHODS, "learners gains --help")
     if unit not in ("nats", "perplexity"):
         raise UnknownNameError("unit", unit, ("nats", "perplexity"), "learners gains --help")
+    low = {p.dtype for p in model.parameters() if p.requires_grad} - {torch.float32, torch.float64}
+    if low:
+        raise SecondaryLearnersError(
+            f"the model's weights are {low.pop()}, in which a step of {step.learning_rate:g} is "
+            "mostly lost in rounding. Label with `model.float()`."
+        )
     with evaluation_mode(model):
         size = batch_size or batch_size_for(model, objective.shape[1])
         loss = float(losses_of(model, objective, size).mean())

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -111,9 +111,17 @@ def batch_size_for(model: nn.Module, length: int) -> int:
     if parameter.device.type == "cuda":
         free, useful = torch.cuda.mem_get_info(parameter.device)[0], _GPU_LOGITS_BYTES
     else:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        useful = _CPU_LOGITS_BYTES
+        free, useful = _free_memory(), _CPU_LOGITS_BYTES
     return max(1, min(useful, free // 4 // _COPIES_OF_LOGITS) // row)
+
+
+def _free_memory() -> int:
+    """Bytes that can be had without swapping; where the system does not say, 4 GiB."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if "MemAvailable" in line)
+    except (OSError, StopIteration):
+        return 4 * 2**30
 
 
 def in_batches(function: Callable[[Tensor], Tensor], input_ids: Tensor, batch_size: int) -> Tensor:

@@ -150,8 +150,9 @@ def _finish(
         return
     count = min(facts["exact"], len(gains))
     chosen = np.sort(np.random.default_rng(facts["seed"]).permutation(len(gains))[:count])
+    correlation: float | None
     if facts["method"] == "exact":
-        correlation: float | None = 1.0
+        correlation, count = None, 0  # there is nothing to compare them with
     elif count < 2:
         correlation = None
     else:
@@ -183,7 +184,7 @@ def _read_facts(path: Path) -> dict[str, Any]:
         facts = json.loads(path.read_text())
     except FileNotFoundError:
         raise LabelStoreError(
-            f"{path.parent} holds no labels.json. Try `learners gains --out {path.parent}`."
+            f"{path.parent} holds no labels.json. Try `learners gains RECIPE --out {path.parent}`."
         ) from None
     except ValueError as error:
         raise LabelStoreError(f"{path} is not JSON: {error}. Remove the folder.") from error

@@ -86,6 +86,11 @@ class Learner:
         score = self.config.score
         return self._raw(input_ids, attention_mask) * score.sd + score.mean
 
+    def gain_of(self, score: float) -> float:
+        """The predicted gain, in `config.score.unit`, that a score stands for."""
+        calibration, labels = self.config.calibration, self.config.score
+        return (score * calibration.sd + calibration.mean) * labels.sd + labels.mean
+
     def contributions(self, input_ids: Any, attention_mask: Any = None) -> Tensor:
         """What each token adds to its context's score [batch, length]; 0 at padding.
 
@@ -206,8 +211,10 @@ def save_learner(
 
 
 def _write_all(folder: Path, contents: Mapping[str, bytes]) -> None:
-    for name, data in contents.items():
-        write_bytes(folder / name, data)
+    # Without a config there is no artefact: a rewrite cut short is refused, never mixed.
+    (folder / "config.json").unlink(missing_ok=True)
+    for name in sorted(contents, key=lambda name: name == "config.json"):
+        write_bytes(folder / name, contents[name])
 
 
 def read_learner(folder: Path, digests: Mapping[str, str] | None = None) -> Learner:

@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import platform
+import shutil
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -330,10 +331,7 @@ def _write(
         "pad_token": END_OF_TEXT,
     }
     write_json(out / "tokenizer_config.json", settings)
-    checkpoint = out / "checkpoint" / "checkpoint.safetensors"
-    if checkpoint.exists():
-        checkpoint.unlink()
-        checkpoint.parent.rmdir()
+    shutil.rmtree(out / "checkpoint", ignore_errors=True)
 
 
 def _processor() -> str:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from secondary_learners.cards.render import base_model_card, learner_card
-from secondary_learners.errors import MissingExtraError
+from secondary_learners.errors import MissingExtraError, RecipeError
 from secondary_learners.files import sha256_file, write_bytes
 from secondary_learners.filtering.thresholds import parse_threshold
 from secondary_learners.finetuning.compare import Comparison, Settings, compare
@@ -178,6 +178,7 @@ def _label(
     *,
     progress: bool,
 ) -> Labels:
+    _check_length(recipe, model)
     data, plan = labelling_data(recipe, splits, tokenizer), recipe.labels
     settings = LabelSettings(
         method=plan.method,
@@ -349,6 +350,7 @@ def held_out_figures(fitted: Fit) -> dict[str, float]:
     return {
         "spearman": fitted.held_out_spearman,
         "r2": fitted.held_out_r2,
+        **fitted.settings,
         "contexts": len(fitted.held_out),
     }
 
@@ -364,6 +366,7 @@ def compare_plan(
     progress: bool,
 ) -> Comparison:
     """The equal-budget comparison of the recipe's evaluation plan, resumable in `folder`."""
+    _check_length(recipe, model)
     plan = recipe.evaluation
     return compare(
         model,
@@ -380,6 +383,15 @@ def compare_plan(
         progress=progress,
         device=device,
     )
+
+
+def _check_length(recipe: LearnerRecipe, model: PreTrainedModel) -> None:
+    most = getattr(model.config, "max_position_embeddings", None)
+    if most is not None and recipe.context_length > most:
+        raise RecipeError(
+            f"contexts of {recipe.context_length} tokens are longer than {recipe.base!r} can read "
+            f"({most}). Try --context-length {most}, or less."
+        )
 
 
 def _plot(comparison: Comparison, path: Path) -> bool:
