@@ -91,6 +91,7 @@ def _draw_curves(
             axes.fill_between(
                 places, middle - error, middle + error, color=colours[arm.name], alpha=0.18, lw=0
             )
+    axes.locator_params(axis="x", nbins=6)
     axes.set_xlabel(label)
     axes.set_ylabel("test perplexity")
     axes.grid(axis="y", color="#e4e4e4", linewidth=0.8)
