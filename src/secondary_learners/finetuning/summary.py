@@ -47,11 +47,14 @@ def _sentence(comparison: Comparison, row: Row, standard: Row) -> str:
             f"{updates} updates"
         )
     words += "."
-    if row.p_standard is not None and row.p_standard > 0.05:
-        words += f" Against standard that is not significant (p = {row.p_standard:.2g})."
-    if row.p_random is not None and row.p_random > 0.05:
-        words += (
-            f" Over {_count(len(comparison.seeds), 'seed')} its difference from random skipping "
-            f"is not significant (p = {row.p_random:.2g})."
+    seeds = len(comparison.seeds)
+    smallest = 2.0 ** (1 - seeds)
+    if smallest > 0.05:
+        return words + (
+            f" {_count(seeds, 'seed')} cannot tell that from chance: the test's smallest p is "
+            f"{smallest:g}. Try 6 seeds or more."
         )
+    for other, p in (("standard fine-tuning", row.p_standard), ("random skipping", row.p_random)):
+        if p is not None and p > 0.05:
+            words += f" Its difference from {other} is not significant (p = {p:.2g})."
     return words
