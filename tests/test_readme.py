@@ -5,29 +5,33 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
 from secondary_learners.catalogue import content
+from secondary_learners.registry.load import load_base
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
+STORY = '"Come in," she said, looking round at me; and so I sat down, and we were silent awhile. '
+MANUAL = "The military budget, including program support for economic areas, is output as code. "
+
+
 def test_the_snippet_runs() -> None:
-    snippet = re.search(
-        r"<!-- executed by tests/test_readme.py -->\n```python\n(.*?)```", README, re.S
-    )
+    pattern = r"<!-- executed by tests/test_readme.py -->\n```python\n(.*?)```"
+    snippet = re.search(pattern, README, re.S)
     assert snippet
-    ids = torch.from_numpy(np.random.default_rng(0).integers(0, 6144, (400, 32)))
-    names = {"loader": DataLoader(list(ids), batch_size=8)}
+    _, tokenizer = load_base("mini")
+    rows = [torch.tensor(tokenizer(text * 4).input_ids[:32]) for text in (STORY, MANUAL)]
+    names: dict[str, Any] = {"loader": DataLoader(rows * 40, batch_size=8)}
     exec(snippet[1], names)
-    report = names["loader"].report  # type: ignore[attr-defined]
-    assert report.seen == 400
-    assert 0 < report.kept < 400
+    report = names["loader"].report
+    assert (report.seen, report.kept, report.batches) == (80, 40, 5)
 
 
 def figures(part: str) -> str:
