@@ -13,7 +13,7 @@ import torch
 from secondary_learners.errors import SecondaryLearnersError
 from secondary_learners.filtering.thresholds import RecentScores, Shifting, Threshold
 
-__all__ = ["FilterReport", "Scorer", "Selector", "token_ids"]
+__all__ = ["FilterReport", "Scorer", "Selector", "pad", "token_ids"]
 
 
 class Scorer(Protocol):
@@ -88,10 +88,7 @@ class Selector:
         """The score of each sequence of token ids, all in one call of the learner."""
         if not sequences:
             return []
-        lengths = np.array([len(sequence) for sequence in sequences])
-        mask = np.arange(max(1, int(lengths.max()))) < lengths[:, None]  # [batch, length]
-        ids = np.zeros(mask.shape, dtype=np.int64)
-        ids[mask] = np.concatenate(sequences)
+        ids, mask = pad(sequences)
         scores: list[float] = self._learner.score(
             torch.from_numpy(ids), torch.from_numpy(mask)
         ).tolist()
@@ -129,6 +126,17 @@ class Selector:
             tokens_seen=self._tokens_seen,
             tokens_kept=self._tokens_kept,
         )
+
+
+def pad(
+    sequences: Sequence[Sequence[int] | npt.NDArray[np.int64]],
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Token ids and mask [batch, length], of at least one sequence, padded on the right with 0."""
+    lengths = np.array([len(sequence) for sequence in sequences])
+    mask = np.arange(max(1, int(lengths.max()))) < lengths[:, None]
+    ids = np.zeros(mask.shape, dtype=np.int64)
+    ids[mask] = np.concatenate([np.asarray(sequence, np.int64) for sequence in sequences])
+    return ids, mask
 
 
 def token_ids(example: Any, key: str) -> npt.NDArray[np.int64]:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from secondary_learners.errors import CorpusError
 from secondary_learners.files import atomic_path, write_bytes
+from secondary_learners.filtering.selection import pad
 from secondary_learners.gains.corpus import normalise, read_texts, visible_files
 from secondary_learners.learners.artifact import Learner
 
@@ -91,9 +92,7 @@ def mean_scores(learner: Learner, texts: Sequence[Sequence[int]]) -> npt.NDArray
     rows = max(1, _TOKENS // length)
     for part in (windows[begin : begin + rows] for begin in range(0, len(windows), rows)):
         sizes = np.array([len(window) for _, window in part])
-        mask = np.arange(length) < sizes[:, None]
-        ids = np.zeros(mask.shape, dtype=np.int64)
-        ids[mask] = np.concatenate([np.asarray(window, np.int64) for _, window in part])
+        ids, mask = pad([window for _, window in part])
         found = learner.score(ids, mask).cpu().numpy()
         owners = [number for number, _ in part]
         np.add.at(total, owners, found * np.maximum(sizes, 1))
