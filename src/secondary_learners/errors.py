@@ -4,11 +4,16 @@ SecondaryLearnersError
 ├── UnknownNameError          a learner, recipe, base model or option value that does not exist
 ├── ArtefactError             a folder that is not a valid artefact
 │   ├── DigestMismatchError   a file whose bytes are not the recorded ones
-│   └── IncompatibleError     a learner used with another tokenizer, or a newer format
+│   ├── IncompatibleError     a learner used with another tokenizer, or a newer format
+│   └── AuditError            an artefact that is not fit to be published, with every reason
 ├── CorpusError               text that is missing, empty or too short
 ├── RecipeError               a recipe that does not parse or does not make sense
 ├── LabelStoreError           a label folder that belongs to another labelling
 ├── DivergedError             a loss that is not a finite number
+├── HubError                  a repository that cannot be found, read or trusted
+│   ├── OfflineError          what is not on this machine, and no network to fetch it
+│   └── PublishError          a publication that was refused, and what to do about it
+├── LockError                 what learners.lock does not hold, or holds with another origin
 └── MissingExtraError         an optional dependency that is not installed
 """
 
@@ -19,12 +24,17 @@ from difflib import get_close_matches
 
 __all__ = [
     "ArtefactError",
+    "AuditError",
     "CorpusError",
     "DigestMismatchError",
     "DivergedError",
+    "HubError",
     "IncompatibleError",
     "LabelStoreError",
+    "LockError",
     "MissingExtraError",
+    "OfflineError",
+    "PublishError",
     "RecipeError",
     "SecondaryLearnersError",
     "UnknownNameError",
@@ -58,6 +68,18 @@ class IncompatibleError(ArtefactError):
     """A learner met another tokenizer than its own, or a format newer than this package."""
 
 
+class AuditError(ArtefactError):
+    """An artefact that is not fit to be published; `problems` holds every reason."""
+
+    def __init__(self, what: str, problems: Iterable[object]) -> None:
+        self.problems = tuple(problems)
+        listed = "\n".join(f"  - {problem}" for problem in self.problems)
+        super().__init__(
+            f"{what} is not fit to be published:\n{listed}\n"
+            "Mend these and run the same command again; `learners card check` checks the card."
+        )
+
+
 class CorpusError(SecondaryLearnersError):
     """Text that is missing, empty or shorter than one context."""
 
@@ -72,6 +94,22 @@ class LabelStoreError(SecondaryLearnersError):
 
 class DivergedError(SecondaryLearnersError):
     """A loss that is not a finite number."""
+
+
+class HubError(SecondaryLearnersError):
+    """A repository on a Hub that cannot be found, may not be read, or is not what was asked for."""
+
+
+class OfflineError(HubError):
+    """Something that was never loaded on this machine, and no network to fetch it with."""
+
+
+class PublishError(HubError):
+    """A publication that was refused; the message says whether anything was sent."""
+
+
+class LockError(SecondaryLearnersError):
+    """What learners.lock does not hold, or holds with another origin; or a lock that is damaged."""
 
 
 class MissingExtraError(SecondaryLearnersError):

@@ -22,6 +22,14 @@ _COMMANDS = {
     "score": ("text", "Score texts, or keep the best share of them."),
     "explain": ("text", "Colour a text by each token's share of its score."),
     "finetune": ("finetune", "Fine-tune with the filter, at random and without, and compare."),
+    "publish": ("publish", "Publish a learner to a Hub: audited, in one commit, with a tag."),
+    "card": ("card", "Check a model card offline."),
+    "rebuild": ("rebuild", "Run a learner's recipe again and compare with what was published."),
+    "registry": ("registry", "Add, list, update and remove other teams' registries."),
+    "lock": ("lock", "Pin learners to commits and digests in learners.lock."),
+    "verify": ("lock", "Hash what ships and what is cached again, and say what differs."),
+    "serve": ("serve", "Serve a Hub of your own."),
+    "serve-token": ("serve", "Create, list and revoke the tokens of your own Hub."),
     "demo": ("finetune", "The main job on what ships with the package."),
 }
 
@@ -34,7 +42,7 @@ class _LazyGroup(click.Group):
         if name not in _COMMANDS:
             return None
         module = importlib.import_module(f"{__name__}.{_COMMANDS[name][0]}")
-        command = getattr(module, f"{name}_command")
+        command = getattr(module, f"{name.replace('-', '_')}_command")
         assert isinstance(command, click.Command)
         return command
 

@@ -1,0 +1,123 @@
+"""`learners serve` and `learners serve-token`: a Hub of one's own."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from secondary_learners.cli.output import Output, columns, with_output
+from secondary_learners.errors import MissingExtraError, SecondaryLearnersError
+
+__all__ = ["serve_command", "serve_token_command"]
+
+_root = click.argument("root", type=click.Path(path_type=Path, file_okay=False))
+
+
+@click.command("serve")
+@_root
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: a free one."
+)
+@click.option(
+    "--max-file-gb",
+    type=click.FloatRange(min=0.001),
+    default=100.0,
+    show_default=True,
+    help="Largest file that is taken.",
+)
+@click.option(
+    "--max-files",
+    type=click.IntRange(min=1),
+    default=50_000,
+    show_default=True,
+    help="Most files in a repository.",
+)
+@with_output
+def serve_command(
+    output: Output, root: Path, host: str, port: int, max_file_gb: float, max_files: int
+) -> None:
+    """Serve the Hub stored in the folder ROOT, which is made if it is not there.
+
+    \b
+    learners serve-token create alice ROOT --role write --org team
+    learners serve ROOT
+    HF_ENDPOINT=http://127.0.0.1:8080 HF_TOKEN=… learners publish runs/mine team/mine
+
+    Anyone who reaches the server reads its public repositories; all else needs a token.
+    """
+    try:
+        from secondary_learners.hub.limits import Limits
+        from secondary_learners.hub.server import is_loopback, serve
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("starlette and uvicorn", "serve") from error
+    if not is_loopback(host):
+        output.note(
+            f"warning: {host} is reached from other machines, and this server speaks plain HTTP: "
+            "tokens can be read on the way. Put a proxy with TLS in front of it."
+        )
+    limits = Limits(file=int(max_file_gb * 1e9), files_per_repository=max_files)
+    serve(root, host, port, limits, lambda line: click.echo(line))
+
+
+@click.group("serve-token")
+def serve_token_command() -> None:
+    """Create, list and revoke the tokens of the Hub stored in the folder ROOT.
+
+    A running server knows of a change at once.
+    """
+
+
+@serve_token_command.command("create")
+@click.argument("user")
+@_root
+@click.option("--role", type=click.Choice(["read", "write"]), required=True)
+@click.option("--org", "organisations", multiple=True, help="A team whose repositories it opens.")
+@with_output
+def create_command(
+    output: Output, user: str, root: Path, role: str, organisations: tuple[str, ...]
+) -> None:
+    """Make a token for USER. It is shown this once: only its digest is kept."""
+    from secondary_learners.hub.tokens import create_token
+
+    text = create_token(root, user, role, organisations)
+    output.note("Keep it now, it is not shown again. Clients send it as HF_TOKEN.")
+    output.result(text, {"token": text})
+
+
+@serve_token_command.command("list")
+@_root
+@with_output
+def list_command(output: Output, root: Path) -> None:
+    """List all tokens: whose they are and what they may do, not what they read."""
+    from secondary_learners.hub.tokens import list_tokens
+
+    tokens = list_tokens(_existing(root))
+    rows = [("ID", "USER", "ROLE", "ORGANISATIONS", "CREATED", "REVOKED")]
+    rows += [
+        (t.id, t.user, t.role, ", ".join(t.organisations), t.created, t.revoked or "")
+        for t in tokens
+    ]
+    output.result(columns(rows), [asdict(token) for token in tokens])
+
+
+@serve_token_command.command("revoke")
+@click.argument("identifier", metavar="ID")
+@_root
+@with_output
+def revoke_command(output: Output, identifier: str, root: Path) -> None:
+    """Refuse the token ID from now on."""
+    from secondary_learners.hub.tokens import revoke_token
+
+    revoke_token(_existing(root), identifier)
+    output.result(f"revoked {identifier}", {"revoked": identifier})
+
+
+def _existing(root: Path) -> Path:
+    if not (root / "hub.sqlite3").is_file():
+        raise SecondaryLearnersError(
+            f"{root} holds no Hub. Try `learners serve-token create USER {root} --role write`."
+        )
+    return root

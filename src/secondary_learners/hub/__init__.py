@@ -1,0 +1,1 @@
+"""A self-hosted registry server that speaks the Hugging Face Hub's protocol."""

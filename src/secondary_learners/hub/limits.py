@@ -1,0 +1,23 @@
+"""How much the server takes: every number a client could drive up has a ceiling."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Limits"]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Ceilings. Sizes in bytes; lifetimes in seconds.
+
+    `json_body`: any JSON or form body. `regular_file`: a file sent inside the commit itself.
+    `file`: one uploaded file. `upload_lifetime_s`: how long a signed upload link can be used.
+    """
+
+    json_body: int = 8 * 2**20
+    regular_file: int = 10 * 2**20
+    file: int = 100 * 2**30
+    files_per_commit: int = 10_000
+    files_per_repository: int = 50_000
+    upload_lifetime_s: int = 6 * 3600

@@ -1,0 +1,66 @@
+"""The metadata at the head of a README, and the labels by which repositories are found."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import yaml
+
+__all__ = ["MetadataError", "labels", "metadata_json"]
+
+_LIMIT = 256 * 1024
+_Loader: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class MetadataError(ValueError):
+    """Metadata that is not plain YAML."""
+
+
+def metadata_json(readme: bytes) -> str:
+    """The metadata between the two `---` lines as JSON, "" where there is none.
+
+    Raises MetadataError for what is not a plain YAML mapping. Aliases are refused: a few lines
+    of them unfold to gigabytes.
+    """
+    text = readme[:_LIMIT].decode(errors="replace").lstrip("\ufeff").replace("\r\n", "\n")
+    if not text.startswith("---\n"):
+        return ""
+    head, end, _ = text.removeprefix("---").partition("\n---")
+    if not end:
+        raise MetadataError(f"the metadata has no closing '---' within {_LIMIT:,} bytes")
+    try:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(head, Loader=_Loader)):
+            raise MetadataError("aliases are not allowed in metadata")
+        value = yaml.load(head, Loader=_Loader)
+        if value is None:
+            return ""
+        if not isinstance(value, dict):
+            raise MetadataError("the metadata is not a mapping of names to values")
+        return json.dumps(value, default=str, allow_nan=False)
+    except yaml.YAMLError as error:
+        raise MetadataError(f"the metadata is not YAML: {error}") from error
+    except MetadataError:
+        raise
+    except (ValueError, TypeError, RecursionError, OverflowError) as error:
+        raise MetadataError(f"the metadata cannot be read: {error}") from error
+
+
+def labels(card: str) -> list[str]:
+    """What `filter=` finds a repository by, from its metadata as JSON."""
+    value = json.loads(card) if card else {}
+    found = [
+        *_texts(value.get("library_name")),
+        *_texts(value.get("pipeline_tag")),
+        *_texts(value.get("tags")),
+        *_texts(value.get("language")),
+        *(f"license:{text}" for text in _texts(value.get("license"))),
+        *(f"dataset:{text}" for text in _texts(value.get("datasets"))),
+        *(f"base_model:{text}" for text in _texts(value.get("base_model"))),
+    ]
+    return list({label.lower(): label for label in found}.values())
+
+
+def _texts(value: object) -> list[str]:
+    values = value if isinstance(value, list) else [value]
+    return [text for text in values if isinstance(text, str) and 0 < len(text) <= 256][:256]

@@ -1,0 +1,45 @@
+"""What every handler works with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from secondary_learners.hub.database import Database
+from secondary_learners.hub.limits import Limits
+from secondary_learners.hub.objects import Incoming, Objects, Stored
+from secondary_learners.hub.repositories import grant
+
+__all__ = ["Hub"]
+
+
+@dataclass(frozen=True)
+class Hub:
+    """One storage root, open."""
+
+    root: Path
+    objects: Objects
+    database: Database
+    secret: bytes
+    limits: Limits
+
+    @classmethod
+    def open(cls, root: Path, limits: Limits) -> Hub:
+        root.mkdir(parents=True, exist_ok=True)
+        database = Database(root / "hub.sqlite3")
+        return cls(root, Objects(root), database, database.secret(), limits)
+
+    def close(self) -> None:
+        self.database.close()
+
+    def keep(self, repository: int, incoming: Incoming, expected: str | None = None) -> Stored:
+        """Make `incoming` an object that `repository` may commit. Blocks: call it in a thread.
+
+        The object is on disk before the row that names it. Raises HubError 400 when the sha256 is
+        not `expected`, 404 when the repository has been deleted meanwhile.
+        """
+        incoming.seal(expected)  # the slow part, outside the transaction
+        with self.database.transaction() as connection:
+            stored = incoming.keep()
+            grant(connection, repository, stored)
+        return stored
