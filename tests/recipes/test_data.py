@@ -8,11 +8,13 @@ import pytest
 
 from recipes_helpers import OTHER, WANTED, prose
 from secondary_learners.errors import CorpusError
+from secondary_learners.gains.corpus import Source
 from secondary_learners.recipes.data import (
     describe_sources,
     finetuning_data,
     labelling_data,
     own_recipe,
+    portable,
     read_splits,
 )
 from secondary_learners.recipes.schema import LearnerRecipe, parse_recipe, recipe_toml
@@ -102,6 +104,33 @@ def test_own_text_gives_a_recipe_that_survives_its_file(text: tuple[Path, Path])
     assert recipe.evaluation.seeds == 0
     assert all(Path(str(source.files)).is_absolute() for source in recipe.sources)
     assert str(text[0]) in describe_sources(recipe.sources)
+
+
+def test_a_published_recipe_names_own_text_without_the_paths_of_this_machine(
+    text: tuple[Path, Path], tmp_path: Path
+) -> None:
+    published = portable(own_recipe("mine", *text))
+    assert [source.files for source in published.sources] == ["wanted.txt", "pool.txt"]
+    assert portable(published) == published
+    assert read_splits(published, text[0].parent) == read_splits(own_recipe("mine", *text), None)
+
+    twice = own_recipe("mine", tmp_path / "a" / "text.txt", tmp_path / "b" / "text.txt")
+    assert [source.files for source in portable(twice).sources] == ["a/text.txt", "b/text.txt"]
+
+    globbed = replace(published, sources=(published.sources[0], Source("b", files="b/*.txt")))
+    assert portable(globbed) == globbed
+
+
+def test_own_text_in_folders_is_found_below_a_corpus_folder(
+    recipe: LearnerRecipe, text: tuple[Path, Path], tmp_path: Path
+) -> None:
+    for name, words in (("mixed [1]", OTHER), ("wanted*", WANTED)):
+        (tmp_path / name / "deeper").mkdir(parents=True)
+        for number in range(6):
+            file = tmp_path / name / "deeper" / f"{number}.txt"
+            file.write_text(prose(words, 4000, number))
+    own = own_recipe("mine", tmp_path / "wanted*", tmp_path / "mixed [1]")
+    assert read_splits(portable(own), tmp_path) == read_splits(own, None)
 
 
 def test_a_folder_of_files_is_own_text_too(

@@ -22,6 +22,7 @@ from secondary_learners.gains.corpus import Source
 from secondary_learners.learners.artifact import read_learner, tokenizer_fingerprint
 from secondary_learners.recipes import pretrain as pretrain_module
 from secondary_learners.recipes import run as run_module
+from secondary_learners.recipes.data import portable
 from secondary_learners.recipes.run import (
     Finished,
     fit_labels,
@@ -73,13 +74,36 @@ def test_the_artefact_says_what_it_was_made_of(made: Finished, recipe: LearnerRe
     assert config.objective["contexts"] == 16
     assert config.context_length == 16
     assert config.base_model.repo == recipe.base
-    assert parse_recipe((made.folder / "recipe.toml").read_text()) == replace(
-        recipe, evaluation=EVALUATION
-    )
+    written = parse_recipe((made.folder / "recipe.toml").read_text())
+    assert written == portable(replace(recipe, evaluation=EVALUATION))
     evaluation = json.loads((made.folder / "evaluation.json").read_text())
     assert evaluation["command"] == "learners run tiny"
     assert evaluation["labels"]["spearman_with_exact"] > 0.5
     assert evaluation["fine_tuning"]["seeds"] == 2
+
+
+@pytest.mark.parametrize(
+    ("hash_", "revision"), [("a" * 40, "a" * 40), (None, None), ("main", None), (3, None)]
+)
+def test_the_commit_of_a_base_model_from_a_hub_is_recorded(
+    recipe: LearnerRecipe,
+    made: Finished,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    hash_: object,
+    revision: str | None,
+) -> None:
+    model, tokenizer = load_base(recipe.base)
+    model.config._commit_hash = hash_  # where transformers keeps it
+    monkeypatch.setattr(run_module, "load_base", lambda ref: (model, tokenizer))
+    fitted = fit_labels(recipe, made.folder / "work" / "labels", tmp_path / "x", command="fit")
+    config = read_learner(fitted.folder).config
+    assert config.base_model.revision == config.tokenizer.revision == revision
+
+
+def test_no_path_of_this_machine_is_published(made: Finished, text: tuple[Path, Path]) -> None:
+    for name in ("recipe.toml", "config.json", "evaluation.json", "README.md"):
+        assert str(text[0].parent) not in (made.folder / name).read_text()
 
 
 def test_the_card_has_the_figures_of_the_run(made: Finished) -> None:

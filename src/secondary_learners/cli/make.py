@@ -68,6 +68,7 @@ def _text_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--exact", type=click.IntRange(min=0), help="Exact labels to check the others against."
         ),
+        click.option("--licence", help="Of the learner, as the Hub calls it, such as apache-2.0."),
         click.option("--seed", type=int, help="Seed of every random choice."),
         click.option("--device", default="auto", show_default=True, help="cpu, cuda or auto."),
     ]
@@ -79,12 +80,16 @@ def _text_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.command("run")
 @_text_options
 @click.option("--seeds", type=click.IntRange(min=0), help="Seeds of the comparison; 0: none.")
+@click.option("--energy", is_flag=True, help="Measure the energy of labelling and fitting.")
+@click.option("--country", help="Where, for its CO2: an ISO code such as FRA.  [world average]")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to make it in.  [runs/NAME]")
 @with_output
 def run_command(
     output: Output,
     out: Path | None,
     seeds: int | None,
+    energy: bool,
+    country: str | None,
     corpus: Path | None,
     device: str,
     **text: Any,
@@ -95,24 +100,31 @@ def run_command(
     --pool (files or folders of text) make a learner for your own text. A killed run goes on where
     it was.
     """
+    from secondary_learners.recipes.energy import WORLD
     from secondary_learners.recipes.run import run_learner, run_pretraining
     from secondary_learners.recipes.schema import PretrainRecipe
 
+    if country and not energy:
+        raise click.UsageError("--country is for --energy: add it, or leave out --country.")
     recipe = _recipe(out, **text)
     folder = out or Path("runs") / recipe.name
     common: dict[str, Any] = {
         "device": resolve_device(device),
-        "command": shlex.join(["learners", *sys.argv[1:]]),
+        "command": _command(),
         "progress": output.progress,
     }
     if isinstance(recipe, PretrainRecipe):
+        for option, given in (("seeds", seeds is not None), ("energy", energy)):
+            if given:
+                raise _only_for_learners(option, recipe.name)
         made = run_pretraining(recipe, corpus, folder, **common)
         loss = made.evaluation["held_out_loss"]
         output.result(f"{folder}: held-out loss {loss:.3f} nats per token", made.evaluation)
         return
     if seeds is not None:
         recipe = replace(recipe, evaluation=replace(recipe.evaluation, seeds=seeds))
-    _report(output, run_learner(recipe, corpus, folder, **common))
+    wanted = (country.upper() if country else WORLD) if energy else None
+    _report(output, run_learner(recipe, corpus, folder, energy=wanted, **common))
 
 
 @click.command("gains")
@@ -167,8 +179,7 @@ def fit_command(output: Output, labels: Path, out: Path, **plan: Any) -> None:
     recipe = _learner_recipe(find_recipe(str(labels / "recipe.toml")))
     chosen = {name: value for name, value in plan.items() if value not in (None, ())}
     recipe = replace(recipe, name=_name(out), learner=replace(recipe.learner, **chosen))
-    command = shlex.join(["learners", *sys.argv[1:]])
-    _report(output, fit_labels(recipe, labels, out, command=command))
+    _report(output, fit_labels(recipe, labels, out, command=_command()))
 
 
 def _recipe(
@@ -191,11 +202,25 @@ def _recipe(
     given = {name: value for name, value in changes.items() if value is not None}
     if isinstance(found, PretrainRecipe):
         if given:
-            option = next(iter(given)).replace("_", "-")
-            raise click.UsageError(f"--{option} is for learners; {recipe} is a base model.")
+            raise _only_for_learners(next(iter(given)).replace("_", "-"), found.name)
         return found
     labels = {name: given.pop(name) for name in _LABEL_OPTIONS if name in given}
     return replace(found, labels=replace(found.labels, **labels), **given)
+
+
+def _only_for_learners(option: str, recipe: str) -> click.UsageError:
+    return click.UsageError(f"--{option} is for learners; {recipe} is a base model.")
+
+
+def _command() -> str:
+    """This command as a card may show it: whole paths of this machine become names."""
+    arguments = []
+    for argument in sys.argv[1:]:
+        option, equals, value = argument.rpartition("=") if argument[:2] == "--" else ("", "", "")
+        text = value or argument
+        path = Path(text)
+        arguments.append(option + equals + (path.name if path.is_absolute() else text))
+    return shlex.join(["learners", *arguments])
 
 
 def _name(out: Path) -> str:

@@ -44,9 +44,9 @@ class Document:
 class Source:
     """Where the documents of one domain come from: exactly one of files, dataset and builtin.
 
-    files: a glob below the corpus folder, or an absolute file or folder; .jsonl and .parquet give
-        one document a row, any other file is one document (or many, divided by lines equal to
-        `separator`, or at blank lines into blocks of at least `block_characters`).
+    files: a file, folder or glob below the corpus folder, or an absolute file or folder; .jsonl and
+        .parquet give one document a row, any other file is one document (or many, divided by lines
+        equal to `separator`, or at blank lines into blocks of at least `block_characters`).
     archive: a tar file in the corpus folder that holds `files`, used when the glob finds nothing.
     dataset: a path or name that `datasets.load_dataset` understands, with `split`.
     builtin: text that ships inside every CPython, one of `BUILTINS`.
@@ -128,10 +128,13 @@ def _files(source: Source, root: Path | None) -> Iterator[tuple[str, str]]:
         root = given.parent
         paths = visible_files(given) if given.is_dir() else [given]
     elif root is None or not root.is_dir():
+        problem = f"folder {root} does not exist" if root else "folder is not given"
         raise CorpusError(
-            f"the corpus folder {root} does not exist, and domain {source.domain!r} needs "
-            f"{source.files!r} in it. Try `--corpus FOLDER`."
+            f"the corpus {problem}, and domain {source.domain!r} needs {source.files!r} in it. "
+            "Try `--corpus FOLDER`."
         )
+    elif (root / given).exists():  # a name, which may hold a star
+        paths = visible_files(root / given) if (root / given).is_dir() else [root / given]
     else:
         paths = sorted(root.glob(source.files))
     paths = [path for path in paths if path.is_file()]

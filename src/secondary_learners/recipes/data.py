@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ __all__ = [
     "finetuning_data",
     "labelling_data",
     "own_recipe",
+    "portable",
     "read_splits",
 ]
 
@@ -117,8 +118,31 @@ def own_recipe(name: str, objective: Path, pool: Path) -> LearnerRecipe:
         summary=f"Made from {objective.name} and {pool.name}.",
         objective_domain=OBJECTIVE,
         sources=sources,
+        licence="unknown",  # only its maker can say, and publishing asks
         evaluation=EvaluationPlan(seeds=0),
     )
+
+
+def portable(recipe: LearnerRecipe) -> LearnerRecipe:
+    """`recipe` as it is published: own text by its name, below a corpus folder, not by its path.
+
+    Two texts of the same name keep as much of their folders as tells them apart.
+    """
+    paths = {source.files: Path(source.files) for source in recipe.sources if source.files}
+    own = {files: path for files, path in paths.items() if path.is_absolute()}
+    names: dict[str, str] = {}
+    for files, path in own.items():
+        others = [other for other in own.values() if other != path]
+        parts = path.parts[1:]
+        kept = 1
+        while kept < len(parts) and any(o.parts[-kept:] == parts[-kept:] for o in others):
+            kept += 1
+        names[files] = "/".join(parts[-kept:])
+    sources = tuple(
+        replace(source, files=names.get(source.files or "", source.files))
+        for source in recipe.sources
+    )
+    return replace(recipe, sources=sources)
 
 
 def describe_sources(sources: tuple[Source, ...]) -> str:

@@ -6,11 +6,13 @@ itself (and for a named recipe its registry entry) appears in `out` at the end.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import logging
 import platform
-from collections.abc import Callable
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +22,7 @@ import torch
 
 from secondary_learners.cards.render import base_model_card, learner_card
 from secondary_learners.errors import MissingExtraError, RecipeError
-from secondary_learners.files import sha256_file, write_bytes
+from secondary_learners.files import json_bytes, sha256_bytes, sha256_file, write_bytes
 from secondary_learners.filtering.thresholds import parse_threshold
 from secondary_learners.finetuning.compare import Comparison, Settings, compare
 from secondary_learners.finetuning.summary import summary
@@ -37,14 +39,22 @@ from secondary_learners.learners.config import LearnerConfig, Reference
 from secondary_learners.learners.fitting import Fit, fit
 from secondary_learners.recipes.data import (
     FinetuningData,
+    LabellingData,
     Splits,
     describe_sources,
     finetuning_data,
     labelling_data,
+    portable,
     read_splits,
 )
+from secondary_learners.recipes.energy import Meter, open_meter
 from secondary_learners.recipes.pretrain import pretrain
-from secondary_learners.recipes.schema import LearnerRecipe, PretrainRecipe, recipe_toml
+from secondary_learners.recipes.schema import (
+    LearnerRecipe,
+    PretrainRecipe,
+    recipe_names,
+    recipe_toml,
+)
 from secondary_learners.registry.index import Entry, entry_toml
 from secondary_learners.registry.load import load_base
 
@@ -95,7 +105,13 @@ def _package_base(
 ) -> None:
     write_bytes(out / "recipe.toml", recipe_toml(recipe).encode())
     card = base_model_card(
-        recipe.name, recipe.summary, recipe.licence, recipe.attribution, command, evaluation
+        recipe.name,
+        recipe.summary,
+        recipe.licence,
+        recipe.attribution,
+        command,
+        evaluation,
+        language=recipe.language,
     )
     write_bytes(out / "README.md", card.encode())
     entry = Entry(
@@ -122,13 +138,26 @@ def run_learner(
     device: str,
     command: str,
     progress: bool = True,
+    energy: str | None = None,
+    look: Callable[[Splits, LabellingData], None] | None = None,
 ) -> Finished:
-    """Make the learner of `recipe` in `out`; raises what each stage raises, naming the way out."""
+    """Make the learner of `recipe` in `out`; raises what each stage raises, naming the way out.
+
+    energy: the country (ISO code, or `energy.WORLD`) for which the energy of labelling and fitting
+    is measured; a run that was begun so goes on so without it. look: shown the text before any
+    work is done on it.
+    """
     work = out / "work"
+    meter = _meter(recipe, work, energy)
     model, tokenizer = load_base(recipe.base)
     torch.nn.Module.to(model, device)  # PreTrainedModel.to lost its types
     splits = read_splits(recipe, corpus)
-    labels = _label(recipe, splits, model, tokenizer, work / "labels", progress=progress)
+    text = labelling_data(recipe, splits, tokenizer)
+    if look:
+        look(splits, text)
+    with meter.running() if meter else contextlib.nullcontext():
+        labels = _label(recipe, text, model, work / "labels", progress=progress)
+        fits = fit_learners(recipe, labels, vocabulary=len(tokenizer))
 
     def evaluate(learner: Learner) -> Comparison | None:
         if recipe.evaluation.seeds == 0:
@@ -138,7 +167,17 @@ def run_learner(
             recipe, data, learner, model, work / "comparison", device=device, progress=progress
         )
 
-    made = _package(recipe, labels, model, tokenizer, out, evaluate, command=command)
+    made = _package(
+        recipe,
+        labels,
+        fits,
+        model,
+        tokenizer,
+        out,
+        evaluate,
+        command=command,
+        energy=meter.figures() if meter else None,
+    )
     write_bytes(work / f"{recipe.name}.toml", entry_toml(_learner_entry(recipe, made)).encode())
     return made
 
@@ -149,18 +188,20 @@ def label_recipe(
     """The labels of `recipe` in the folder `out`, with its recipe.toml for `fit_labels`."""
     model, tokenizer = load_base(recipe.base)
     torch.nn.Module.to(model, device)  # PreTrainedModel.to lost its types
-    splits = read_splits(recipe, corpus)
-    labels = _label(recipe, splits, model, tokenizer, out, progress=progress)
-    write_bytes(out / "recipe.toml", recipe_toml(recipe).encode())
+    text = labelling_data(recipe, read_splits(recipe, corpus), tokenizer)
+    labels = _label(recipe, text, model, out, progress=progress)
+    write_bytes(out / "recipe.toml", recipe_toml(portable(recipe)).encode())
     return labels
 
 
 def fit_labels(recipe: LearnerRecipe, labels: Path, out: Path, *, command: str) -> Finished:
     """Fit and package a learner on stored labels, without trying it in fine-tuning."""
     model, tokenizer = load_base(recipe.base)
+    stored = read_labels(labels)
     return _package(
         recipe,
-        read_labels(labels),
+        stored,
+        fit_learners(recipe, stored, vocabulary=len(tokenizer)),
         model,
         tokenizer,
         out,
@@ -169,17 +210,28 @@ def fit_labels(recipe: LearnerRecipe, labels: Path, out: Path, *, command: str) 
     )
 
 
+def _meter(recipe: LearnerRecipe, work: Path, country: str | None) -> Meter | None:
+    """For all that determines the labels and the fit, and so not for the evaluation plan."""
+    plan = {name: value for name, value in asdict(recipe).items() if name != "evaluation"}
+    return open_meter(
+        work / "energy.json",
+        country,
+        plan=sha256_bytes(json_bytes(plan)),
+        stages="labelling and fitting",
+        begun=(work / "labels" / "labels.json").exists(),
+    )
+
+
 def _label(
     recipe: LearnerRecipe,
-    splits: Splits,
+    data: LabellingData,
     model: PreTrainedModel,
-    tokenizer: Any,
     folder: Path,
     *,
     progress: bool,
 ) -> Labels:
     _check_length(recipe, model)
-    data, plan = labelling_data(recipe, splits, tokenizer), recipe.labels
+    plan = recipe.labels
     settings = LabelSettings(
         method=plan.method,
         optimizer=plan.optimizer,
@@ -199,20 +251,22 @@ def _label(
 def _package(
     recipe: LearnerRecipe,
     labels: Labels,
+    fits: Mapping[str, Fit],
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     out: Path,
     evaluate: Callable[[Learner], Comparison | None],
     *,
     command: str,
+    energy: dict[str, Any] | None = None,
 ) -> Finished:
-    """Fit every architecture, keep the best on held-out documents, evaluate it, write it."""
-    fits = fit_learners(recipe, labels, vocabulary=len(tokenizer))
+    """Keep the fit that is best on held-out documents, evaluate it, write it."""
+    recipe = portable(recipe)
     chosen = max(fits, key=lambda name: fits[name].held_out_spearman)
     config = _config(recipe, labels, fits[chosen], chosen, model, tokenizer)
     learner = Learner(config, fits[chosen].net)
     comparison = evaluate(learner)
-    evaluation = {
+    evaluation: dict[str, Any] = {
         "labels": labels.facts,
         "held_out": {name: held_out_figures(fitted) for name, fitted in fits.items()},
         "fine_tuning": comparison and summary(comparison),
@@ -221,12 +275,18 @@ def _package(
         "command": command,
         "device": _device(model),
     }
+    if energy:
+        evaluation["energy"] = energy
     card = learner_card(
         config.to_dict(),
         evaluation,
         summary=recipe.summary,
         licence=recipe.licence,
         attribution=recipe.attribution,
+        # What a recipe of this package makes goes by its name; the rest is where it was made.
+        reference=recipe.name if recipe.name in recipe_names() else f"./{out.absolute().name}",
+        language=recipe.language,
+        datasets=[source.dataset for source in recipe.sources if source.dataset],
     )
     save_learner(learner, out, recipe_toml=recipe_toml(recipe), evaluation=evaluation, readme=card)
     return Finished(out, evaluation, comparison)
@@ -301,7 +361,7 @@ def _config(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
 ) -> LearnerConfig:
-    facts = labels.facts
+    facts, commit = labels.facts, _commit(model)
     return LearnerConfig(
         name=recipe.name,
         architecture=architecture,
@@ -309,8 +369,8 @@ def _config(
         score=chosen.score,
         calibration=chosen.calibration,
         context_length=recipe.context_length,
-        base_model=Reference(recipe.base, None, embedding_fingerprint(model)),
-        tokenizer=Reference(recipe.base, None, tokenizer_fingerprint(tokenizer)),
+        base_model=Reference(recipe.base, commit, embedding_fingerprint(model)),
+        tokenizer=Reference(recipe.base, commit, tokenizer_fingerprint(tokenizer)),
         objective={
             "domain": recipe.objective_domain,
             "contexts": facts["objective_contexts"],
@@ -416,6 +476,13 @@ def _files(folder: Path) -> dict[str, Any]:
 
 def _corpus_name(sources: Any) -> str:
     return "+".join(dict.fromkeys(source.domain for source in sources))
+
+
+def _commit(model: PreTrainedModel) -> str | None:
+    """The commit of a base model that came from a Hub; transformers keeps it with the config."""
+    commit = getattr(model.config, "_commit_hash", None)
+    full = isinstance(commit, str) and re.fullmatch("[0-9a-f]{40}", commit)
+    return commit if full else None
 
 
 def _device(model: PreTrainedModel) -> str:

@@ -111,7 +111,10 @@ class EvaluationPlan:
 
 @dataclass(frozen=True)
 class LearnerRecipe:
-    """All that determines a learner: sources, base, objective, labels, learner, evaluation."""
+    """All that determines a learner: sources, base, objective, labels, learner, evaluation.
+
+    language: of the text, for the card: a code such as "en", or "" when it is not known.
+    """
 
     name: str
     summary: str
@@ -121,6 +124,7 @@ class LearnerRecipe:
     base: str = "mini"
     licence: str = "apache-2.0"
     attribution: str = ""
+    language: str = ""
     context_length: int = 32
     in_domain_share: float = 0.3
     seed: int = 0
@@ -159,6 +163,7 @@ class PretrainRecipe:
     kind: str = "base-model"
     licence: str = "apache-2.0"
     attribution: str = ""
+    language: str = ""
     vocabulary: int = 6144
     context_length: int = 128
     layers: int = 4

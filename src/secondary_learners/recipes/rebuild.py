@@ -1,0 +1,231 @@
+"""Rebuilding: a published artefact's own recipe is run again and the two are compared.
+
+The folder of a rebuild is an ordinary run's, so that a killed one goes on where it was. It belongs
+to one artefact and one set of versions (work/rebuild.json), and to one process at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import platform
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from secondary_learners.errors import ArtefactError, RecipeError, SecondaryLearnersError
+from secondary_learners.files import sha256_file, write_json
+from secondary_learners.learners.artifact import read_learner
+from secondary_learners.learners.config import LearnerConfig
+from secondary_learners.recipes.data import LabellingData, Splits, finetuning_data
+from secondary_learners.recipes.likeness import (
+    Circumstance,
+    Figure,
+    FileBytes,
+    Verdict,
+    compare_circumstances,
+    compare_figures,
+    compare_files,
+    compare_scores,
+    number,
+    read_json,
+    verdict,
+)
+from secondary_learners.recipes.run import run_learner, run_pretraining
+from secondary_learners.recipes.schema import LearnerRecipe, PretrainRecipe, Recipe, parse_recipe
+from secondary_learners.registry.load import load_base, locate
+
+__all__ = ["Published", "Rebuild", "published_seconds", "read_published", "rebuild"]
+
+log = logging.getLogger(__name__)
+
+_SCORED = 4000  # unseen contexts that both learners score
+
+
+@dataclass(frozen=True)
+class Published:
+    """The artefact to rebuild: its folder, and its recipe with every default written out."""
+
+    folder: Path
+    recipe: Recipe
+
+
+@dataclass(frozen=True)
+class Rebuild:
+    """What came of it. circumstances: what differs in how the two were made."""
+
+    name: str
+    published: Path
+    folder: Path
+    verdict: Verdict
+    files: tuple[FileBytes, ...]
+    figures: tuple[Figure, ...]
+    circumstances: tuple[Circumstance, ...]
+    seconds: float
+
+
+def read_published(reference: str | Path) -> Published:
+    """The artefact that `reference` names, its digests checked; see `load_learner`.
+
+    Raises what `load_learner` raises, and ArtefactError when it lacks what a rebuild needs.
+    """
+    found = locate(reference)
+    found.check_all()
+    folder = found.folder
+    path = folder / "recipe.toml"
+    if not path.is_file():
+        raise ArtefactError(
+            f"{folder} has no recipe.toml, so nothing says how to make it. Try `learners list`."
+        )
+    try:
+        recipe = parse_recipe(path.read_text(encoding="utf-8"), str(path))
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path} is not UTF-8 text (byte {error.start}).") from error
+    if isinstance(recipe, LearnerRecipe):
+        read_learner(folder)
+    for name in ("config.json", "evaluation.json"):
+        read_json(folder / name)
+    return Published(folder, recipe)
+
+
+def published_seconds(published: Published) -> float | None:
+    """How long the parts took whose time was recorded, when it was made; None if none was."""
+    evaluation = read_json(published.folder / "evaluation.json")
+    comparison, energy = evaluation.get("fine_tuning"), evaluation.get("energy")
+    parts: list[tuple[object, object]] = [(evaluation.get("training_seconds"), 1)]
+    if isinstance(energy, dict):
+        parts.append((energy.get("seconds"), 1))
+    if isinstance(comparison, dict) and isinstance(comparison.get("rows"), list):
+        rows = [row for row in comparison["rows"] if isinstance(row, dict)]
+        parts += [(row.get("seconds"), comparison.get("seeds")) for row in rows]
+    known = [number(seconds) * number(times) for seconds, times in parts]
+    return float(np.nansum(known)) or None
+
+
+def rebuild(
+    published: Published,
+    corpus: Path | None,
+    out: Path,
+    *,
+    device: str,
+    progress: bool = True,
+) -> Rebuild:
+    """Make `published` again in `out` and compare.
+
+    Raises SecondaryLearnersError when `out` is another rebuild's or another process is at work in
+    it, and what `run_learner` and `run_pretraining` raise.
+    """
+    begun = time.monotonic()
+    with _claimed(published, out):
+        recipe = published.recipe
+        evaluation = read_json(published.folder / "evaluation.json")
+        common: dict[str, Any] = {
+            "device": device,
+            # As published, so that the card can be the same to the byte.
+            "command": str(evaluation.get("command") or f"learners run {recipe.name}"),
+            "progress": progress,
+        }
+        if isinstance(recipe, PretrainRecipe):
+            if not (out / "work" / f"{recipe.name}.toml").is_file():  # written last
+                run_pretraining(recipe, corpus, out, **common)
+            scores: list[Figure] = []
+        else:
+            scores = _rebuild_learner(published, recipe, corpus, out, common)
+    files = compare_files(published.folder, out)
+    figures = [*scores, *compare_figures(published.folder, out)]
+    return Rebuild(
+        name=recipe.name,
+        published=published.folder,
+        folder=out,
+        verdict=verdict(files, figures),
+        files=tuple(files),
+        figures=tuple(figures),
+        circumstances=tuple(compare_circumstances(published.folder, out)),
+        seconds=time.monotonic() - begun,
+    )
+
+
+def _rebuild_learner(
+    published: Published,
+    recipe: LearnerRecipe,
+    corpus: Path | None,
+    out: Path,
+    common: dict[str, Any],
+) -> list[Figure]:
+    """Run the recipe and have both learners score text that neither was fitted on."""
+    config, dealt = read_learner(published.folder).config, Splits()
+
+    def look(splits: Splits, text: LabellingData) -> None:
+        dealt.update(splits)
+        _check_text(config, text)
+
+    run_learner(recipe, corpus, out, look=look, **common)
+    _, tokenizer = load_base(recipe.base)
+    stream = finetuning_data(recipe, dealt, tokenizer).stream
+    contexts = stream.select(np.arange(min(_SCORED, len(stream))))
+    before, after = (
+        torch.cat([learner.score(ids) for ids in torch.from_numpy(contexts.input_ids).split(512)])
+        for learner in (read_learner(published.folder), read_learner(out))
+    )
+    return compare_scores(before.numpy(), after.numpy())
+
+
+def _check_text(config: LearnerConfig, text: LabellingData) -> None:
+    """Say that the text is another one before the work begins, not after it."""
+    pairs = (
+        ("contexts", text.candidates.digest, config.corpus.get("digest")),
+        ("objective", text.objective.digest, config.objective.get("digest")),
+    )
+    for name, found, expected in pairs:
+        if found != expected:
+            log.warning(
+                "the text is not the published one: the digest of its %s is %s, and was %s. The "
+                "bytes cannot be the same, so only figures will tell. Name the text it was made "
+                "from with --corpus, or interrupt with Ctrl-C.",
+                *(name, found, expected),
+            )
+            return
+
+
+@contextlib.contextmanager
+def _claimed(published: Published, out: Path) -> Iterator[None]:
+    """`out` for this artefact, these versions and this process; released even by SIGKILL."""
+    from filelock import FileLock, Timeout
+
+    claim = {
+        "files": {
+            path.name: sha256_file(path)
+            for path in sorted(published.folder.glob("[!.]*"))
+            if path.is_file()
+        },
+        "versions": {name: version(name) for name in ("secondary-learners", "torch")},
+        "python": platform.python_version(),
+    }
+    work = out / "work"
+    path = work / "rebuild.json"
+    found = [*out.glob("[!.]*"), *work.glob("[!.]*")]
+    if not path.is_file() and any(entry != work for entry in found):
+        raise SecondaryLearnersError(
+            f"{out} holds something else than a rebuild. Try another --out, or remove it."
+        )
+    work.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(work / ".rebuild.lock", timeout=0):
+            if not path.is_file():
+                write_json(path, claim)
+            elif read_json(path) != claim:
+                raise SecondaryLearnersError(
+                    f"{out} holds a rebuild of another artefact, or by other versions. "
+                    "Try another --out, or remove it."
+                )
+            yield
+    except Timeout:
+        raise SecondaryLearnersError(
+            f"another process is rebuilding in {out}. Wait for it, or try another --out."
+        ) from None
