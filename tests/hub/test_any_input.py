@@ -35,11 +35,12 @@ ANYTHING = st.one_of(
 PATHS = st.one_of(
     st.lists(ANYTHING, max_size=7).map("/".join),
     st.tuples(
-        st.sampled_from(["api/models/team/mini", "api/datasets/team/corpus", "api/models"]),
+        st.sampled_from(["api/models/team/mini", "api/datasets/team/corpus", "api/models", "v1"]),
         st.sampled_from(
             [
                 *("tree", "revision", "commits", "refs", "tag", "branch", "paths-info", "settings"),
-                *("preupload", "commit", "auth-check", "xet-write-token", "xet-read-token", ""),
+                *("preupload", "commit", "auth-check", "xet-write-token", "xorbs", "shards"),
+                *("chunks", ""),
             ]
         ),
         ANYTHING,

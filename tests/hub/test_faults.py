@@ -8,6 +8,7 @@ import http.client
 import json
 import random
 import resource
+import socket
 import subprocess
 import sys
 import threading
@@ -273,3 +274,26 @@ def test_a_new_root_is_made_by_many_at_once(tmp_path: Path) -> None:
     many = [subprocess.Popen([*command, f"user{number}"]) for number in range(6)]
     assert [process.wait() for process in many] == [0] * 6
     assert len(list_tokens(tmp_path / "hub")) == 6
+
+
+@pytest.mark.parametrize(
+    "opening",
+    [
+        "GET / HTTP/1.1\r\nHost: x\r\nX-A: ",
+        "GET /",
+        "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX-A: ",
+        "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1;",
+    ],
+    ids=["header", "path", "trailer", "extension"],
+)
+def test_a_head_without_end_is_hung_up_on(served: tuple[Server, Path], opening: str) -> None:
+    server, _ = served
+    host, _, port = server.url.removeprefix("http://").partition(":")
+    with (
+        socket.create_connection((host, int(port)), timeout=20) as connection,
+        pytest.raises(ConnectionError),
+    ):
+        connection.sendall(opening.encode())
+        for _ in range(1000):
+            connection.sendall(b"a" * 65536)
+    assert list(HfApi(server.url, token=False).list_models())

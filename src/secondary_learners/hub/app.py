@@ -58,8 +58,7 @@ class _RawPath:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            raw: bytes = scope.get("raw_path") or scope["path"].encode()
-            scope = {**scope, "path": raw.decode("latin-1"), "root_path": ""}
+            scope = {**scope, "path": scope["raw_path"].decode("latin-1")}
         await self._app(scope, receive, send)
 
 

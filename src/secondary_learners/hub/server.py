@@ -15,6 +15,7 @@ import uvicorn
 from secondary_learners.errors import SecondaryLearnersError
 from secondary_learners.hub.app import create_app
 from secondary_learners.hub.limits import Limits
+from secondary_learners.hub.protocol import BoundedProtocol
 from secondary_learners.hub.xet_shelves import drop_old_shelves
 
 __all__ = ["is_loopback", "serve"]
@@ -33,7 +34,7 @@ def serve(root: Path, host: str, port: int, limits: Limits, say: Callable[[str],
         drop_old_shelves(root)
         config = uvicorn.Config(
             app,
-            http="httptools",
+            http=BoundedProtocol,
             ws="none",
             lifespan="off",
             log_level="warning",
@@ -43,9 +44,9 @@ def serve(root: Path, host: str, port: int, limits: Limits, say: Callable[[str],
             timeout_graceful_shutdown=30,
         )
         shown = f"[{host}]" if ":" in host else host
-        say(f"Serving {root} on http://{shown}:{listener.getsockname()[1]}")
         server = uvicorn.Server(config)
         with _stopping(server):
+            say(f"Serving {root} on http://{shown}:{listener.getsockname()[1]}")
             server.run(sockets=[listener])
         app.state.hub.close()
 
