@@ -19,6 +19,7 @@ __all__ = [
     "list_learners",
     "load_base",
     "load_learner",
+    "publish",
 ]
 
 _HOMES = {
@@ -33,6 +34,7 @@ _HOMES = {
     "list_learners": "registry.index",
     "load_base": "registry.load",
     "load_learner": "registry.load",
+    "publish": "publishing.publish",
 }
 
 if typing.TYPE_CHECKING:
@@ -41,6 +43,7 @@ if typing.TYPE_CHECKING:
     from secondary_learners.filtering.thresholds import Constant, Quantile, Shifting
     from secondary_learners.finetuning.compare import compare
     from secondary_learners.gains.labels import information_gain
+    from secondary_learners.publishing.publish import publish
     from secondary_learners.registry.index import list_learners
     from secondary_learners.registry.load import load_base, load_learner
 

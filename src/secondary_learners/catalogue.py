@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 from secondary_learners.errors import SecondaryLearnersError
@@ -11,6 +12,7 @@ __all__ = ["FOLDERS", "content"]
 FOLDERS = ("registry", "learners", "recipes", "cards")
 
 
+@cache
 def content(folder: str) -> Path:
     """The absolute path of one of the content folders.
 

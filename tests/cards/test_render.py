@@ -7,8 +7,12 @@ from string import Template
 from typing import Any
 
 import pytest
+import yaml
 from huggingface_hub import ModelCard
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from secondary_learners.cards.check import check_card
 from secondary_learners.cards.render import base_model_card, learner_card, markdown_table
 from secondary_learners.catalogue import content
 from secondary_learners.recipes.schema import find_recipe
@@ -20,7 +24,9 @@ BASES = [entry for entry in read_index().values() if entry.kind == "base-model"]
 CONFIG: dict[str, Any] = {
     "name": "tiny",
     "architecture": "linear",
-    "base_model": {"repo": "mini"},
+    "sizes": {"vocabulary": 1000, "bigrams": 1024, "counts": "sqrt"},
+    "score": {"unit": "nats per token"},
+    "base_model": {"repo": "mini", "revision": None},
     "objective": {"domain": "ships", "contexts": 16},
     "context_length": 32,
     "labels": {
@@ -28,9 +34,11 @@ CONFIG: dict[str, Any] = {
         "method": "swapped",
         "spearman_with_exact": 0.98765,
         "exact_count": 64,
+        "seed": 3,
     },
     "optimizer": {"name": "adamw", "learning_rate": 5e-5},
-    "corpus": {"name": "ships+taxes", "description": "ships (a.txt); taxes (b.txt)"},
+    "corpus": {"name": "ships+taxes", "description": "ships (a.txt); taxes (b.txt)"}
+    | {"in_domain_share": 0.3},
     "versions": {"torch": "2.13.0"},
 }
 ROWS = [
@@ -74,6 +82,11 @@ EVALUATION: dict[str, Any] = {
     "command": "learners run tiny --corpus '$HOME/text'",
     "device": "CPU, 2 threads",
 }
+ENERGY = {
+    **{"kwh": 0.01234, "co2_kg": 0.0005678, "country": "FRA", "seconds": 312.4},
+    **{"tool": "codecarbon 3.2", "method": "CPU estimated", "stages": "labelling"},
+}
+TRANSFER = {"base": "other", "updates": 1200, "spearman": 0.4567, "contexts": 3000}
 BASE_EVALUATION: dict[str, Any] = {
     "held_out_loss": 4.567,
     "unigram_entropy": 6.789,
@@ -92,14 +105,13 @@ def card_of(**changes: Any) -> str:
     return rendered(CONFIG, {**EVALUATION, **changes})
 
 
-def rendered(config: dict[str, Any], evaluation: dict[str, Any]) -> str:
-    return learner_card(
-        config,
-        evaluation,
-        summary="Finds ships.",
-        licence="mit",
-        attribution="Ships: public domain.",
-    )
+def rendered(config: dict[str, Any], evaluation: dict[str, Any], **more: Any) -> str:
+    given = {"licence": "mit", "summary": "Finds ships"} | more
+    return learner_card(config, evaluation, attribution="Ships: public domain.", **given)
+
+
+def on_hub(commit: str = "c" * 40) -> dict[str, Any]:
+    return {**CONFIG, "base_model": {"repo": "openai-community/gpt2", "revision": commit}}
 
 
 def placeholders(template: str) -> set[str]:
@@ -115,18 +127,110 @@ def row_starting(card: str, first: str) -> list[str]:
 def test_metadata_is_what_the_hub_reads() -> None:
     data = ModelCard(card_of()).data
     assert data.license == "mit"
-    assert data.library_name == "secondary-learners"
+    assert (data.library_name, data.pipeline_tag) == ("secondary-learners", "text-ranking")
     assert data.model_name == "tiny"
     assert {"secondary-learners", "information-gain-filtration", "linear"} <= set(data.tags)
-    (result,) = data.eval_results
-    assert (result.metric_type, result.metric_value) == ("spearmanr", 0.6123)
-    assert result.dataset_type == "ships+taxes"
+    held_out, standard, filtered = data.eval_results
+    assert (held_out.metric_type, held_out.metric_value) == ("spearmanr", 0.6123)
+    # The Hub takes letters, digits, dots, underscores and hyphens here, and no "+".
+    assert (held_out.dataset_type, held_out.dataset_name) == ("ships-taxes", SEEN)
+    assert (standard.metric_type, standard.metric_value) == ("perplexity", 123.46)
+    assert "standard, 5 seeds" in standard.metric_name
+    assert (filtered.dataset_type, filtered.metric_value) == ("ships", 98.77)
+    assert set(data.to_dict()) == {
+        *("license", "library_name", "pipeline_tag", "tags", "metrics", "model-index")
+    }
+
+
+SEEN = "ships+taxes, unseen documents"
+
+
+def test_a_base_model_counts_as_one_of_the_hub_only_with_a_commit() -> None:
+    assert ModelCard(card_of()).data.base_model is None
+    card = rendered(on_hub(), EVALUATION)
+    data = ModelCard(card).data
+    assert (data.base_model, data.base_model_relation) == ("openai-community/gpt2", "adapter")
+    assert f"`openai-community/gpt2` at commit `{'c' * 40}`" in card
+    assert "`mini`, which ships with secondary-learners" in card_of()
+
+
+def test_data_sets_and_language_are_named_where_they_are_known() -> None:
+    data = ModelCard(rendered(CONFIG, EVALUATION, language="en", datasets=["a/b"])).data
+    assert (data.language, data.datasets) == ("en", ["a/b"])
+
+
+def test_a_licence_of_ones_own_is_other_with_its_name() -> None:
+    data = ModelCard(rendered(CONFIG, EVALUATION, licence="ship-licence-1.0")).data
+    assert (data.license, data.license_name, data.license_link) == (
+        *("other", "ship-licence-1.0", "LICENSE"),
+    )
+
+
+def test_a_licence_nobody_stated_is_not_made_up() -> None:
+    card = rendered(CONFIG, EVALUATION, licence="unknown")
+    assert ModelCard(card).data.license == "unknown"
+    assert "has stated no licence" in card
 
 
 def test_metadata_survives_awkward_names() -> None:
-    config = {**CONFIG, "corpus": {"name": 'a: "b" #c', "description": "x"}}
+    name = 'a: "b" #c\n- d'
+    config = {**CONFIG, "corpus": {**CONFIG["corpus"], "name": name}}
     data = ModelCard(rendered(config, EVALUATION)).data
-    assert data.eval_results[0].dataset_type == 'a: "b" #c'
+    assert data.eval_results[0].dataset_name == f"{name}, unseen documents"
+
+
+WORDS = st.text(st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp")), min_size=1)
+
+
+@settings(max_examples=40, deadline=None)
+@given(name=WORDS, value=st.floats(-1, 1), licence=WORDS)
+def test_any_text_gives_metadata_that_reads_back(name: str, value: float, licence: str) -> None:
+    evaluation = {
+        **EVALUATION,
+        "held_out": {"linear": {"spearman": value, "r2": 0.5, "contexts": 10}},
+    }
+    card = rendered({**CONFIG, "name": name}, evaluation, licence=licence)
+    data = yaml.safe_load(card.removeprefix("---\n").split("\n---\n")[0])
+    assert data["model-index"][0]["name"] == name
+    assert licence in (data["license"], data.get("license_name"))
+    assert data["model-index"][0]["results"][0]["metrics"][0]["value"] == round(value, 4)
+
+
+def test_energy_is_in_grams_for_the_hub_and_in_words_for_people() -> None:
+    card = card_of(energy=ENERGY)
+    assert ModelCard(card).data.co2_eq_emissions == {
+        "emissions": 0.5678,
+        "source": "codecarbon 3.2",
+        "geographical_location": "FRA",
+        "hardware_used": "CPU, 2 threads",
+    }
+    assert "0.01234 kWh and 0.5678 g of CO₂ equivalent in 312 seconds of labelling" in card
+    assert "by codecarbon 3.2 (CPU estimated)" in card
+    assert "co2_eq_emissions" not in card_of()
+    assert "## Energy and CO₂\n\nNot measured." in card_of()
+
+
+def test_transfer_is_a_table_where_it_was_measured() -> None:
+    assert row_starting(card_of(transfer=[TRANSFER]), "other") == [
+        "other",
+        "1,200",
+        "0.457",
+        "3,000",
+    ]
+    assert "### Transfer\n\nNot measured" in card_of()
+
+
+def test_the_example_loads_from_where_the_learner_is() -> None:
+    assert 'load_learner("tiny")' in card_of()
+    card = rendered(CONFIG, EVALUATION, reference="./mine")
+    assert 'load_learner("./mine")' in card and 'load_learner("tiny")' not in card
+
+
+def test_a_folder_of_the_maker_s_machine_is_named_without_its_path() -> None:
+    for path in ("/home/me/base", "C:\\Users\\me\\base"):
+        card = rendered({**CONFIG, "base_model": {"repo": path, "revision": None}}, EVALUATION)
+        assert "`base`, in a folder of its maker's" in card
+        assert path not in card
 
 
 def test_every_placeholder_is_filled_and_values_are_left_alone() -> None:
@@ -144,6 +248,8 @@ def test_the_chosen_architecture_comes_first_with_its_figures() -> None:
     assert card.index("| linear |") < card.index("| conv |")
     assert "**0.988**" in card
     assert "12,345 contexts of 32 tokens" in card
+    assert "seed 3" in card
+    assert "linear, 2,025 parameters, 0.01 MB in float32" in card
 
 
 def test_the_comparison_is_a_table_of_all_arms() -> None:
@@ -152,7 +258,8 @@ def test_the_comparison_is_a_table_of_all_arms() -> None:
     assert row_starting(card, "constant:1") == [
         *("constant:1", "98.77", "3.2", "1.0e-04", "0.250", "–"),
     ]
-    assert "60 updates of 16 contexts, learning rate 0.0002, 5 seeds" in card
+    assert "60 updates of 16 contexts, learning rate 0.0002, 5 seeds (0 to 4)" in card
+    assert "tested up to 60 updates" in card
     assert "345.6 before" in card
     assert "![" in card
     assert "Ships: public domain." in card
@@ -160,14 +267,32 @@ def test_the_comparison_is_a_table_of_all_arms() -> None:
 
 def test_a_learner_that_was_not_tried_says_so_and_shows_no_plot() -> None:
     card = card_of(fine_tuning=None, plot=False)
-    assert "It was not tried in fine-tuning when it was made." in card
+    assert "It was not tried in fine-tuning when it was made" in card
+    assert "its use in fine-tuning is untested" in card
     assert "![" not in card
     assert "p (random)" not in card
 
 
-def test_an_agreement_that_was_not_measured_is_a_dash() -> None:
+@pytest.mark.parametrize(
+    "card",
+    [
+        card_of(),
+        card_of(energy=ENERGY, transfer=[TRANSFER]),
+        card_of(fine_tuning=None, plot=False),
+        rendered(on_hub(), EVALUATION, language="en", datasets=["Salesforce/wikitext"]),
+        rendered(CONFIG, EVALUATION, licence="ship-licence-1.0", reference="./mine"),
+        rendered(
+            {**CONFIG, "name": "x", "corpus": CONFIG["corpus"] | {"name": "été + 海"}}, EVALUATION
+        ),
+    ],
+)
+def test_every_card_that_is_rendered_passes_the_check(card: str) -> None:
+    assert check_card(card) == []
+
+
+def test_an_agreement_that_was_not_measured_is_said_to_be_so() -> None:
     config = {**CONFIG, "labels": {**CONFIG["labels"], "spearman_with_exact": None}}
-    assert "**–**" in rendered(config, EVALUATION)
+    assert "rank correlation with exact gains was not measured" in rendered(config, EVALUATION)
 
 
 def test_a_base_model_card_is_complete() -> None:
@@ -206,6 +331,7 @@ def test_a_bundled_learner_s_card_is_its_figures_rendered(entry: Entry) -> None:
         summary=entry.summary,
         licence=entry.licence,
         attribution=recipe.attribution,
+        language=recipe.language,
     )
     assert ModelCard(card).data.model_name == entry.name
 

@@ -30,17 +30,18 @@ ENTRY = Entry(
     optimizer="AdamW",
     licence="MIT",
     location="bundled",
-    aliases=("books-tiny",),
+    aliases={"books-tiny": "tiny is another size now"},
     added=date(2026, 11, 21),
     size=1234,
     files={"config.json": "0" * 64, "model.safetensors": "a" * 64},
 )
 BASE = dataclasses.replace(
-    ENTRY, name="mini", kind="base-model", base="", objective="", aliases=("tiny",)
+    ENTRY, name="mini", kind="base-model", base="", objective="", aliases={"tiny": "sizes"}
 )
 HUB = dataclasses.replace(
     ENTRY, name="code-gpt2", base="gpt2", corpus="code", location="org/x", revision="b" * 40,
-    aliases=(), architecture="conv",
+    aliases={}, architecture="conv", endpoint="https://hub.example.org:8080/team",
+    deprecated='made of "old" text; use books-mini', added=date(2026, 12, 1), size=12,
 )  # fmt: skip
 
 
@@ -68,8 +69,15 @@ def test_any_text_survives_toml(tmp_path_factory: pytest.TempPathFactory, text: 
 def test_names_and_aliases_are_found(folder: Path) -> None:
     assert find("books-mini", folder=folder) == ENTRY
     assert find("mini", kind="base-model", folder=folder) == BASE
-    with pytest.warns(FutureWarning, match="'books-tiny' is now called 'books-mini'"):
+    with pytest.warns(FutureWarning, match="'books-tiny' is now called 'books-mini': tiny is"):
         assert find("books-tiny", kind="learner", folder=folder) == ENTRY
+    with pytest.warns(FutureWarning, match="'code-gpt2' should no longer be used: made of"):
+        assert find("code-gpt2", folder=folder) == HUB
+
+
+def test_one_name_is_found_without_reading_the_others(folder: Path) -> None:
+    (folder / "broken.toml").write_text("not TOML")
+    assert find("books-mini", folder=folder) == ENTRY
 
 
 def test_an_unknown_name_suggests_near_ones(folder: Path) -> None:
@@ -84,6 +92,9 @@ def test_learners_are_listed_by_what_they_are_for(folder: Path) -> None:
     assert list_learners(base="gpt2", folder=folder) == [HUB]
     assert list_learners(corpus="books", architecture="linear", folder=folder) == [ENTRY]
     assert list_learners(base="gpt2", architecture="linear", folder=folder) == []
+    assert list_learners(sort="size", folder=folder) == [HUB, ENTRY]  # small ones first
+    assert list_learners(sort="added", folder=folder) == [HUB, ENTRY]  # new ones first
+    assert list_learners(sort="name", folder=folder) == [ENTRY, HUB]
 
 
 WRONG: dict[str, Any] = {
@@ -92,9 +103,11 @@ WRONG: dict[str, Any] = {
     "summary": ["", 3],
     "base": [""],
     "licence": [""],
-    "location": [""],
+    "location": ["", "somewhere", "a/b/c", "a--b/c"],
+    "endpoint": ["https://hub.example.org", 3],
+    "deprecated": [True],
     "revision": ["b" * 40],
-    "aliases": ["a", ("A b",), (1,)],
+    "aliases": ["a", ("a",), {"A b": "why"}, {"a": ""}, {"a": 1}, {1: "why"}],
     "added": ["2026-01-01"],
     "size": [-1, True, 1.5],
     "files": [
@@ -124,6 +137,15 @@ def test_what_is_on_a_hub_is_pinned_to_a_full_commit(revision: str | None) -> No
 
 
 @pytest.mark.parametrize(
+    "endpoint",
+    ["hub.example.org", "ftp://a", "https://a/", "https://u:p@a", "https://a?b", "https://"],
+)
+def test_a_hub_has_a_plain_address(endpoint: str) -> None:
+    with pytest.raises(ArtefactError, match="'endpoint'"):
+        dataclasses.replace(HUB, endpoint=endpoint)
+
+
+@pytest.mark.parametrize(
     ("text", "reason"),
     [
         ("a = ", "not TOML"),
@@ -142,7 +164,7 @@ def test_a_wrong_file_is_named(tmp_path: Path, text: str, reason: str) -> None:
 
 @pytest.mark.parametrize("alias", ["mini", "tiny"])
 def test_a_name_means_one_thing(folder: Path, alias: str) -> None:
-    entry = dataclasses.replace(HUB, aliases=(alias,))
+    entry = dataclasses.replace(HUB, aliases={alias: "why not"})
     (folder / "code-gpt2.toml").write_text(entry_toml(entry))
     with pytest.raises(ArtefactError, match=f"alias '{alias}' is already"):
         read_index(folder)

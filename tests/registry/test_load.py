@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from datetime import date
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
+from registry_helpers import entry, save
 from secondary_learners.errors import (
     ArtefactError,
     DigestMismatchError,
@@ -18,53 +17,11 @@ from secondary_learners.errors import (
     UnknownNameError,
 )
 from secondary_learners.files import sha256_file
-from secondary_learners.learners.artifact import Learner, save_learner, tokenizer_fingerprint
-from secondary_learners.learners.config import Calibration, LearnerConfig, Reference, Score
-from secondary_learners.learners.nets import LinearNet
-from secondary_learners.registry import index, load
+from secondary_learners.learners.artifact import Learner, tokenizer_fingerprint
+from secondary_learners.learners.config import Reference
+from secondary_learners.registry import index, registries
 from secondary_learners.registry.index import Entry, entry_toml
 from secondary_learners.registry.load import load_base, load_learner, load_tokenizer
-
-
-def entry(name: str, kind: str, files: dict[str, str]) -> Entry:
-    return Entry(
-        name=name,
-        kind=kind,
-        summary="small",
-        base="mini",
-        tokenizer="mini",
-        corpus="books",
-        objective="books",
-        architecture="linear",
-        optimizer="AdamW",
-        licence="MIT",
-        location="bundled",
-        added=date(2026, 11, 21),
-        size=1,
-        files=files,
-    )
-
-
-def save(folder: Path, name: str) -> dict[str, str]:
-    net = LinearNet(8, 0, "sqrt")
-    net.weight.data.copy_(torch.arange(8.0))
-    reference = Reference("mini", None, "0" * 64)
-    config = LearnerConfig(
-        name=name,
-        architecture="linear",
-        sizes={"vocabulary": 8, "bigrams": 0, "counts": "sqrt"},
-        score=Score(0.0, 1.0, "nats per token"),
-        calibration=Calibration(0.0, 1.0, tuple(np.linspace(-2, 2, 101).tolist())),
-        context_length=4,
-        base_model=reference,
-        tokenizer=reference,
-        objective={},
-        corpus={},
-        optimizer={},
-        labels={},
-        versions={},
-    )
-    return save_learner(Learner(config, net), folder, recipe_toml="", evaluation={}, readme="")
 
 
 @pytest.fixture
@@ -72,10 +29,13 @@ def catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """registry/ and learners/ with the learner "small"; the working folder is elsewhere."""
     (tmp_path / "registry").mkdir()
     digests = save(tmp_path / "learners" / "small", "small")
-    register(tmp_path, dataclasses.replace(entry("small", "learner", digests), aliases=("little",)))
+    register(
+        tmp_path,
+        dataclasses.replace(entry("small", "learner", digests), aliases={"little": "clearer"}),
+    )
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
-    for module in (index, load):
+    for module in (index, registries):
         monkeypatch.setattr(module, "content", lambda name: tmp_path / name)
     return tmp_path
 
@@ -107,24 +67,19 @@ def test_a_wrong_byte_is_refused_under_a_name(catalogue: Path) -> None:
 def test_references_that_lead_nowhere_say_where_to_look(catalogue: Path) -> None:
     with pytest.raises(UnknownNameError, match=r"did you mean small.*learners list"):
         load_learner("smal")
-    for ref in ("someone/small", "small@main", str(catalogue / "nothing")):
-        with pytest.raises(SecondaryLearnersError, match="not supported yet"):
-            load_learner(ref)
+    with pytest.raises(SecondaryLearnersError, match=r"ships as files and has no revisions"):
+        load_learner("small@main")
     with pytest.raises(ArtefactError, match=r"no config\.json"):
         load_learner(catalogue / "registry")
-    hub = dataclasses.replace(
-        entry("far", "learner", {"config.json": "0" * 64}), location="org/far", revision="b" * 40
-    )
-    register(catalogue, hub)
-    with pytest.raises(SecondaryLearnersError, match=r"org/far.*not supported yet"):
-        load_learner("far")
+    with pytest.raises(ArtefactError, match=r"no config\.json"):
+        load_learner(str(catalogue / "nothing"))
 
 
-def test_a_folder_of_the_working_directory_that_is_no_learner_hides_no_name(
-    catalogue: Path,
-) -> None:
-    (catalogue / "work" / "small").mkdir()
+def test_a_folder_of_the_working_directory_hides_no_name(catalogue: Path) -> None:
+    save(catalogue / "work" / "small", "another")
     assert load_learner("small").config.name == "small"
+    for ref in ("./small", Path("small")):
+        assert load_learner(ref).config.name == "another"
 
 
 @pytest.fixture(scope="module")

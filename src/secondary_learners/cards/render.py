@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath, PureWindowsPath
 from string import Template
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from secondary_learners.cards.vocabulary import HUB_ID, LICENCES, UNSTATED, hub_id
 from secondary_learners.catalogue import content
 
-__all__ = ["base_model_card", "learner_card", "markdown_table"]
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult, ModelCardData
+
+__all__ = [
+    "base_model_card",
+    "base_model_figures",
+    "base_model_results",
+    "learner_card",
+    "learner_figures",
+    "learner_results",
+    "markdown_table",
+]
+
+_TAGS = ["secondary-learners", "information-gain-filtration", "data-selection"]
+_METHODS = {
+    "exact": "one optimiser step on each context, the objective measured before and after",
+    "per-example": "to first order: each context's own step against the objective's gradient",
+    "swapped": "to first order: one step on the objective, each context's loss before and after",
+}
 
 
 def learner_card(
@@ -18,53 +39,45 @@ def learner_card(
     summary: str,
     licence: str,
     attribution: str,
+    reference: str | None = None,
+    language: str = "",
+    datasets: Sequence[str] = (),
 ) -> str:
-    """The card of a learner from its config.json and evaluation.json."""
-    labels, comparison = config["labels"], evaluation.get("fine_tuning")
-    held_out = evaluation["held_out"]
-    chosen = config["architecture"]
-    order = [chosen, *(name for name in held_out if name != chosen)]
+    """The card of a learner from its config.json and evaluation.json.
+
+    reference: what `load_learner` is given in the card's example, by default the learner's name.
+    language: of its text, as the Hub writes it ("en"), or "" when nobody said.
+    datasets: ids on the Hub of the data sets that its corpus is made of.
+    """
+    comparison, objective = evaluation.get("fine_tuning"), config["objective"]["domain"]
     values = {
         "name": config["name"],
-        "summary": summary,
-        "base": config["base_model"]["repo"],
-        "objective": config["objective"]["domain"],
-        "context_length": config["context_length"],
-        "label_count": f"{labels['count']:,}",
-        "label_method": labels["method"],
-        "label_agreement": _number(labels["spearman_with_exact"]),
-        "exact_count": labels["exact_count"],
-        "optimizer": config["optimizer"]["name"],
-        "learning_rate": f"{config['optimizer']['learning_rate']:g}",
-        "objective_count": config["objective"]["contexts"],
-        "held_out_table": markdown_table(
-            ["learner", "Spearman", "R²", "contexts"],
-            [
-                [
-                    name,
-                    _number(held_out[name]["spearman"]),
-                    _number(held_out[name]["r2"]),
-                    f"{held_out[name]['contexts']:,}",
-                ]
-                for name in order
-            ],
-        ),
-        "comparison": _comparison(comparison),
-        "plain_words": comparison["plain_words"] if comparison else "",
-        "plot": "![Fine-tuning with and without the learner](comparison.png)\n"
+        "summary": _sentence(summary),
+        "base": _base(config),
+        "objective": objective,
+        "facts": _facts(config, licence),
+        "plot": "![Fine-tuning with and without the learner](comparison.png)\n\n"
         if evaluation.get("plot")
         else "",
+        "reference": reference or config["name"],
+        "labels": _labels(config),
+        "held_out": _held_out(config, evaluation),
+        "comparison": _comparison(comparison, objective),
+        "transfer": _transfer(evaluation.get("transfer")),
         "raising": _tokens(evaluation["tokens"]["raise"]),
         "lowering": _tokens(evaluation["tokens"]["lower"]),
-        "updates": comparison["settings"]["updates"] if comparison else 0,
-        "corpus": config["corpus"]["description"],
-        "attribution": attribution,
+        "tested": _tested(comparison),
+        "corpus": f"Corpus: {_sentence(config['corpus']['description'])} {attribution}".strip(),
+        "energy": _energy(evaluation.get("energy")),
         "command": evaluation["command"],
         "torch": config["versions"]["torch"],
         "device": evaluation["device"],
-        "licence": licence,
+        "licence": _licence(licence),
     }
-    return _metadata(config, evaluation, licence) + _fill("learner.md", values)
+    return _with_metadata(
+        _learner_metadata(config, evaluation, licence, language, datasets),
+        _fill("learner.md", values),
+    )
 
 
 def base_model_card(
@@ -74,35 +87,61 @@ def base_model_card(
     attribution: str,
     command: str,
     evaluation: Mapping[str, Any],
+    *,
+    reference: str | None = None,
+    language: str = "",
 ) -> str:
-    """The card of a small base model from its evaluation.json."""
+    """The card of a small base model from its evaluation.json; see `learner_card`."""
     from huggingface_hub import ModelCardData
 
+    values = {
+        "name": name,
+        "summary": _sentence(summary),
+        "reference": reference or name,
+        "figures": markdown_table(["", ""], _base_model_rows(evaluation)),
+        "attribution": attribution,
+        "energy": _energy(evaluation.get("energy")),
+        "command": command,
+        "licence": _licence(licence),
+    }
     data = ModelCardData(
-        license=licence,
-        language="en",
+        **_licence_metadata(licence),
+        language=language or None,
         library_name="transformers",
         pipeline_tag="text-generation",
         tags=["secondary-learners", "gpt2"],
+        model_name=name,
+        metrics=["perplexity"],
+        eval_results=base_model_results(evaluation),
+        co2_eq_emissions=_emissions(evaluation),
     )
-    values = {
-        "name": name,
-        "summary": summary,
-        "licence": licence,
-        "attribution": attribution,
-        "command": command,
-        "held_out_loss": f"{evaluation['held_out_loss']:.3f}",
-        "unigram_entropy": f"{evaluation['unigram_entropy']:.3f}",
-        "ratio": f"{evaluation['loss_to_unigram_entropy']:.3f}",
-        "held_out_tokens": f"{evaluation['held_out_tokens']:,}",
-        "parameters": f"{evaluation['parameters']:,}",
-        "tokens_seen": f"{evaluation['tokens_seen']:,}",
-        "tokens_in_corpus": f"{evaluation['tokens_in_corpus']:,}",
-        "seconds": evaluation["training_seconds"],
-        "device": evaluation["device"],
-        "torch": evaluation["torch"],
-    }
-    return f"---\n{data.to_yaml()}\n---\n\n" + _fill("base-model.md", values)
+    return _with_metadata(data, _fill("base-model.md", values))
+
+
+def learner_figures(config: Mapping[str, Any], evaluation: Mapping[str, Any]) -> list[str]:
+    """The figures that a learner's card shows, as it shows them: the rows of its tables, mostly.
+
+    Raises KeyError, TypeError or ValueError for data that lacks one.
+    """
+    comparison, energy = evaluation.get("fine_tuning"), evaluation.get("energy")
+    agreement = config["labels"]["spearman_with_exact"]
+    return [
+        *_rows(_held_out(config, evaluation)),
+        *([] if agreement is None else [f"**{_number(agreement)}**"]),
+        *(_rows(_comparison_table(comparison)) if comparison else []),
+        *_rows(_transfer(evaluation.get("transfer"))),
+        *([f"{energy['kwh']:.4g} kWh"] if energy else []),
+    ]
+
+
+def base_model_figures(evaluation: Mapping[str, Any]) -> list[str]:
+    """The figures that a base model's card shows; raises as `learner_figures` does."""
+    return _rows(markdown_table(["", ""], _base_model_rows(evaluation)))
+
+
+def _rows(text: str) -> list[str]:
+    """The rows of the table in `text`, without its two lines of header."""
+    return [line for line in text.splitlines() if line.startswith("|")][2:]
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -115,32 +154,234 @@ def _fill(template: str, values: Mapping[str, Any]) -> str:
     return Template(text).substitute(values)
 
 
-def _metadata(config: Mapping[str, Any], evaluation: Mapping[str, Any], licence: str) -> str:
-    from huggingface_hub import EvalResult, ModelCardData
+# Metadata
 
-    result = EvalResult(
-        task_type="text-ranking",
-        dataset_type=config["corpus"]["name"],
-        dataset_name=f"{config['corpus']['name']}, unseen documents",
-        metric_type="spearmanr",
-        metric_value=round(evaluation["held_out"][config["architecture"]]["spearman"], 4),
-    )
-    data = ModelCardData(
-        license=licence,
-        language="en",
+
+def _with_metadata(data: ModelCardData, text: str) -> str:
+    return f"---\n{data.to_yaml()}\n---\n\n{text}"
+
+
+def _learner_metadata(
+    config: Mapping[str, Any],
+    evaluation: Mapping[str, Any],
+    licence: str,
+    language: str,
+    datasets: Sequence[str],
+) -> ModelCardData:
+    from huggingface_hub import ModelCardData
+
+    base = config["base_model"]
+    # Only what has a commit is on a Hub: a bundled base model or a folder is not an id there.
+    on_hub = base["revision"] is not None and HUB_ID.fullmatch(base["repo"]) is not None
+    return ModelCardData(
+        **_licence_metadata(licence),
+        base_model=base["repo"] if on_hub else None,
+        # Of the relations the Hub knows, the one of what works beside an unchanged base model.
+        base_model_relation="adapter" if on_hub else None,
+        datasets=list(datasets) or None,
+        language=language or None,
         library_name="secondary-learners",
+        pipeline_tag="text-ranking",
+        tags=[*_TAGS, config["architecture"]],
         model_name=config["name"],
-        tags=["secondary-learners", "information-gain-filtration", config["architecture"]],
-        eval_results=[result],
+        metrics=["spearmanr", *(["perplexity"] if evaluation.get("fine_tuning") else [])],
+        eval_results=learner_results(config, evaluation),
+        co2_eq_emissions=_emissions(evaluation),
     )
-    return f"---\n{data.to_yaml()}\n---\n\n"
 
 
-def _comparison(comparison: Mapping[str, Any] | None) -> str:
+def learner_results(config: Mapping[str, Any], evaluation: Mapping[str, Any]) -> list[EvalResult]:
+    """The model-index of a learner: held-out rank correlation, and perplexity of every run."""
+    from huggingface_hub import EvalResult
+
+    corpus, objective = config["corpus"]["name"], config["objective"]["domain"]
+    results = [
+        EvalResult(
+            task_type="text-ranking",
+            dataset_type=hub_id(corpus),
+            dataset_name=f"{corpus}, unseen documents",
+            metric_type="spearmanr",
+            metric_name="Spearman correlation of scores with measured gains",
+            metric_value=round(evaluation["held_out"][config["architecture"]]["spearman"], 4),
+        )
+    ]
+    comparison: Mapping[str, Any] = evaluation.get("fine_tuning") or {"rows": ()}
+    for row in comparison["rows"]:
+        results.append(
+            EvalResult(
+                task_type="text-generation",
+                dataset_type=hub_id(objective),
+                dataset_name=f"{objective}, unseen documents",
+                metric_type="perplexity",
+                metric_name=f"Perplexity after {comparison['settings']['updates']} updates, "
+                f"{row['arm']}, {comparison['seeds']} seeds",
+                metric_value=round(row["perplexity"], 2),
+            )
+        )
+    return results
+
+
+def base_model_results(evaluation: Mapping[str, Any]) -> list[EvalResult]:
+    """The model-index of a base model."""
+    from huggingface_hub import EvalResult
+
+    return [
+        EvalResult(
+            task_type="text-generation",
+            dataset_type="pretraining",
+            dataset_name="its own corpus, unseen documents",
+            metric_type="perplexity",
+            metric_name="Perplexity per token",
+            metric_value=round(math.exp(evaluation["held_out_loss"]), 2),
+        )
+    ]
+
+
+def _licence_metadata(licence: str) -> dict[str, Any]:
+    if licence in LICENCES:
+        return {"license": licence}
+    return {"license": "other", "license_name": licence, "license_link": "LICENSE"}
+
+
+def _emissions(evaluation: Mapping[str, Any]) -> dict[str, Any] | None:
+    energy = evaluation.get("energy")
+    if not energy:
+        return None
+    return {
+        "emissions": float(f"{energy['co2_kg'] * 1000:.4g}"),  # the Hub reads grams
+        "source": energy["tool"],
+        "geographical_location": energy["country"],
+        "hardware_used": evaluation["device"],
+    }
+
+
+# The text
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+def _code(text: str) -> str:
+    return f"`{text}`"
+
+
+def _facts(config: Mapping[str, Any], licence: str) -> str:
+    base, optimizer = config["base_model"], config["optimizer"]
+    corpus, objective = config["corpus"], config["objective"]
+    parameters = _parameters(config)
+    rows = [
+        ["predicts", f"information gain, in {config['score']['unit']}"],
+        ["base model", _base(config) + _where(base)],
+        [
+            "objective",
+            f"the loss on {objective['contexts']} contexts of {_code(objective['domain'])}",
+        ],
+        [
+            "corpus",
+            f"{_code(corpus['name'])}, {corpus['in_domain_share']:.0%} of it objective text",
+        ],
+        ["optimiser step", f"{optimizer['name']}, learning rate {optimizer['learning_rate']:g}"],
+        [
+            "size",
+            f"{config['architecture']}, {parameters:,} parameters, "
+            f"{4 * parameters / 1e6:.2f} MB in float32",
+        ],
+        ["licence", licence],
+    ]
+    return markdown_table(["", ""], rows)
+
+
+def _base(config: Mapping[str, Any]) -> str:
+    """The base model's name; of a folder of the maker's machine its last part."""
+    name = config["base_model"]["repo"]
+    return _code(PureWindowsPath(name).name if _is_absolute(name) else name)
+
+
+def _where(base: Mapping[str, Any]) -> str:
+    if base["revision"] is not None:
+        return f" at commit `{base['revision']}`"
+    bundled = (content("learners") / base["repo"] / "config.json").is_file()
+    # An absolute path stays one when it is joined to another, and so is no bundled name.
+    if bundled and not _is_absolute(base["repo"]):
+        return ", which ships with secondary-learners"
+    return ", in a folder of its maker's"
+
+
+def _parameters(config: Mapping[str, Any]) -> int:
+    import torch
+
+    from secondary_learners.learners.nets import build_net
+
+    with torch.device("meta"):  # no memory: only the shapes count
+        net = build_net(config["architecture"], config["sizes"])
+    return sum(parameter.numel() for parameter in net.parameters())
+
+
+def _labels(config: Mapping[str, Any]) -> str:
+    labels, optimizer = config["labels"], config["optimizer"]
+    return (
+        f"{labels['count']:,} contexts of {config['context_length']} tokens; the gain of each "
+        f"on {config['objective']['contexts']} objective contexts by the *{labels['method']}* "
+        f"method ({_METHODS.get(labels['method'], 'see the package')}), {optimizer['name']} at "
+        f"learning rate {optimizer['learning_rate']:g}, seed {labels['seed']}. "
+        + _agreement(config)
+    )
+
+
+def _agreement(config: Mapping[str, Any]) -> str:
+    labels = config["labels"]
+    if labels["spearman_with_exact"] is None:
+        return "Their rank correlation with exact gains was not measured."
+    return (
+        f"Rank correlation with the exact gain of {labels['exact_count']} of them: "
+        f"**{_number(labels['spearman_with_exact'])}**."
+    )
+
+
+def _held_out(config: Mapping[str, Any], evaluation: Mapping[str, Any]) -> str:
+    held_out, chosen = evaluation["held_out"], config["architecture"]
+    return markdown_table(
+        ["learner", "Spearman", "R²", "contexts"],
+        [
+            [
+                name,
+                _number(held_out[name]["spearman"]),
+                _number(held_out[name]["r2"]),
+                f"{held_out[name]['contexts']:,}",
+            ]
+            for name in (chosen, *(name for name in held_out if name != chosen))
+        ],
+    )
+
+
+def _comparison(comparison: Mapping[str, Any] | None, objective: str) -> str:
     if comparison is None:
-        return "It was not tried in fine-tuning when it was made."
-    settings = comparison["settings"]
-    table = markdown_table(
+        return (
+            "It was not tried in fine-tuning when it was made, so whether it saves anything is "
+            "not known. `learners finetune` compares it with standard fine-tuning and with random "
+            "skipping."
+        )
+    settings, seeds = comparison["settings"], comparison["seeds"]
+    return (
+        f"Fine-tuning at an equal budget, {settings['updates']} updates of "
+        f"{settings['batch_size']} contexts, learning rate {settings['learning_rate']:g}, "
+        f"{_seeds(seeds)}; perplexity on unseen {objective} documents, "
+        f"{comparison['before']:.1f} before, lower is better, mean ± standard error. A filtered "
+        "run is named after its threshold; the random run of that name skips as much, blindly. p: "
+        "paired, two-sided sign-flip permutation test over seeds, against the standard run and "
+        "against the random one. The last column: updates until the standard run's final "
+        f"perplexity was reached.\n\n{_comparison_table(comparison)}\n\n"
+        f"{comparison['plain_words']}"
+    )
+
+
+def _seeds(count: int) -> str:
+    return "1 seed (0)" if count == 1 else f"{count} seeds (0 to {count - 1})"
+
+
+def _comparison_table(comparison: Mapping[str, Any]) -> str:
+    return markdown_table(
         [
             "run",
             "perplexity",
@@ -161,13 +402,80 @@ def _comparison(comparison: Mapping[str, Any] | None) -> str:
             for row in comparison["rows"]
         ],
     )
+
+
+def _transfer(transfer: Sequence[Mapping[str, Any]] | None) -> str:
+    if not transfer:
+        return (
+            "Not measured: how well it ranks for another base model, or for its own after many "
+            "updates, is not known."
+        )
+    rows = [
+        [row["base"], f"{row['updates']:,}", _number(row["spearman"]), f"{row['contexts']:,}"]
+        for row in transfer
+    ]
     return (
-        f"Fine-tuning at an equal budget, {settings['updates']} updates of "
-        f"{settings['batch_size']} contexts, learning rate {settings['learning_rate']:g}, "
-        f"{comparison['seeds']} seeds; perplexity on unseen documents of the objective's domain, "
-        f"{comparison['before']:.1f} before, mean ± standard error. p: paired, two-sided "
-        f"sign-flip permutation test over seeds.\n\n{table}"
+        "Scores against gains measured on other weights: another base model, or its own after so "
+        "many updates.\n\n"
+        + markdown_table(["base model", "updates", "Spearman", "contexts"], rows)
     )
+
+
+def _tested(comparison: Mapping[str, Any] | None) -> str:
+    tested = (
+        "its use in fine-tuning is untested: measure it before you rely on it."
+        if comparison is None
+        else f"tested up to {comparison['settings']['updates']} updates from there; further on, or "
+        "on another base model, measure it again."
+    )
+    return f"It was made at the base model's own weights, and {tested}"
+
+
+def _energy(energy: Mapping[str, Any] | None) -> str:
+    if not energy:
+        return "Not measured. `learners run … --energy` does."
+    return (
+        f"{energy['kwh']:.4g} kWh and {energy['co2_kg'] * 1000:.4g} g of CO₂ equivalent in "
+        f"{energy['seconds']:.0f} seconds of {energy['stages']}, by {energy['tool']} "
+        f"({energy['method']}), at the mean intensity of electricity of {energy['country']}."
+    )
+
+
+def _base_model_rows(evaluation: Mapping[str, Any]) -> list[list[str]]:
+    loss = evaluation["held_out_loss"]
+    tokens = f"{evaluation['held_out_tokens']:,} tokens of unseen documents"
+    return [
+        ["held-out loss", f"{loss:.3f} nats per token ({tokens})"],
+        ["held-out perplexity", f"{math.exp(loss):.2f} per token"],
+        [
+            "unigram entropy of the same tokens",
+            f"{evaluation['unigram_entropy']:.3f} nats per token",
+        ],
+        ["loss / unigram entropy", f"{evaluation['loss_to_unigram_entropy']:.3f}"],
+        [
+            "parameters",
+            f"{evaluation['parameters']:,}, stored in float16, loaded as float32",
+        ],
+        [
+            "tokens seen",
+            f"{evaluation['tokens_seen']:,}, of {evaluation['tokens_in_corpus']:,} in the corpus",
+        ],
+        [
+            "made in",
+            f"{evaluation['training_seconds']} seconds on {evaluation['device']} with torch "
+            f"{evaluation['torch']}",
+        ],
+    ]
+
+
+def _licence(licence: str) -> str:
+    if licence == UNSTATED:
+        return "The maker of these weights has stated no licence."
+    return f"Of the weights: {licence}."
+
+
+def _is_absolute(name: str) -> bool:
+    return PurePosixPath(name).is_absolute() or PureWindowsPath(name).is_absolute()
 
 
 def _probability(p: float | None) -> str:
@@ -181,4 +489,4 @@ def _number(value: float | None) -> str:
 
 
 def _tokens(tokens: Sequence[str]) -> str:
-    return ", ".join(f"`` {token} ``" for token in tokens)
+    return ", ".join(f"`` {token} ``" for token in tokens) or "none stand out"

@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from secondary_learners.catalogue import content
+from secondary_learners.cli.lock import with_locked
 from secondary_learners.cli.output import Output, columns, with_output
-from secondary_learners.errors import ArtefactError
-from secondary_learners.registry.index import find, list_learners, read_index
+from secondary_learners.errors import ArtefactError, OfflineError
+from secondary_learners.registry.index import (
+    Entry,
+    Sort,
+    entry_toml,
+    find,
+    list_learners,
+    read_index,
+    sort_key,
+)
+from secondary_learners.registry.references import NameReference, parse_reference
+from secondary_learners.registry.registries import shelf, shelves
+
+if TYPE_CHECKING:
+    from secondary_learners.registry.resolve import Resolved
 
 __all__ = ["list_command", "show_command"]
 
@@ -20,48 +34,116 @@ __all__ = ["list_command", "show_command"]
 @click.option("--base", help="Only learners for this base model.")
 @click.option("--corpus", help="Only learners whose corpus contains this word.")
 @click.option("--architecture", type=click.Choice(["linear", "conv"]), help="Only this kind.")
+@click.option(
+    "--sort",
+    type=click.Choice(["name", "size", "added"]),
+    default="name",
+    show_default=True,
+    help="Small ones first, or new ones first.",
+)
 @click.option("--recipes", is_flag=True, help="List the bundled recipes instead.")
 @with_output
 def list_command(
-    output: Output, base: str | None, corpus: str | None, architecture: str | None, recipes: bool
+    output: Output,
+    base: str | None,
+    corpus: str | None,
+    architecture: str | None,
+    sort: Sort,
+    recipes: bool,
 ) -> None:
-    """List the learners that can be loaded by name, and the base models that ship with them."""
+    """List the learners that can be loaded by name, and the base models that ship with them.
+
+    Names of registries that were added (`learners registry`) read ALIAS:NAME.
+    """
     if recipes:
         names = sorted(path.stem for path in content("recipes").glob("*.toml"))
         output.result("\n".join(names), names)
         return
-    entries = list_learners(base=base, architecture=architecture)
-    entries = [entry for entry in entries if corpus is None or corpus in entry.corpus]
-    if not (base or corpus or architecture):
-        entries += [entry for entry in read_index().values() if entry.kind == "base-model"]
+    entries: list[tuple[str, Entry]] = []
+    for place in shelves():
+        found = list_learners(base=base, architecture=architecture, folder=place.index)
+        found = [entry for entry in found if corpus is None or corpus in entry.corpus]
+        if not (base or corpus or architecture):
+            found += [e for e in read_index(place.index).values() if e.kind == "base-model"]
+        entries += [(place.prefix + entry.name, entry) for entry in found]
+    key = sort_key(sort)
+    entries.sort(key=lambda pair: (pair[1].kind != "learner", key(pair[1])))
     if not entries:
         output.note("nothing matches. Try `learners list` without filters.")
     rows = [("NAME", "KIND", "BASE", "ARCHITECTURE", "CORPUS", "SIZE")]
     rows += [
-        (e.name, e.kind, e.base, e.architecture, e.corpus, f"{e.size / 1e6:.1f} MB")
-        for e in entries
+        (name, e.kind, e.base, e.architecture, e.corpus, f"{e.size / 1e6:.1f} MB")
+        for name, e in entries
     ]
-    output.result(columns(rows) if entries else "", [asdict(entry) for entry in entries])
+    remarks = [remark for name, entry in entries for remark in _remarks(name, entry)]
+    text = "\n".join([columns(rows), *([""] if remarks else []), *remarks])
+    output.result(text if entries else "", [{**asdict(e), "name": name} for name, e in entries])
+
+
+def _remarks(name: str, entry: Entry) -> list[str]:
+    """What the columns have no room for."""
+    prefix = name.removesuffix(entry.name)
+    deprecated = (
+        [f"{name} should no longer be used: {entry.deprecated}"] if entry.deprecated else []
+    )
+    return deprecated + [
+        f"{prefix}{alias} is now called {name}: {reason}" for alias, reason in entry.aliases.items()
+    ]
 
 
 @click.command("show")
 @click.argument("name")
+@with_locked
 @with_output
 def show_command(output: Output, name: str) -> None:
-    """Show the card of NAME, or of the artefact in the folder NAME."""
-    if (Path(name) / "config.json").is_file():
-        folder, value = Path(name), {}
-    else:
-        entry = find(name)
-        folder, value = content("learners") / entry.name, asdict(entry)
+    """Show the card of NAME, where it is, its commit and the sha256 of each file.
+
+    NAME is a name from `learners list`, a repository owner/name on a Hub, or a folder.
+    """
+    from secondary_learners.registry.load import locate
+
+    reference = parse_reference(name)
+    value: dict[str, Any] = {}
+    entry = None
+    if isinstance(reference, NameReference):
+        place = shelf(reference.registry)
+        entry = find(reference.name, folder=place.index)
+        value = {**asdict(entry), "name": place.prefix + entry.name}
+    try:
+        found = locate(name)
+    except OfflineError as error:
+        if entry is None:
+            raise
+        output.note(f"{error} Its entry says:")
+        output.result(entry_toml(entry), value)
+        return
+    value |= {"source": found.source, "folder": str(found.folder)}
+    value |= {"location": found.location or "folder", "endpoint": found.endpoint}
+    value |= {"commit": found.commit or None, "files": dict(found.digests or {})}
     for key in ("config", "evaluation"):
-        path = folder / f"{key}.json"
-        try:
-            value[key] = json.loads(path.read_bytes()) if path.is_file() else None
-        except ValueError as error:
-            raise ArtefactError(f"{path} is damaged: {error}. Get the folder again.") from error
-    card = folder / "README.md"
-    text = card.read_text(encoding="utf-8") if card.is_file() else json.dumps(value, indent=2)
+        value[key] = _json(found, f"{key}.json")
+    card = found.folder / "README.md"
+    text = found.read("README.md").decode() if card.is_file() else json.dumps(value, indent=2)
     if text.startswith("---\n"):  # the metadata is for the Hub
         text = text.split("\n---\n", 1)[1].lstrip()
-    output.result(text, value)
+    output.result(f"{text.rstrip()}\n\n{_origin(found)}", value)
+
+
+def _json(found: Resolved, name: str) -> Any:
+    if not (found.folder / name).is_file():
+        return None
+    try:
+        return json.loads(found.read(name))
+    except ValueError as error:
+        path = found.folder / name
+        raise ArtefactError(f"{path} is damaged: {error}. Get the folder again.") from error
+
+
+def _origin(found: Resolved) -> str:
+    """Where the files are from and where they are, and the digests that they have to have."""
+    hub = f" on {found.endpoint}" if found.endpoint else ""
+    rows = [("location", f"{found.location or 'a folder of your own'}{hub}")]
+    rows += [("commit", found.commit)] if found.commit else []
+    rows += [("folder", str(found.folder))]
+    rows += [(f"sha256 {digest}", name) for name, digest in sorted((found.digests or {}).items())]
+    return columns(rows)

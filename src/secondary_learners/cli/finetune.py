@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from secondary_learners.cli.devices import resolve_device
+from secondary_learners.cli.lock import with_locked
 from secondary_learners.cli.output import Output, with_output
 from secondary_learners.errors import MissingExtraError
 
@@ -19,7 +20,12 @@ __all__ = ["demo_command", "finetune_command"]
 
 
 @click.command("finetune")
-@click.option("--learner", "-l", required=True, help="A name from `learners list`, or a folder.")
+@click.option(
+    "--learner",
+    "-l",
+    required=True,
+    help="A name from `learners list`, owner/name on a Hub, or a folder.",
+)
 @click.option("--base", help="Base model to fine-tune.  [the learner's own]")
 @click.option(
     "--corpus",
@@ -57,6 +63,7 @@ __all__ = ["demo_command", "finetune_command"]
     type=click.Path(path_type=Path),
     help="Then fine-tune once more with the first threshold, and save the model there.",
 )
+@with_locked
 @with_output
 def finetune_command(
     output: Output,
@@ -196,10 +203,9 @@ def _compare(
 
 
 def _folder(learner: str) -> Path:
-    from secondary_learners.catalogue import content
-    from secondary_learners.registry.index import find
+    """The folder with the learner's files, and in it a recipe that is the recorded one."""
+    from secondary_learners.registry.load import locate
 
-    path = Path(learner)
-    if (path / "config.json").is_file():
-        return path
-    return content("learners") / find(learner, kind="learner").name
+    found = locate(learner, kind="learner")
+    found.read("recipe.toml")
+    return found.folder

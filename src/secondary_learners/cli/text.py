@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from secondary_learners.cli.lock import with_locked
 from secondary_learners.cli.output import Output, with_output
 
 __all__ = ["explain_command", "score_command"]
@@ -14,7 +15,12 @@ __all__ = ["explain_command", "score_command"]
 
 @click.command("score")
 @click.argument("texts", type=click.Path(exists=True, path_type=Path))
-@click.option("--learner", "-l", required=True, help="A name from `learners list`, or a folder.")
+@click.option(
+    "--learner",
+    "-l",
+    required=True,
+    help="A name from `learners list`, owner/name on a Hub, or a folder.",
+)
 @click.option("--column", default="text", show_default=True, help="Column of JSONL or Parquet.")
 @click.option(
     "--keep",
@@ -26,6 +32,7 @@ __all__ = ["explain_command", "score_command"]
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write here instead of to the terminal (.txt, .jsonl or .parquet).",
 )
+@with_locked
 @with_output
 def score_command(
     output: Output, texts: Path, learner: str, column: str, keep: float | None, out: Path | None
@@ -68,7 +75,13 @@ def score_command(
 
 @click.command("explain")
 @click.argument("text")
-@click.option("--learner", "-l", required=True, help="A name from `learners list`, or a folder.")
+@click.option(
+    "--learner",
+    "-l",
+    required=True,
+    help="A name from `learners list`, owner/name on a Hub, or a folder.",
+)
+@with_locked
 @with_output
 def explain_command(output: Output, text: str, learner: str) -> None:
     """Colour TEXT (or the text of the file TEXT) by each token's share of its score.

@@ -362,6 +362,7 @@ def _config(
     tokenizer: PreTrainedTokenizerBase,
 ) -> LearnerConfig:
     facts, commit = labels.facts, _commit(model)
+    base = recipe.base.partition("@")[0] if commit else recipe.base  # the commit says it better
     return LearnerConfig(
         name=recipe.name,
         architecture=architecture,
@@ -369,8 +370,8 @@ def _config(
         score=chosen.score,
         calibration=chosen.calibration,
         context_length=recipe.context_length,
-        base_model=Reference(recipe.base, commit, embedding_fingerprint(model)),
-        tokenizer=Reference(recipe.base, commit, tokenizer_fingerprint(tokenizer)),
+        base_model=Reference(base, commit, embedding_fingerprint(model)),
+        tokenizer=Reference(base, commit, tokenizer_fingerprint(tokenizer)),
         objective={
             "domain": recipe.objective_domain,
             "contexts": facts["objective_contexts"],

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 import tomllib
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from secondary_learners.catalogue import content
 from secondary_learners.errors import ArtefactError, UnknownNameError
+from secondary_learners.registry.references import is_commit, is_repository
+from secondary_learners.registry.toml import toml_table, toml_value
 
-__all__ = ["Entry", "entry_toml", "find", "list_learners", "read_index"]
+__all__ = ["Entry", "Sort", "entry_toml", "find", "list_learners", "read_index", "sort_key"]
+
+Sort = Literal["name", "size", "added"]
 
 _NAME = re.compile(r"[a-z0-9]+([._-][a-z0-9]+)*")
 _FILE = re.compile(r"\w[\w.-]*")
-_COMMIT, _SHA256 = re.compile(r"[0-9a-f]{40}"), re.compile(r"[0-9a-f]{64}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_ENDPOINT = re.compile(r"https?://[A-Za-z0-9.\[\]:-]+(/[A-Za-z0-9._/-]*)?(?<!/)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +34,10 @@ class Entry:
 
     base, tokenizer: names of models. A base model has no base and no objective ("").
     location: "bundled", or a repository on a Hub, and then `revision` is a full commit.
-    aliases: older names, which still work. size: of all files, in bytes.
-    files: the sha256 of each.
+    endpoint: the address of that Hub; "" for the one that huggingface_hub is set to.
+    aliases: older names, which still work, each with the reason for the change.
+    deprecated: why it should no longer be used, and what to use instead; "" for most.
+    size: of all files, in bytes. files: the sha256 of each.
     """
 
     name: str
@@ -44,7 +52,9 @@ class Entry:
     licence: str
     location: str
     revision: str | None = None
-    aliases: tuple[str, ...] = ()
+    endpoint: str = ""
+    deprecated: str = ""
+    aliases: dict[str, str] = dataclasses.field(default_factory=dict)
     added: date
     size: int
     files: dict[str, str]
@@ -59,17 +69,25 @@ class Entry:
 
         need(_is_name(self.name), "name", "lower-case words joined by - . or _")
         need(self.kind in ("learner", "base-model"), "kind", "'learner' or 'base-model'")
-        optional = () if self.kind == "learner" else ("base", "objective")
+        optional = _OPTIONAL if self.kind == "learner" else (*_OPTIONAL, "base", "objective")
         for field in _TEXTS:
             value = getattr(self, field)
             need(isinstance(value, str) and (value != "" or field in optional), field, "a string")
         if self.location == "bundled":
             need(self.revision is None, "revision", "absent for what is bundled")
+            need(self.endpoint == "", "endpoint", "absent for what is bundled")
         else:
-            commit = isinstance(self.revision, str) and _COMMIT.fullmatch(self.revision)
-            need(bool(commit), "revision", "a full commit of 40 hexadecimal digits")
-        names = isinstance(self.aliases, tuple) and all(map(_is_name, self.aliases))
-        need(names, "aliases", "a list of names")
+            need(is_repository(self.location), "location", "'bundled' or a repository owner/name")
+            commit = isinstance(self.revision, str) and is_commit(self.revision)
+            need(commit, "revision", "a full commit of 40 hexadecimal digits")
+            url = not self.endpoint or _ENDPOINT.fullmatch(self.endpoint) is not None
+            need(url, "endpoint", "an address such as https://hub.example.org")
+        need(
+            isinstance(self.aliases, dict)
+            and all(_is_name(name) and _is_text(why) for name, why in self.aliases.items()),
+            "aliases",
+            "a table of older names and the reason for each change",
+        )
         need(type(self.added) is date, "added", "a date such as 2026-01-31")
         need(type(self.size) is int and self.size >= 0, "size", "a number of bytes")
         need(
@@ -91,11 +109,26 @@ _TEXTS = (
     "optimizer",
     "licence",
     "location",
+    "endpoint",
+    "deprecated",
+)
+_OPTIONAL = ("endpoint", "deprecated")
+
+
+_FIELDS = tuple(known.name for known in dataclasses.fields(Entry))
+_NEEDED = frozenset(
+    known.name
+    for known in dataclasses.fields(Entry)
+    if known.default is known.default_factory is dataclasses.MISSING
 )
 
 
 def _is_name(value: object) -> bool:
     return isinstance(value, str) and _NAME.fullmatch(value) is not None
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and value != ""
 
 
 def _is_file(name: object, digest: object) -> bool:
@@ -127,19 +160,21 @@ def read_index(folder: Path | None = None) -> dict[str, Entry]:
 
 
 def _read_entry(path: Path) -> Entry:
+    return _parse_entry(path.read_bytes(), path)
+
+
+@lru_cache(4096)  # by content: a file that is edited is parsed again
+def _parse_entry(text: bytes, path: Path) -> Entry:
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = tomllib.loads(text.decode("utf-8"))
     except ValueError as error:  # not TOML, or not UTF-8
         raise ArtefactError(f"{path} is not TOML: {error}. Correct it.") from error
-    fields = {field.name: field for field in dataclasses.fields(Entry)}
     for name in data:
-        if name not in fields:
+        if name not in _FIELDS:
             raise ArtefactError(f"{path} has an unknown field {name!r}. Correct it.")
-    for name, field in fields.items():
-        if name not in data and field.default is dataclasses.MISSING:
+    for name in _FIELDS:
+        if name not in data and name in _NEEDED:
             raise ArtefactError(f"{path} lacks the field {name!r}. Correct it.")
-    if isinstance(data.get("aliases"), list):
-        data["aliases"] = tuple(data["aliases"])
     if isinstance(data["added"], datetime):
         raise ArtefactError(f"{path}: the field 'added' must be a date without a time. Correct it.")
     entry = Entry(**data)
@@ -154,25 +189,33 @@ def _read_entry(path: Path) -> Entry:
 def find(name: str, *, kind: str | None = None, folder: Path | None = None) -> Entry:
     """The entry with this name or alias, of this kind ("learner" or "base-model") or of any.
 
-    Raises UnknownNameError, which suggests the near names. An alias gives a FutureWarning.
+    Raises UnknownNameError, which suggests the near names. An alias gives a FutureWarning with
+    the reason, and so does an entry that is deprecated.
     """
-    entries = {
-        entry.name: entry
-        for entry in read_index(folder).values()
-        if kind is None or entry.kind == kind
-    }
-    if name in entries:
-        return entries[name]
-    for entry in entries.values():
+    entry = _find(name, kind, content("registry") if folder is None else folder)
+    if name != entry.name:
+        _warn(f"{name!r} is now called {entry.name!r}: {entry.aliases[name]}")
+    if entry.deprecated:
+        _warn(f"{entry.name!r} should no longer be used: {entry.deprecated}")
+    return entry
+
+
+def _find(name: str, kind: str | None, folder: Path) -> Entry:
+    path = folder / f"{name}.toml"
+    if _is_name(name) and path.is_file():  # the others need not be read
+        entry = _read_entry(path)
+        if kind in (None, entry.kind):
+            return entry
+    entries = [entry for entry in read_index(folder).values() if kind in (None, entry.kind)]
+    for entry in entries:
         if name in entry.aliases:
-            warnings.warn(
-                f"{name!r} is now called {entry.name!r}; please use that name.",
-                FutureWarning,
-                stacklevel=2,
-            )
             return entry
     what = (kind or "learner").replace("-", " ")
-    raise UnknownNameError(what, name, entries, "learners list")
+    raise UnknownNameError(what, name, [entry.name for entry in entries], "learners list")
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, FutureWarning, stacklevel=3)
 
 
 def list_learners(
@@ -180,36 +223,39 @@ def list_learners(
     base: str | None = None,
     corpus: str | None = None,
     architecture: str | None = None,
+    sort: Sort = "name",
     folder: Path | None = None,
 ) -> list[Entry]:
-    """The learners whose fields equal all the values given, sorted by name."""
+    """The learners whose fields equal all the values given.
+
+    sort: by "name", by "size" (small ones first) or by when they were "added" (new ones first).
+    """
     wanted = {"base": base, "corpus": corpus, "architecture": architecture}
-    return [
+    found = (
         entry
         for entry in read_index(folder).values()
         if entry.kind == "learner"
         and all(value in (None, getattr(entry, field)) for field, value in wanted.items())
-    ]
+    )
+    return sorted(found, key=sort_key(sort))
+
+
+def sort_key(by: Sort) -> Callable[[Entry], Any]:
+    """The key for `sorted` that `list_learners` explains; equals are in the order of names."""
+    keys: dict[Sort, Callable[[Entry], Any]] = {
+        "name": lambda entry: entry.name,
+        "size": lambda entry: (entry.size, entry.name),
+        "added": lambda entry: (-entry.added.toordinal(), entry.name),
+    }
+    return keys[by]
 
 
 def entry_toml(entry: Entry) -> str:
     """The entry as TOML, the fields in the order of `Entry`; `read_index` gives it back."""
-    lines = []
-    for field in dataclasses.fields(Entry):
-        value = getattr(entry, field.name)
-        if field.name != "files" and value not in ("", None, ()):
-            lines.append(f"{field.name} = {_toml(value)}")
-    lines += ["", "[files]"]
-    lines += [f"{_toml(name)} = {_toml(digest)}" for name, digest in sorted(entry.files.items())]
-    return "\n".join(lines) + "\n"
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, date):
-        return value.isoformat()
-    if isinstance(value, int):
-        return str(value)
-    if isinstance(value, tuple):
-        return "[" + ", ".join(_toml(item) for item in value) + "]"
-    # A JSON string is a TOML basic string, save that JSON leaves DEL as it is.
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    lines = [
+        f"{name} = {toml_value(value)}"
+        for name in _FIELDS
+        if name not in ("aliases", "files") and (value := getattr(entry, name)) not in ("", None)
+    ]
+    aliases = [toml_table("aliases", entry.aliases)] if entry.aliases else []
+    return "\n".join(["\n".join(lines) + "\n", *aliases, toml_table("files", entry.files)])

@@ -1,19 +1,25 @@
-"""Loading learners and base models by name or folder, every recorded digest checked first."""
+"""Loading learners and base models by name, repository or folder, every digest checked first."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from secondary_learners.catalogue import content
 from secondary_learners.errors import (
     ArtefactError,
-    DigestMismatchError,
+    HubError,
+    LockError,
     SecondaryLearnersError,
     UnknownNameError,
 )
-from secondary_learners.files import sha256_file
-from secondary_learners.registry.index import Entry, find
+from secondary_learners.registry.lock import is_required, read_lock
+from secondary_learners.registry.references import (
+    FolderReference,
+    RepositoryReference,
+    parse_reference,
+)
+from secondary_learners.registry.requests import request
+from secondary_learners.registry.resolve import Resolved, Source, resolve
 
 if TYPE_CHECKING:
     import torch
@@ -21,56 +27,131 @@ if TYPE_CHECKING:
 
     from secondary_learners.learners.artifact import Learner
 
-__all__ = ["load_base", "load_learner", "load_tokenizer"]
+__all__ = ["load_base", "load_learner", "load_tokenizer", "locate"]
 
 
-def load_learner(ref: str | Path, *, device: str | torch.device = "cpu") -> Learner:
-    """The learner called `ref` (see `learners list`), or the one in the folder `ref`.
+def load_learner(
+    ref: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    locked: bool | None = None,
+    endpoint: str | None = None,
+    token: str | None = None,
+) -> Learner:
+    """The learner that `ref` names, every byte compared with a recorded sha256.
 
-    A name's files are compared with the digests in the registry. Raises UnknownNameError,
-    and what `read_learner` raises for a folder that is not sound.
+    ref: a name ("books-mini", see `learners list`), a name in a registry that was added
+        ("team:books"), a model repository on a Hub ("owner/name", "owner/name@v1.0"), or a folder.
+        Names are compared with the digests in their registry, repositories with learners.lock or
+        with what was recorded when they were first loaded; a folder has no digests.
+    locked: refuse whatever learners.lock does not pin; by default as SECONDARY_LEARNERS_LOCKED
+        says. What the lock pins is always loaded as pinned.
+    endpoint, token: the Hub to load from and the token for it, in place of those of the registry
+        or of huggingface_hub. Your own token is never sent to another Hub than HF_ENDPOINT's.
+
+    What was loaded once loads again without a network. Only .safetensors, .json, .toml and .md
+    files are fetched. Raises UnknownNameError, LockError, HubError (OfflineError without a
+    network), DigestMismatchError, and what `read_learner` raises for a folder that is not sound.
     """
     from secondary_learners.learners.artifact import read_learner
 
-    folder = Path(ref)
-    if (folder / "config.json").is_file():
-        return read_learner(folder).to(device)
-    if folder.is_dir() and (isinstance(ref, Path) or "/" in ref):
+    found = locate(ref, kind="learner", locked=locked, endpoint=endpoint, token=token)
+    learner = read_learner(found.folder, found.digests, remedy=found.remedy or None)
+    return learner if str(device) == "cpu" else learner.to(device)
+
+
+def locate(
+    ref: str | Path,
+    *,
+    kind: str | None = None,
+    locked: bool | None = None,
+    endpoint: str | None = None,
+    token: str | None = None,
+) -> Resolved:
+    """The folder with the files of `ref`, fetched if need be; `Resolved.read` checks their digests.
+
+    kind: "learner", "base-model", or None for any. Raises what `load_learner` raises.
+    """
+    reference = parse_reference(ref)
+    required = is_required(locked)
+    if isinstance(reference, FolderReference):
+        return _own_folder(reference, kind, required)
+    asked = request(reference, kind, endpoint=endpoint, token=token)
+    try:
+        return resolve(asked, read_lock(), required=required)
+    except HubError as error:
+        if isinstance(reference, RepositoryReference):  # it may have been meant as a folder
+            raise type(error)(f"{error} And there is no folder {str(ref)!r} here.") from error
+        raise
+
+
+def _own_folder(reference: FolderReference, kind: str | None, required: bool) -> Resolved:
+    if required:
+        raise _unlocked_folder(reference)
+    if not (reference.path / "config.json").is_file():
         raise ArtefactError(
-            f"the folder {ref} has no config.json, so it holds no learner. Try `learners list`."
+            f"the folder {reference} has no config.json, so it holds no learner. "
+            "Try `learners list`."
         )
-    name = str(ref)
-    if "/" in name or "@" in name:
-        raise SecondaryLearnersError(
-            f"there is no folder {name!r}, and learners on a Hub or at a revision are not "
-            "supported yet. Download it and give the folder, or see `learners list`."
-        )
-    entry = find(name, kind="learner")
-    return read_learner(_bundled(entry), entry.files).to(device)
+    return Resolved(
+        key=str(reference), kind=kind, folder=reference.path, digests=None, source=Source.FOLDER
+    )
+
+
+def _unlocked_folder(reference: FolderReference) -> LockError:
+    return LockError(
+        f"the folder {reference} has no place in learners.lock, and only what is locked may be "
+        "loaded. Publish it and lock it, or leave out --locked and SECONDARY_LEARNERS_LOCKED."
+    )
 
 
 def load_base(ref: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A causal language model (float32, in eval mode) and its tokenizer.
 
-    ref: a bundled base model (see `learners list`), else a folder or Hub id for transformers.
+    ref: a base model of a registry (see `learners list`), else a folder, or a Hub id for
+    transformers ("owner/name", "owner/name@revision"); what learners.lock pins is loaded as
+    pinned. `model.config._commit_hash` is the commit of what came from a Hub.
+
     Only safetensors weights are read. Raises SecondaryLearnersError when there is no such model.
     """
     import torch
     import transformers
 
-    source = _base_source(str(ref))
+    source, revision, commit = _base_source(ref, locked=None)
+    if not commit and not Path(source).is_dir():
+        commit = _hub_commit(source, revision)
+        revision = commit or revision  # weights and tokenizer of one commit
     try:
         model = transformers.AutoModelForCausalLM.from_pretrained(
-            source, dtype=torch.float32, use_safetensors=True
+            source, revision=revision, dtype=torch.float32, use_safetensors=True
         )
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, revision=revision)
     except (OSError, ValueError) as error:  # how transformers says: not there, or no such model
         raise SecondaryLearnersError(
             f"cannot load the base model {source!r}: {error} Give a name from `learners list`, a "
             "folder with a causal language model, or its id on the Hugging Face Hub."
         ) from error
+    if commit:
+        model.config._commit_hash = commit
     model.eval()
     return model, tokenizer
+
+
+def _hub_commit(repository: str, revision: str | None) -> str:
+    """The commit that `revision` is now, or was last on this machine; "" when nobody can say.
+
+    transformers does not tell which one it loaded, and explains best why it cannot.
+    """
+    from huggingface_hub import errors, resolve_revision
+
+    try:
+        return resolve_revision(repository, revision=revision).resolved
+    except (
+        errors.RevisionResolutionError,
+        errors.HfHubHTTPError,
+        errors.HFValidationError,
+    ):
+        return ""
 
 
 def load_tokenizer(learner: Learner) -> PreTrainedTokenizerBase:
@@ -81,9 +162,12 @@ def load_tokenizer(learner: Learner) -> PreTrainedTokenizerBase:
     import transformers
 
     reference = learner.config.tokenizer
-    source = _base_source(reference.repo)
+    # Not locked by itself: the learner's own config pins the vocabulary.
+    source, revision, _ = _base_source(reference.repo, locked=False)
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source, revision=reference.revision)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            source, revision=revision or reference.revision
+        )
     except (OSError, ValueError) as error:
         raise SecondaryLearnersError(
             f"cannot load the tokenizer {source!r} of the learner {learner.config.name!r}: {error}"
@@ -92,35 +176,21 @@ def load_tokenizer(learner: Learner) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def _base_source(ref: str) -> str:
-    """The folder of a bundled base model, its digests checked; anything else as it is."""
+def _base_source(ref: str | Path, *, locked: bool | None) -> tuple[str, str | None, str]:
+    """A folder, its digests checked, or a Hub id for transformers; the revision; the commit."""
+    reference, required, lock = parse_reference(ref), is_required(locked), read_lock()
+    if isinstance(reference, FolderReference):
+        if required:
+            raise _unlocked_folder(reference)
+        return str(reference), None, ""
+    if isinstance(reference, RepositoryReference) and not (required or str(reference) in lock):
+        return reference.repository, reference.revision, ""
     try:
-        entry = find(ref, kind="base-model")
+        asked = request(reference, "base-model")
     except UnknownNameError:
-        return ref
-    folder = _bundled(entry)
-    _check_files(entry, folder)
-    return str(folder)
-
-
-def _bundled(entry: Entry) -> Path:
-    if entry.location != "bundled":
-        raise SecondaryLearnersError(
-            f"{entry.name!r} is at {entry.location}, and loading from a Hub is not supported yet. "
-            f"Download it and give the folder; see `learners show {entry.name}`."
-        )
-    return content("learners") / entry.name
-
-
-def _check_files(entry: Entry, folder: Path) -> None:
-    """transformers reads what it finds, so every file that is there must be a recorded one."""
-    present = {path.name for path in folder.glob("[!.]*")}
-    for name in sorted(present | set(entry.files)):
-        expected = entry.files.get(name)
-        found = sha256_file(folder / name) if (folder / name).is_file() else None
-        if expected is None or found != expected:
-            raise DigestMismatchError(
-                f"{folder / name}: its sha256 should be {expected or 'recorded'}, and is "
-                f"{found or 'missing'}. Compare with `learners show {entry.name}`, or reinstall "
-                "with `pip install --force-reinstall secondary-learners`."
-            )
+        if required or isinstance(reference, RepositoryReference) or reference.registry:
+            raise
+        return reference.name, reference.revision, ""  # such as "gpt2"
+    found = resolve(asked, lock, required=required)
+    found.check_all()
+    return str(found.folder), None, found.commit

@@ -1,0 +1,1 @@
+"""Publishing to a Hub: audit first, then one commit and a tag."""

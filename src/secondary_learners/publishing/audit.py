@@ -1,0 +1,246 @@
+"""Whether a folder is fit to be published: every reason why not, found before anything is sent."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from datetime import date
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from secondary_learners.cards.check import Problem, check_card, machine_paths
+from secondary_learners.cards.vocabulary import UNSTATED
+from secondary_learners.errors import ArtefactError, SecondaryLearnersError
+from secondary_learners.learners.config import LearnerConfig
+from secondary_learners.learners.layout import FILES, FORBIDDEN
+from secondary_learners.recipes.schema import LearnerRecipe, Recipe, parse_recipe
+from secondary_learners.registry.index import Entry
+
+__all__ = ["ArtefactFault", "audit", "check_licence", "files_to_publish", "registry_entry"]
+
+_BASE_FILES = (*FILES, "tokenizer.json", "tokenizer_config.json")
+_SUFFIXES = frozenset((".json", ".md", ".png", ".safetensors", ".toml"))
+_NAMES = frozenset(("LICENSE", "LICENCE"))
+
+
+class ArtefactFault(StrEnum):
+    """Why a folder is not fit to be published, apart from its card."""
+
+    FILE = "file"  # one that is missing
+    CODE = "code"  # one that could run code when it is loaded
+    CONTENT = "content"  # a config or weights that do not load
+    RECIPE = "recipe"  # one that does not parse, or makes something else
+    EVALUATION = "evaluation"  # figures that do not parse
+    LICENCE = "licence"  # the card and the recipe do not say the same
+    PATH = "path"  # a folder of the machine that it was made on
+    ENTRY = "entry"  # something that a registry entry would not take
+
+
+def files_to_publish(folder: Path) -> list[Path]:
+    """The files of an artefact that travel; working folders and hidden files stay."""
+    return [
+        path
+        for path in sorted(folder.iterdir())
+        if path.is_file()
+        and not path.name.startswith(".")
+        and (path.suffix in _SUFFIXES or path.name in _NAMES)
+    ]
+
+
+def audit(folder: Path) -> list[Problem]:
+    """Everything that keeps `folder`, a learner or a base model, from being published.
+
+    Nothing in it is run. An empty list: its files are complete and load, its recipe parses, its
+    card would be taken by the Hub and shows the figures of evaluation.json.
+    """
+    if not folder.is_dir():
+        return [Problem(ArtefactFault.FILE, f"there is no folder {folder}.")]
+    return list(_audit(folder))
+
+
+def _audit(folder: Path) -> Iterator[Problem]:
+    recipe, recipe_problem = _recipe(folder)
+    base_model = recipe is not None and not isinstance(recipe, LearnerRecipe)
+    for name in _BASE_FILES if base_model else FILES:
+        if not (folder / name).is_file():
+            yield Problem(ArtefactFault.FILE, f"{name} is missing. `learners run` writes it.")
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in FORBIDDEN:
+            yield Problem(
+                ArtefactFault.CODE,
+                f"{path.relative_to(folder)} could run code when it is loaded. Delete it.",
+            )
+    if recipe_problem is not None:
+        yield recipe_problem
+    yield from _content(folder, base_model)
+    yield from _evaluation(folder)
+    if (folder / "README.md").is_file():
+        yield from check_card(folder)
+    for name in ("config.json", "evaluation.json", "recipe.toml"):
+        yield from _paths(folder / name)
+    if recipe is not None:
+        yield from _agreement(folder, recipe)
+
+
+def _recipe(folder: Path) -> tuple[Recipe | None, Problem | None]:
+    path = folder / "recipe.toml"
+    if not path.is_file():
+        return None, None
+    try:
+        return parse_recipe(path.read_text(encoding="utf-8"), "recipe.toml"), None
+    except (SecondaryLearnersError, ValueError) as error:  # ValueError: not UTF-8
+        return None, Problem(ArtefactFault.RECIPE, f"recipe.toml does not resolve: {error}")
+
+
+def _content(folder: Path, base_model: bool) -> Iterator[Problem]:
+    if not all((folder / name).is_file() for name in ("config.json", "model.safetensors")):
+        return
+    try:
+        if base_model:
+            _read_base(folder)
+        else:
+            _read_learner(folder)
+    except SecondaryLearnersError as error:
+        yield Problem(ArtefactFault.CONTENT, str(error))
+
+
+def _read_learner(folder: Path) -> None:
+    """Read config and weights as any loader would; what else is missing was said already."""
+    from secondary_learners.learners.artifact import read_learner
+
+    with tempfile.TemporaryDirectory() as name:
+        view = Path(name)
+        for file in FILES:
+            source = (folder / file).absolute()
+            if source.is_file():
+                (view / file).symlink_to(source)
+            else:
+                (view / file).touch()
+        try:
+            read_learner(view)
+        except ArtefactError as error:
+            raise ArtefactError(str(error).replace(str(view), str(folder))) from error
+
+
+def _read_base(folder: Path) -> None:
+    import safetensors
+
+    try:
+        with safetensors.safe_open(folder / "model.safetensors", framework="pt") as file:
+            names = list(file.keys())
+    except safetensors.SafetensorError as error:
+        raise ArtefactError(f"model.safetensors does not load: {error}.") from error
+    if not names:
+        raise ArtefactError("model.safetensors holds no tensors.")
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        if (folder / name).is_file() and not isinstance(_json(folder / name), dict):
+            raise ArtefactError(f"{name} holds no JSON object.")
+
+
+def _evaluation(folder: Path) -> Iterator[Problem]:
+    path = folder / "evaluation.json"
+    if path.is_file() and not isinstance(_json(path), dict):
+        yield Problem(ArtefactFault.EVALUATION, "evaluation.json holds no JSON object.")
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def _paths(path: Path) -> Iterator[Problem]:
+    if not path.is_file():
+        return
+    text = path.read_bytes().decode("utf-8", errors="replace")
+    if found := machine_paths(text):
+        yield Problem(
+            ArtefactFault.PATH,
+            f"{path.name} names {' and '.join(found)}, which is on the machine it was "
+            "made on. Make it again with text in a corpus folder and a base model that others can "
+            "have.",
+        )
+
+
+def _agreement(folder: Path, recipe: Recipe) -> Iterator[Problem]:
+    """What the recipe, the config and the card say of the same thing."""
+    if (folder / "README.md").is_file():
+        text = (folder / "README.md").read_bytes().decode("utf-8", errors="replace")
+        yield from check_licence(text, recipe)
+    try:
+        config = _learner_config(folder) if isinstance(recipe, LearnerRecipe) else None
+    except SecondaryLearnersError:
+        return  # said already
+    if config is not None and config.name != recipe.name:
+        yield Problem(
+            ArtefactFault.RECIPE,
+            f"recipe.toml makes {recipe.name!r} and config.json is {config.name!r}. "
+            "Make the learner again from its recipe.",
+        )
+    try:
+        registry_entry(folder, recipe, "owner/name", "0" * 40)
+    except SecondaryLearnersError as error:
+        yield Problem(ArtefactFault.ENTRY, str(error))
+
+
+def check_licence(card: str, recipe: Recipe) -> Iterator[Problem]:
+    """Whether a card and a recipe name the same licence."""
+    from huggingface_hub import ModelCard
+
+    try:
+        data = ModelCard(card, ignore_metadata_errors=True).data
+    except (ValueError, TypeError, yaml.YAMLError):
+        return  # said by the check of the card
+    said = data.get("license_name") if data.get("license") == "other" else data.get("license")
+    if said not in (None, UNSTATED, recipe.licence):
+        yield Problem(
+            ArtefactFault.LICENCE,
+            f"the card says {said!r} and recipe.toml {recipe.licence!r}. Make them say the same.",
+        )
+
+
+def _learner_config(folder: Path) -> LearnerConfig:
+    return LearnerConfig.from_dict(_json(folder / "config.json"))
+
+
+def registry_entry(
+    folder: Path,
+    recipe: Recipe,
+    repository: str,
+    commit: str,
+    *,
+    endpoint: str = "",
+    files: Mapping[str, str] | None = None,
+    size: int = 0,
+) -> Entry:
+    """The registry entry of what was published; raises ArtefactError for what it would not take."""
+    if isinstance(recipe, LearnerRecipe):
+        config = _learner_config(folder)
+        of_kind: dict[str, Any] = {
+            "base": config.base_model.repo,
+            "tokenizer": config.tokenizer.repo,
+            "objective": recipe.objective_domain,
+            "architecture": config.architecture,
+            "optimizer": recipe.labels.optimizer,
+        }
+    else:
+        of_kind = {"tokenizer": recipe.name, "architecture": "gpt2", "optimizer": "muon+adamw"}
+    return Entry(
+        name=recipe.name,
+        kind=recipe.kind,
+        summary=recipe.summary,
+        corpus="+".join(dict.fromkeys(source.domain for source in recipe.sources)),
+        licence=recipe.licence,
+        location=repository,
+        revision=commit,
+        endpoint=endpoint,
+        added=date.today(),
+        size=size,
+        files=dict(files or {"config.json": "0" * 64}),
+        **of_kind,
+    )

@@ -1,0 +1,101 @@
+"""learners.lock: references pinned to where they come from, a commit and digests."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from secondary_learners.errors import LockError
+from secondary_learners.files import write_json
+from secondary_learners.registry.references import is_commit, is_repository
+
+__all__ = ["Pinned", "is_required", "lock_path", "read_lock", "write_lock"]
+
+VERSION = 1
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """One reference: "learner" or "base-model", "bundled" or a repository, and its bytes."""
+
+    kind: str
+    location: str
+    endpoint: str
+    commit: str
+    files: Mapping[str, str]
+
+
+def lock_path() -> Path:
+    """$SECONDARY_LEARNERS_LOCK, else learners.lock in the working folder."""
+    return Path(os.environ.get("SECONDARY_LEARNERS_LOCK") or "learners.lock")
+
+
+def is_required(locked: bool | None) -> bool:
+    """Whether what is not locked is refused: as told, else as SECONDARY_LEARNERS_LOCKED says."""
+    if locked is not None:
+        return locked
+    value = os.environ.get("SECONDARY_LEARNERS_LOCKED", "")
+    return value.lower() not in ("", "0", "false", "no", "off")
+
+
+def read_lock(path: Path | None = None, *, may_be_new: bool = False) -> dict[str, Pinned]:
+    """The pinned references; empty when there is no ./learners.lock.
+
+    Raises LockError for a damaged lock, and for one that SECONDARY_LEARNERS_LOCK names in vain,
+    unless it `may_be_new`.
+    """
+    path = path or lock_path()
+    try:
+        data = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        if os.environ.get("SECONDARY_LEARNERS_LOCK") == str(path) and not may_be_new:
+            raise LockError(
+                f"SECONDARY_LEARNERS_LOCK names {path}, which does not exist. "
+                "Try `learners lock NAME`."
+            ) from error
+        return {}
+    except ValueError as error:  # not JSON, or not UTF-8
+        raise _damaged(path, str(error)) from error
+    if not isinstance(data, dict) or not isinstance(data.get("locked"), dict):
+        raise _damaged(path, "it has no table of what is locked")
+    if data.get("version") != VERSION:
+        raise LockError(
+            f"{path} has version {data.get('version')!r}, and this package reads {VERSION}. "
+            "Try `pip install --upgrade secondary-learners`, or write it anew with `learners lock`."
+        )
+    return {key: _pinned(path, key, value) for key, value in data["locked"].items()}
+
+
+def _pinned(path: Path, key: str, value: object) -> Pinned:
+    try:
+        pinned = Pinned(**value) if isinstance(value, dict) else None
+    except TypeError as error:
+        raise _damaged(path, f"{key!r}: {error}") from error
+    if pinned is None or not _is_whole(pinned):
+        raise _damaged(path, f"{key!r} lacks a place, a full commit or digests")
+    return pinned
+
+
+def _is_whole(pinned: Pinned) -> bool:
+    bundled = (pinned.location, pinned.commit) == ("bundled", "")
+    return (
+        (bundled or (is_repository(pinned.location) and is_commit(pinned.commit)))
+        and isinstance(pinned.files, dict)
+        and bool(pinned.files)
+        and all(_SHA256.fullmatch(str(digest)) for digest in pinned.files.values())
+    )
+
+
+def _damaged(path: Path, why: str) -> LockError:
+    return LockError(f"{path} is damaged: {why}. Write it anew with `learners lock NAME`.")
+
+
+def write_lock(pins: Mapping[str, Pinned], path: Path | None = None) -> None:
+    """Write `pins` whole; the same pins give the same bytes."""
+    locked = {key: asdict(pinned) for key, pinned in pins.items()}
+    write_json(path or lock_path(), {"version": VERSION, "locked": locked})

@@ -1,0 +1,77 @@
+"""What was found when a repository was first loaded: its digests, and which commit a tag was.
+
+A Hub's cache says nothing of the kind: it has no digests of small files, and its tags are shared
+by all Hubs that have a repository of that name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from secondary_learners.errors import ArtefactError
+from secondary_learners.files import sha256_bytes, write_json
+from secondary_learners.registry.home import home
+from secondary_learners.registry.references import is_commit
+from secondary_learners.registry.remote import Remote
+
+__all__ = ["all_pins", "read_pin", "read_ref", "write_pin", "write_ref"]
+
+
+def read_pin(remote: Remote, commit: str) -> dict[str, str]:
+    """The sha256 of each file of `commit` as first loaded; empty when it never was."""
+    value = _read(_folder(remote) / f"{commit}.json")
+    return dict(value.get("files", {}))
+
+
+def write_pin(remote: Remote, commit: str, digests: Mapping[str, str]) -> None:
+    write_json(
+        _folder(remote) / f"{commit}.json",
+        {
+            "repository": remote.repository,
+            "endpoint": remote.address,
+            "commit": commit,
+            "files": dict(digests),
+        },
+    )
+
+
+def read_ref(remote: Remote, revision: str | None) -> str | None:
+    """The commit that a branch or tag (None: the default branch) was when last loaded."""
+    commit = _read(_ref_path(remote, revision)).get("commit")
+    return commit if isinstance(commit, str) and is_commit(commit) else None
+
+
+def write_ref(remote: Remote, revision: str | None, commit: str) -> None:
+    if read_ref(remote, revision) != commit:
+        write_json(_ref_path(remote, revision), {"revision": revision, "commit": commit})
+
+
+def all_pins() -> Iterator[tuple[str, str, str, dict[str, str]]]:
+    """Repository, address of its Hub, commit and digests of everything that was loaded."""
+    for path in sorted((home() / "pins").glob("*/*/*.json")):
+        value = _read(path)
+        yield value["repository"], value["endpoint"], value["commit"], value["files"]
+
+
+def _folder(remote: Remote) -> Path:
+    hub = sha256_bytes(remote.address.encode())[:16]
+    return home() / "pins" / hub / remote.repository.replace("/", "--")
+
+
+def _ref_path(remote: Remote, revision: str | None) -> Path:
+    # A digest, because a revision may have slashes, or be too long for a file name.
+    name = "default" if revision is None else sha256_bytes(revision.encode())[:32]
+    return _folder(remote) / "refs" / f"{name}.json"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise ArtefactError(f"{path} is damaged: {error}. Delete it and load again.") from error
+    return value if isinstance(value, dict) else {}

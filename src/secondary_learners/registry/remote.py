@@ -1,0 +1,295 @@
+"""Every call of huggingface_hub for loading, and what its errors mean in plain words.
+
+huggingface_hub is imported inside: what ships with the package loads without it.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path, PurePosixPath
+
+from secondary_learners.errors import ArtefactError, HubError, OfflineError, UnknownNameError
+from secondary_learners.learners.layout import FORBIDDEN
+from secondary_learners.registry.references import is_commit
+
+__all__ = [
+    "Listing",
+    "Remote",
+    "download",
+    "fetchable",
+    "forget",
+    "inspect",
+    "is_offline",
+    "refuse_code",
+    "snapshot_folder",
+]
+
+_FETCHED = frozenset((".json", ".md", ".safetensors", ".toml"))
+_PARALLEL = 8
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A model repository on a Hub.
+
+    endpoint: the Hub's address, or "" for the one that huggingface_hub is set to. token: to send
+    there; when None, the user's own token is sent to the Hub of huggingface_hub, and none to any
+    other. token_hint: where a token for this Hub would have come from.
+    """
+
+    repository: str
+    endpoint: str = ""
+    token: str | None = None
+    token_hint: str = ""
+
+    @property
+    def address(self) -> str:
+        from huggingface_hub import constants
+
+        return (self.endpoint or constants.ENDPOINT).rstrip("/")
+
+    @property
+    def is_default(self) -> bool:
+        """Whether this is the Hub that huggingface_hub, and so the user's token, is set to."""
+        from huggingface_hub import constants
+
+        return self.address == constants.ENDPOINT.rstrip("/")
+
+    @property
+    def sent_token(self) -> str | bool | None:
+        """As huggingface_hub wants it: None for the user's own, False for none at all."""
+        return self.token or (None if self.is_default else False)
+
+    def __str__(self) -> str:
+        return f"{self.repository} on {self.address}"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A commit and its files, each with what the Hub calls it by: sha256 (LFS) or git's sha1."""
+
+    commit: str
+    files: Mapping[str, str]
+
+
+def is_offline() -> bool:
+    """Whether HF_HUB_OFFLINE is set."""
+    from huggingface_hub import constants
+
+    return bool(constants.is_offline_mode())
+
+
+def fetchable(name: str) -> bool:
+    """Whether a file may be fetched: tensors and text, by its suffix."""
+    return PurePosixPath(name).suffix in _FETCHED
+
+
+def snapshot_folder(repository: str, commit: str) -> Path:
+    """Where huggingface_hub keeps the files of a commit, whether they are there or not."""
+    from huggingface_hub import constants
+
+    cache_folder = _resolved(constants.HF_HUB_CACHE)
+    return cache_folder / f"models--{repository.replace('/', '--')}" / "snapshots" / commit
+
+
+@cache
+def _resolved(folder: str) -> Path:
+    return Path(folder).expanduser().resolve()
+
+
+def inspect(remote: Remote, revision: str | None) -> Listing:
+    """The commit that `revision` (None: the default branch) is now, and its files.
+
+    Raises HubError, and OfflineError when the Hub does not answer.
+    """
+    from huggingface_hub import HfApi, constants
+
+    api = HfApi(endpoint=remote.address, token=remote.sent_token, library_name="secondary-learners")
+    with _plain_errors(remote, revision):
+        try:
+            info = api.model_info(
+                remote.repository,
+                revision=revision,
+                files_metadata=True,
+                timeout=constants.HF_HUB_ETAG_TIMEOUT,
+            )
+            commit = info.sha or ""
+            files = {
+                file.rfilename: (file.lfs.sha256 if file.lfs else file.blob_id) or ""
+                for file in info.siblings or ()
+            }
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise HubError(
+                f"{remote.address} does not answer like a Hub ({type(error).__name__}: {error}). "
+                "Check the address, HF_ENDPOINT and the proxy settings."
+            ) from error
+    if not is_commit(commit):
+        raise HubError(f"{remote} does not say which commit it has. Check the address of the Hub.")
+    if is_commit(revision) and commit != revision:
+        raise _other_commit(remote, str(revision), commit)
+    return Listing(commit, files)
+
+
+def refuse_code(remote: Remote, listing: Listing) -> None:
+    """Raise ArtefactError if the repository ships a file that could run code when loaded."""
+    for name in sorted(listing.files):
+        if PurePosixPath(name).suffix.lower() in FORBIDDEN:
+            raise ArtefactError(
+                f"{remote} ships {name}, which could run code when loaded, and a learner never "
+                "holds such a file: nothing was fetched. Ask its maker to delete it and publish "
+                "again, or find another with `learners list`."
+            )
+
+
+def download(remote: Remote, commit: str, names: Iterable[str]) -> Path:
+    """Fetch the files that are not in the cache yet; returns the folder of the commit.
+
+    What a broken connection left out is asked for again from there, and what an ended process had
+    finished is kept. Raises HubError, also when the Hub answers with another commit.
+    """
+    from huggingface_hub import hf_hub_download
+
+    folder = snapshot_folder(remote.repository, commit)
+
+    def fetch(name: str) -> None:
+        path = Path(
+            hf_hub_download(
+                remote.repository,
+                name,
+                revision=commit,
+                endpoint=remote.address,
+                token=remote.sent_token,
+                library_name="secondary-learners",
+            )
+        )
+        if path != folder / name:
+            raise _other_commit(remote, commit, path.relative_to(folder.parent).parts[0])
+
+    with _plain_errors(remote, commit), ThreadPoolExecutor(_PARALLEL) as pool:
+        list(pool.map(fetch, [name for name in names if fetchable(name)]))
+    return folder
+
+
+def forget(path: Path) -> None:
+    """Take a file that was just fetched, and is wrong, out of the cache: blob and name."""
+    blob = path.resolve()
+    path.unlink(missing_ok=True)
+    blob.unlink(missing_ok=True)
+
+
+def _other_commit(remote: Remote, asked: str, answered: str) -> HubError:
+    return HubError(
+        f"{remote} was asked for the commit {asked} and answered with {answered}: refused. "
+        "Try again later, or ask whoever runs that Hub."
+    )
+
+
+@contextmanager
+def _plain_errors(remote: Remote, revision: str | None) -> Iterator[None]:
+    """Turn what huggingface_hub raises into HubError and OfflineError."""
+    from httpx2 import TransportError
+    from huggingface_hub import errors
+
+    try:
+        yield
+    except errors.LocalEntryNotFoundError as error:  # its own words are about the cache
+        cause = error.__cause__
+        if not isinstance(cause, Exception):
+            raise OfflineError(f"{remote} cannot be reached. Check the connection.") from error
+        raise _plain(remote, revision, cause) from error
+    except (errors.HfHubHTTPError, errors.OfflineModeIsEnabled, TransportError) as error:
+        raise _plain(remote, revision, error) from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise HubError(_full_disk()) from error
+        if error.errno is None:  # huggingface_hub's check of the size
+            raise HubError(
+                f"{remote} sent a file that has another size than it announced. Try again; if that "
+                "does not help, ask whoever runs it."
+            ) from error
+        raise
+
+
+def _full_disk() -> str:
+    from huggingface_hub import constants
+
+    return (
+        f"the disk with the cache {constants.HF_HUB_CACHE} is full. Free some space (`hf cache "
+        "prune`), or set HF_HUB_CACHE to another disk, and load again."
+    )
+
+
+def _plain(remote: Remote, revision: str | None, error: Exception) -> Exception:
+    from huggingface_hub import errors
+
+    if isinstance(error, errors.GatedRepoError):  # before RepositoryNotFoundError, its parent
+        return HubError(
+            f"{remote} is gated: its files are for those who accepted its licence. Accept it at "
+            f"{remote.address}/{remote.repository}, then {_token_step(remote)}"
+        )
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return HubError(
+            f"there is no repository {remote}, or it is private and this user may not read it. "
+            f"Check the name (`learners list` has those that are known); if it is private, "
+            f"{_token_step(remote)}"
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return _no_revision(remote, revision)
+    if isinstance(error, errors.OfflineModeIsEnabled):
+        return OfflineError(f"{remote} cannot be asked: HF_HUB_OFFLINE is set. Unset it.")
+    if isinstance(error, errors.HfHubHTTPError):
+        status = error.response.status_code
+        said = error.server_message or error.response.headers.get("X-Error-Message") or ""
+        words = f" ({said.strip().rstrip('.')})" if said.strip() else ""
+        if status in (401, 403):
+            what = "does not accept the token" if _sends_token(remote) else "asks for a token"
+            return HubError(f"{remote} {what}{words}: {_token_step(remote)}")
+        if status >= 500 or status == 429:
+            return OfflineError(f"{remote} answered {status}{words}. Try again later.")
+        return HubError(f"{remote} answered {status}{words}. Check the name and the address.")
+    return OfflineError(
+        f"{remote.address} cannot be reached ({type(error).__name__}: {error}). Check the "
+        "connection and the address."
+    )
+
+
+def _no_revision(remote: Remote, revision: str | None) -> Exception:
+    from huggingface_hub import HfApi
+
+    api = HfApi(endpoint=remote.address, token=remote.sent_token, library_name="secondary-learners")
+    try:
+        refs = api.list_repo_refs(remote.repository)
+    except Exception:  # the answer that matters is the first one
+        return HubError(f"{remote} has no revision {revision!r}. Check its tags and branches.")
+    names = [ref.name for ref in (*refs.tags, *refs.branches)]
+    return UnknownNameError(
+        f"revision of {remote}", str(revision), names, f"learners show {remote.repository}"
+    )
+
+
+def _sends_token(remote: Remote) -> bool:
+    from huggingface_hub import get_token
+
+    return bool(remote.token or (remote.is_default and get_token()))
+
+
+def _token_step(remote: Remote) -> str:
+    """What to do about the token, which depends on whether one was sent and to which Hub."""
+    if remote.is_default:
+        if _sends_token(remote):
+            return (
+                "use the token of a user who may: the one that was sent (the argument token, "
+                "HF_TOKEN or `hf auth login`) may not."
+            )
+        return "log in with `hf auth login` or set HF_TOKEN: no token was sent."
+    if remote.token:
+        return "use the token of a user who may: the one that was sent may not."
+    return (
+        f"give a token for this Hub ({remote.token_hint or 'the argument token'}): none was sent, "
+        "because your own token goes only to the Hub that HF_ENDPOINT names."
+    )

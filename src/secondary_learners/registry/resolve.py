@@ -1,0 +1,356 @@
+"""From a reference to a folder of files: locked, cached, bundled, then from the Hub.
+
+Each resolver has one method, gives the files or None, and is asked in that order. A resolver that
+knows why the others cannot help either raises.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+
+from secondary_learners.errors import ArtefactError, DigestMismatchError, LockError, OfflineError
+from secondary_learners.files import sha256_bytes, sha256_file
+from secondary_learners.learners.layout import FILES
+from secondary_learners.registry.lock import Pinned
+from secondary_learners.registry.pins import read_pin, read_ref, write_pin, write_ref
+from secondary_learners.registry.references import is_commit
+from secondary_learners.registry.remote import (
+    Remote,
+    download,
+    fetchable,
+    forget,
+    inspect,
+    is_offline,
+    refuse_code,
+    snapshot_folder,
+)
+
+__all__ = ["Request", "Resolved", "Source", "resolve"]
+
+log = logging.getLogger(__name__)
+
+
+class Source(StrEnum):
+    """Where the files that are read were found."""
+
+    FOLDER = "folder"
+    BUNDLED = "bundled"
+    CACHE = "cache"
+    HUB = "hub"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a reference asks for.
+
+    key: the reference in full, as learners.lock has it. kind: "learner", "base-model", or None when
+    a repository may be either. Of `folder` (what ships) and `remote` one is given. digests: the
+    recorded sha256 of each file, or None when no index and no lock has them. remedy: what to do
+    about a wrong byte, beside getting the file again.
+    """
+
+    key: str
+    kind: str | None
+    folder: Path | None = None
+    remote: Remote | None = None
+    revision: str | None = None
+    digests: Mapping[str, str] | None = None
+    remedy: str = ""
+
+    @property
+    def location(self) -> str:
+        return "bundled" if self.remote is None else self.remote.repository
+
+    @property
+    def endpoint(self) -> str:
+        return "" if self.remote is None or self.remote.is_default else self.remote.endpoint
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resolved:
+    """A folder and the digests that its files must have (None for a folder of one's own)."""
+
+    key: str
+    kind: str | None
+    folder: Path
+    digests: Mapping[str, str] | None
+    source: Source
+    location: str = ""
+    endpoint: str = ""
+    commit: str = ""
+    remedy: str = ""
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a file, its digest checked. Raises ArtefactError when it is not there."""
+        path = self.folder / name
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise ArtefactError(
+                f"{path} cannot be read ({error.strerror}). {self.remedy}"
+            ) from error
+        if self.digests is not None and sha256_bytes(data) != self.digests.get(name):
+            raise _changed(path, self.digests.get(name), sha256_bytes(data), self.remedy)
+        return data
+
+    def check_all(self) -> None:
+        """Every file that is there is a recorded one, with its bytes; for what others will read.
+
+        Files that are recorded but never fetched, such as pictures, may be missing from a cache.
+        """
+        if self.digests is None:
+            return
+        present = {path.name for path in self.folder.glob("[!.]*")}
+        cached = self.source is not Source.BUNDLED
+        needed = {name for name in self.digests if fetchable(name) or not cached}
+        for name in sorted(present | needed):
+            path, expected = self.folder / name, self.digests.get(name)
+            found = sha256_file(path) if path.is_file() else None
+            if expected is None or found != expected:
+                raise _changed(path, expected, found, self.remedy)
+
+
+def _changed(path: Path, expected: str | None, found: str | None, remedy: str) -> Exception:
+    return DigestMismatchError(
+        f"{path}: its sha256 should be {expected or 'recorded'}, and is {found or 'missing'}. "
+        f"{remedy}"
+    )
+
+
+class _Resolver(Protocol):
+    def resolve(self, request: Request) -> Resolved | None: ...
+
+
+def resolve(request: Request, lock: Mapping[str, Pinned], *, required: bool) -> Resolved:
+    """The files of `request`. Raises LockError, HubError and DigestMismatchError with the reason.
+
+    required: whether what is not in `lock` is refused.
+    """
+    places: Sequence[_Resolver] = (_Cached(), _Bundled(), _Hub())
+    found = _first((_Locked(lock, required, places), *places), request)
+    assert found is not None  # a request has a folder or a remote, and the last ones raise
+    return found
+
+
+def _first(resolvers: Sequence[_Resolver], request: Request) -> Resolved | None:
+    return next((found for each in resolvers if (found := each.resolve(request))), None)
+
+
+@dataclass(frozen=True)
+class _Locked:
+    """What learners.lock pins: from the same place, at its commit, with its digests."""
+
+    lock: Mapping[str, Pinned]
+    required: bool
+    then: Sequence[_Resolver]
+
+    def resolve(self, request: Request) -> Resolved | None:
+        key, pinned = request.key, self.lock.get(request.key)
+        if pinned is None:
+            if self.required:
+                raise LockError(f"{key!r} is not in learners.lock. Try `learners lock {key}`.")
+            return None
+        was, now = (pinned.location, pinned.endpoint), (request.location, request.endpoint)
+        if was != now:
+            raise LockError(
+                f"{key!r} resolves elsewhere: learners.lock has {_place(*was)}, and now it leads "
+                f"to {_place(*now)}. If that is meant, try `learners lock {key}`."
+            )
+        return _first(
+            self.then,
+            replace(
+                request,
+                kind=pinned.kind,
+                revision=pinned.commit or None,
+                digests=pinned.files,
+                remedy=f"If learners.lock is out of date, try `learners lock {key}`.",
+            ),
+        )
+
+
+def _place(location: str, endpoint: str) -> str:
+    return f"{location} on {endpoint}" if endpoint else location
+
+
+class _Cached:
+    """What was fetched before. A branch or tag only when offline: otherwise it may have moved."""
+
+    def resolve(self, request: Request) -> Resolved | None:
+        if request.remote is None:
+            return None
+        if is_commit(request.revision):
+            return _from_cache(request, request.revision)
+        if is_offline():
+            return _from_cache(request, _last_commit(request.remote, request.revision))
+        return None
+
+
+class _Bundled:
+    """What ships with the package or with a registry in a folder."""
+
+    def resolve(self, request: Request) -> Resolved | None:
+        if request.folder is None:
+            return None
+        remedy = request.remedy or (
+            f"Compare with `learners show {request.key}`, or get it again: "
+            "`pip install --force-reinstall secondary-learners`."
+        )
+        return _resolved(request, request.folder, request.digests, Source.BUNDLED, "", remedy)
+
+
+class _Hub:
+    """What has to be fetched; and what cannot be asked about because the Hub does not answer."""
+
+    def resolve(self, request: Request) -> Resolved | None:
+        remote = request.remote
+        if remote is None:
+            return None
+        if is_offline():
+            raise OfflineError(
+                f"{request.key!r} was not loaded on this machine before ({remote}), and "
+                "HF_HUB_OFFLINE is set. Unset it and load it once."
+            )
+        try:
+            listing = inspect(remote, request.revision)
+        except OfflineError as error:
+            commit = read_ref(remote, request.revision)
+            found = _from_cache(request, commit)
+            if found is None:
+                raise OfflineError(
+                    f"{request.key!r} was not loaded on this machine before. {error}"
+                ) from error
+            log.warning("%s Using the commit of the last time, %s.", error, found.commit)
+            return found
+        if request.kind == "learner":
+            refuse_code(remote, listing)
+            missing = set(FILES) - set(listing.files)
+            if missing:
+                raise ArtefactError(
+                    f"{remote} is no learner: it has no {', '.join(sorted(missing))}. "
+                    "Try `learners list`."
+                )
+        digests = _fetch(request, remote, listing.commit, listing.files)
+        if not is_commit(request.revision):
+            write_ref(remote, request.revision, listing.commit)
+        folder = snapshot_folder(remote.repository, listing.commit)
+        return _resolved(request, folder, digests, Source.HUB, listing.commit, "")
+
+
+def _fetch(
+    request: Request, remote: Remote, commit: str, listed: Mapping[str, str]
+) -> Mapping[str, str]:
+    """Download what is missing, check every file, and return the digests."""
+    pinned = request.digests or read_pin(remote, commit)
+    names = _wanted(request.kind, request.digests or listed)
+    folder = snapshot_folder(remote.repository, commit)
+    fresh = [folder / name for name in names if not (folder / name).is_file()]
+    download(remote, commit, names)
+    digests = dict(pinned)
+    for name in names:
+        path = folder / name
+        found = sha256_file(path)
+        expected = pinned.get(name)
+        if expected is None and request.digests is None:  # as the Hub has it, this first time
+            good = _hub_digest(path, listed[name]) == listed[name]
+            expected = listed[name]
+        else:
+            good = found == expected
+        if not good:
+            if path in fresh:  # or it would still be found after the Hub is mended
+                forget(path)
+                raise _changed(
+                    path,
+                    expected,
+                    found,
+                    f"That is what {remote} sent: nothing of it was used, and it was deleted. "
+                    f"{request.remedy or 'Ask whoever runs it.'}",
+                )
+            raise _changed(path, expected, found, _again(request))
+        digests[name] = found
+    if request.digests is None and digests != pinned:
+        write_pin(remote, commit, digests)
+    return digests
+
+
+def _from_cache(request: Request, commit: str | None) -> Resolved | None:
+    """The files of `commit` when all are there, and recorded; nothing is hashed yet."""
+    remote = request.remote
+    if remote is None or commit is None:
+        return None
+    folder = snapshot_folder(remote.repository, commit)
+    digests = request.digests or read_pin(remote, commit)
+    if not digests and remote.is_default and is_offline():
+        digests = _named_blobs(folder)
+    names = _wanted(request.kind, digests)
+    if not names or not all(name in digests and (folder / name).is_file() for name in names):
+        return None
+    return _resolved(request, folder, digests, Source.CACHE, commit, _again(request))
+
+
+def _last_commit(remote: Remote, revision: str | None) -> str | None:
+    """The commit that a branch or tag was last, by our records, else by those of the cache."""
+    commit = read_ref(remote, revision)
+    if commit is None and remote.is_default:
+        refs = snapshot_folder(remote.repository, "").parent / "refs"
+        path = refs / (revision or "main")
+        commit = path.read_text().strip() if path.is_file() else None
+    return commit if is_commit(commit) else None
+
+
+def _named_blobs(folder: Path) -> dict[str, str]:
+    """The sha256 of what another tool fetched, each checked against its name in the cache."""
+    digests = {}
+    for path in folder.glob("*"):
+        blob = path.resolve()
+        if path.is_symlink() and _hub_digest(path, blob.name) == blob.name:
+            digests[path.name] = sha256_file(path)
+    return digests
+
+
+def _hub_digest(path: Path, like: str) -> str:
+    """What a Hub calls the bytes of a file: sha256 for large ones, git's sha1 for the others."""
+    if len(like) == 64:
+        return sha256_file(path)
+    data = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+
+
+def _wanted(kind: str | None, names: Mapping[str, str]) -> tuple[str, ...]:
+    """The files to have: a learner's five, or all of a base model that may be fetched."""
+    if kind == "learner":
+        return FILES
+    return tuple(sorted(name for name in names if fetchable(name) and "/" not in name))
+
+
+def _again(request: Request) -> str:
+    return (
+        f"It was changed in the cache. See `learners verify {request.key}`, then get it again: "
+        f"`hf cache rm model/{request.location}`. {request.remedy}".rstrip()
+    )
+
+
+def _resolved(
+    request: Request,
+    folder: Path,
+    digests: Mapping[str, str] | None,
+    source: Source,
+    commit: str,
+    remedy: str,
+) -> Resolved:
+    return Resolved(
+        key=request.key,
+        kind=request.kind,
+        folder=folder,
+        digests=digests,
+        source=source,
+        location=request.location,
+        endpoint=request.endpoint,
+        commit=commit,
+        remedy=remedy or _again(request),
+    )
