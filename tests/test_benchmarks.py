@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,12 +14,19 @@ import pytest
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
-@pytest.mark.parametrize("name", ["gains", "own_text", "scoring"])
+needs_tools = pytest.mark.skipif(
+    not (shutil.which("nginx") and shutil.which("wrk")), reason="nginx and wrk are not installed"
+)
+
+
+@pytest.mark.parametrize(
+    "name", ["gains", "load", "own_text", "scoring", pytest.param("serve", marks=needs_tools)]
+)
 def test_smoke_run(name: str, tmp_path: Path) -> None:
     script = BENCHMARKS / f"{name}.py"
     found = subprocess.run(
         [sys.executable, str(script), "--quick", "--out", str(tmp_path)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": str(int(name != "serve"))},
         capture_output=True,
         text=True,
     )

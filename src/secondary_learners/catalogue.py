@@ -12,14 +12,18 @@ __all__ = ["FOLDERS", "content"]
 FOLDERS = ("registry", "learners", "recipes", "cards")
 
 
-@cache
 def content(folder: str) -> Path:
     """The absolute path of one of the content folders.
 
     A wheel carries them under `secondary_learners/_content/`; a checkout (and so an editable
     install) has them at its root, two levels above this package.
     """
-    package = Path(__file__).resolve().parent
+    return _content(__file__, folder)
+
+
+@cache
+def _content(file: str, folder: str) -> Path:
+    package = Path(file).resolve().parent
     for root in (package / "_content", package.parents[1]):
         path = root / folder
         if (root / "registry").is_dir() and path.is_dir():

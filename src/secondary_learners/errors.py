@@ -51,7 +51,8 @@ class UnknownNameError(SecondaryLearnersError):
     def __init__(self, kind: str, name: str, valid: Iterable[str], command: str) -> None:
         names = sorted(valid)
         near = get_close_matches(name, names, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names)}."
+        known = f"known: {', '.join(names)}." if names else "there is none."
+        hint = f"did you mean {' or '.join(near)}?" if near else known
         super().__init__(f"no {kind} named {name!r}: {hint} Try `{command}`.")
         self.kind, self.name, self.near = kind, name, tuple(near)
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import constants
 
-from registry_helpers import entry, save
+from registry_helpers import Machine, Team, entry, save
 from secondary_learners.errors import (
     ArtefactError,
     DigestMismatchError,
@@ -22,6 +23,9 @@ from secondary_learners.learners.config import Reference
 from secondary_learners.registry import index, registries
 from secondary_learners.registry.index import Entry, entry_toml
 from secondary_learners.registry.load import load_base, load_learner, load_tokenizer
+from secondary_learners.registry.lock import read_lock
+from secondary_learners.registry.locking import lock_references
+from secondary_learners.registry.remote import snapshot_folder
 
 
 @pytest.fixture
@@ -135,6 +139,36 @@ def test_a_bundled_base_model_is_verified_first(catalogue: Path, gpt2: Path) -> 
     config.unlink()
     with pytest.raises(DigestMismatchError, match=r"config\.json.*missing"):
         load_base("mini")
+
+
+def test_a_base_model_on_a_hub_is_fetched_verified_and_locked(
+    catalogue: Path,
+    gpt2: Path,
+    machine: Machine,
+    online: Team,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    commit = online.publish("team/base", gpt2)
+    digests = {path.name: sha256_file(path) for path in gpt2.iterdir()}
+    far = dataclasses.replace(
+        entry("far-base", "base-model", digests), location="team/base", revision=commit
+    )
+    register(catalogue, far)
+    model, tokenizer = load_base("far-base")
+    assert (model.config.vocab_size, tokenizer.get_vocab()["w7"]) == (30, 7)
+    assert model.config._commit_hash == commit
+    lock_references(["far-base", f"team/base@{commit}"])
+    assert {pin.kind for pin in read_lock().values()} == {"base-model"}
+    monkeypatch.setenv("SECONDARY_LEARNERS_LOCKED", "1")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    for ref in ("far-base", f"team/base@{commit}"):
+        assert load_base(ref)[0].config._commit_hash == commit
+    weights = snapshot_folder("team/base", commit) / "model.safetensors"
+    data = weights.read_bytes()
+    weights.resolve().write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    for ref in ("far-base", f"team/base@{commit}"):
+        with pytest.raises(DigestMismatchError, match=r"model\.safetensors.*changed in the cache"):
+            load_base(ref)
 
 
 def test_a_base_model_is_no_learner_and_the_other_way_round(catalogue: Path, gpt2: Path) -> None:

@@ -303,3 +303,13 @@ def test_a_damaged_record_is_named(folder: Path, machine: Machine, online: Team)
     record.write_text("{")
     with pytest.raises(ArtefactError, match=rf"{record} is damaged.*Delete it and load again"):
         load_learner("team/record")
+
+
+def test_records_that_cannot_be_written_are_named(
+    folder: Path, machine: Machine, online: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    online.publish("team/unwritten", folder)
+    (machine.home / "file").touch()
+    monkeypatch.setenv("SECONDARY_LEARNERS_HOME", str(machine.home / "file"))
+    with pytest.raises(HubError, match=r"cannot be written.*set SECONDARY_LEARNERS_HOME"):
+        load_learner("team/unwritten")

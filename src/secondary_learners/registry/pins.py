@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from secondary_learners.errors import ArtefactError
+from secondary_learners.errors import ArtefactError, HubError
 from secondary_learners.files import sha256_bytes, write_json
 from secondary_learners.registry.home import home
 from secondary_learners.registry.references import is_commit
@@ -27,7 +27,7 @@ def read_pin(remote: Remote, commit: str) -> dict[str, str]:
 
 
 def write_pin(remote: Remote, commit: str, digests: Mapping[str, str]) -> None:
-    write_json(
+    _write(
         _folder(remote) / f"{commit}.json",
         {
             "repository": remote.repository,
@@ -46,7 +46,7 @@ def read_ref(remote: Remote, revision: str | None) -> str | None:
 
 def write_ref(remote: Remote, revision: str | None, commit: str) -> None:
     if read_ref(remote, revision) != commit:
-        write_json(_ref_path(remote, revision), {"revision": revision, "commit": commit})
+        _write(_ref_path(remote, revision), {"revision": revision, "commit": commit})
 
 
 def all_pins() -> Iterator[tuple[str, str, str, dict[str, str]]]:
@@ -67,10 +67,21 @@ def _ref_path(remote: Remote, revision: str | None) -> Path:
     return _folder(remote) / "refs" / f"{name}.json"
 
 
+def _write(path: Path, value: Mapping[str, object]) -> None:
+    try:
+        write_json(path, dict(value))
+    except OSError as error:
+        raise HubError(
+            f"{path} cannot be written ({error.strerror}), and digests are recorded there when a "
+            "repository is first loaded. Free some space, or set SECONDARY_LEARNERS_HOME to a "
+            "folder that can be written."
+        ) from error
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except ValueError as error:
         raise ArtefactError(f"{path} is damaged: {error}. Delete it and load again.") from error
