@@ -408,7 +408,9 @@ def test_explain_colours_by_share(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -
 
 def test_finetune_compares_every_arm_and_draws_it(tiny: Tiny, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    command = ("finetune", "-l", tiny.learner, "--seeds", 1, "--updates", 2, "--batch-size", 4)
+    text = ("--corpus", tiny.objective.parent)
+    quick = ("--seeds", 1, "--updates", 2, "--batch-size", 4)
+    command = ("finetune", "-l", tiny.learner, *text, *quick)
     result = learners(*command, "--device", "cpu", "--out", out)
     assert result.code == 0, result.err
     for arm in ("standard", "constant:1", "random constant:1", "objective only"):
@@ -456,8 +458,8 @@ def test_without_matplotlib_the_figures_are_there_all_the_same(
         raise MissingExtraError("matplotlib", "plots")
 
     monkeypatch.setattr(plots, "plot_comparison", missing)
-    command = ("finetune", "-l", tiny.learner, "--seeds", 1, "--updates", 1, "--batch-size", 4)
-    result = learners(*command, "--out", tmp_path)
+    command = ("finetune", "-l", tiny.learner, "--corpus", tiny.objective.parent)
+    result = learners(*command, "--seeds", 1, "--updates", 1, "--batch-size", 4, "--out", tmp_path)
     assert result.code == 0
     assert "no plot: this needs matplotlib, which is not installed." in result.err
     assert (tmp_path / "comparison.json").is_file()

@@ -110,9 +110,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
-@pytest.mark.parametrize(
-    ("xet", "private"), [(True, False), (False, True)]
-)
+@pytest.mark.parametrize(("xet", "private"), [(True, False), (False, True)])
 def test_round_trip(
     artefact: Path, server: Server, tmp_path: Path, xet: bool, private: bool
 ) -> None:
