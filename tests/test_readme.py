@@ -57,3 +57,29 @@ def test_the_speeds_are_those_of_the_benchmark() -> None:
     assert shown.keys() == {"exact", "per-example", "swapped"}
     for method, ratio in shown.items():
         assert float(ratio) == pytest.approx(result["speed"][method]["speed_up"], rel=0.02)
+
+
+def test_the_server_s_figures_are_those_of_the_benchmark() -> None:
+    shown = figures("serve")
+    serve, load = (
+        json.loads((ROOT / f"benchmarks/results/{name}.json").read_text(encoding="utf-8"))
+        for name in ("serve", "load")
+    )
+    downloads = serve["downloads"]["figures"]
+    assert not any(run[side]["failed"] for run in downloads.values() for side in ("serve", "nginx"))
+    for file, pattern in (("learner", r"8 MB files at"), ("small", r"2 kB at")):
+        shares = [run["share_of_nginx"] for name, run in downloads.items() if file in name]
+        match = re.search(pattern + r" ([\d.]+) to ([\d.]+) times", shown)
+        assert match
+        assert [float(text) for text in match.groups()] == pytest.approx(
+            [min(shares), max(shares)], abs=0.0051
+        )
+    parts = (serve["downloads"], *serve["publishing"].values())
+    memory = re.search(r"at most (\d+) MB of memory", shown)
+    assert memory
+    assert max(part["memory"]["peak_mb"] for part in parts) <= float(memory[1])
+    worst = re.search(r"at most ([\d.]+) times `hf_hub_download`", shown)
+    assert worst
+    learners = load["learners"].values()
+    ratios = [ratio for one in learners for ratio in one["times_by_hand"].values()]
+    assert max(ratios) == pytest.approx(float(worst[1]), abs=0.0051)
