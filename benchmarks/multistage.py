@@ -20,7 +20,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +32,7 @@ from secondary_learners.files import json_bytes, sha256_bytes, write_json
 from secondary_learners.filtering.decisions import BatchFilter, RandomFilter
 from secondary_learners.filtering.multistage import MultistageFilter
 from secondary_learners.filtering.predictors import NaiveBayes
-from secondary_learners.finetuning.trainer import FilteredTrainer
+from secondary_learners.finetuning.trainer import FilteredTrainer, Forwards
 from secondary_learners.registry.load import load_base
 
 ARMS = ("plain", "multistage", "random")
@@ -56,7 +56,7 @@ class Settings:
     reestimate: bool = False
     admit_above: float = 0.5
     smoothing: float = 0.05
-    forwards: str = "auto"
+    forwards: Forwards = "auto"
 
 
 @dataclass(frozen=True)
@@ -80,21 +80,22 @@ class Task:
 
     def __init__(self, name: str, folder: Path, settings: Settings) -> None:
         _, self.tokenizer = load_base("mini")
-        self.classes = CLASSES[name]
+        self.classes, self._longest = CLASSES[name], settings.longest
         self.name = name
         train, dev = (self._read(folder / name / f"{part}.tsv") for part in ("train", "dev"))
         order = np.random.default_rng(0).permutation(len(train))
         self.train = [train[place] for place in order[: settings.examples or None]]
         order = np.random.default_rng(0).permutation(len(dev))
         self.dev = [dev[place] for place in sorted(order[: settings.tested])]
-        self._longest = settings.longest
 
     def _read(self, path: Path) -> list[dict[str, Any]]:
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
         text = "sentence" if "sentence" in rows[0] else "text"
         labels = sorted({row["label"] for row in rows})
-        encoded = self.tokenizer([row[text] for row in rows], truncation=True, max_length=96)
+        encoded = self.tokenizer(
+            [row[text] for row in rows], truncation=True, max_length=self._longest
+        )
         return [
             {"input_ids": ids, "labels": labels.index(row["label"])}
             for ids, row in zip(encoded["input_ids"], rows, strict=True)
@@ -103,7 +104,7 @@ class Task:
 
     def model(self, seed: int, settings: Settings) -> transformers.PreTrainedModel:
         """`mini` with a new head."""
-        base, _ = load_base("mini")
+        base = cast(Any, load_base("mini")[0])
         config = base.config
         config.num_labels = self.classes
         config.pad_token_id = self.tokenizer.pad_token_id
@@ -161,7 +162,7 @@ def measure(task: Task, arm: str, epochs: int, seed: int, settings: Settings, sh
             use_cpu=True,
             dataloader_pin_memory=False,
         )
-        options = {
+        options: dict[str, Any] = {
             "model": task.model(seed, settings),
             "args": arguments,
             "train_dataset": task.train,
@@ -176,8 +177,8 @@ def measure(task: Task, arm: str, epochs: int, seed: int, settings: Settings, sh
         begun = time.process_time()
         trainer.train()
         seconds = time.process_time() - begun
-        logits = trainer.predict(task.dev).predictions  # type: ignore[arg-type]
-        score = task.score(logits.argmax(axis=1))
+        logits = trainer.predict(cast(Any, task.dev)).predictions
+        score = task.score(np.asarray(logits).argmax(axis=1))
     seen = epochs * len(task.train)
     counts = filter_.counts if filter_ is not None else None
     return Run(
@@ -230,7 +231,8 @@ def runs(
             done.append(run)
             print(
                 f"{run.task} {run.arm} {run.epochs} ep seed {run.seed}: {run.score:.4f}, "
-                f"{run.seen / run.trained:.2f}x fewer, {run.seen / run.forwarded:.2f}x fewer forward, "
+                f"{run.seen / run.trained:.2f}x fewer, "
+                f"{run.seen / run.forwarded:.2f}x fewer forward, "
                 f"{run.cpu_seconds:.1f} s",
                 flush=True,
             )
@@ -271,9 +273,8 @@ def summary(done: Sequence[Run]) -> list[dict[str, Any]]:
 
 
 def report(rows: Sequence[Mapping[str, Any]]) -> str:
-    header = (
-        "task", "epochs", "arm", "trained", "run forward", "CPU s", "score", "fewer", "less time", "lost",
-    )  # fmt: skip
+    header = ["task", "epochs", "arm", "trained", "run forward", "CPU s", "score"]
+    header += ["fewer", "less time", "lost"]
     return table(
         header,
         [

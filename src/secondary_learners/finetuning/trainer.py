@@ -103,6 +103,7 @@ class FilteredTrainer(transformers.Trainer):
         self._pending = Pending()
         self._shares: deque[tuple[int, int]] = deque(maxlen=16)  # (kept, run) of recent batches
         self._flops = 0.0
+        self._side = "right"  # where the collator pads, once a batch shows it
         self._loss, self._norm, self._updated = 0.0, None, False
         self._refuse()
         if self.processing_class is not None and hasattr(self.processing_class, "get_vocab"):
@@ -189,6 +190,7 @@ class FilteredTrainer(transformers.Trainer):
             "filter": self.filter.state_dict(),
             "pending": self._pending.state_dict(),
             "shares": list(self._shares),
+            "side": self._side,
             "loss": self._loss,
             "norm": None if self._norm is None else float(self._norm),
             "savings": asdict(self.savings),
@@ -217,6 +219,7 @@ class FilteredTrainer(transformers.Trainer):
         self.filter.load_state_dict(state["filter"])
         self._pending.load_state_dict(state["pending"], self._main, self.args.device)
         self._shares.extend(state["shares"])
+        self._side = state["side"]
         self._loss, self._norm = state["loss"], state["norm"]
         self.savings = Savings(**state["savings"])
         self._seen_before = state["seen_before"]
@@ -225,6 +228,8 @@ class FilteredTrainer(transformers.Trainer):
 
     def _choose(self, network: nn.Module, rows: Rows) -> None:
         ids, mask = rows.tokens
+        if not mask.all():
+            self._side = "right" if mask[:, 0].all() else "left"
         step, total = self.state.global_step, self.state.max_steps
         admitted = self.filter.admit(ids, mask, step=step, total=total)
         rows = rows.select(admitted)
@@ -449,7 +454,7 @@ class FilteredTrainer(transformers.Trainer):
             getattr(config, "pad_token_id", None),
         )
         token = next((number for number in candidates if number is not None), 0)
-        return Padding(token, getattr(tokenizer, "padding_side", "right"))
+        return Padding(token, self._side)
 
     def _state_path(self, folder: str) -> Path:
         return Path(folder) / _STATE.format(rank=self.args.process_index)
