@@ -13,7 +13,7 @@ import pytest
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
-@pytest.mark.parametrize("name", ["gains", "own_text", "scoring"])
+@pytest.mark.parametrize("name", ["gains", "multistage", "own_text", "scoring"])
 def test_smoke_run(name: str, tmp_path: Path) -> None:
     script = BENCHMARKS / f"{name}.py"
     found = subprocess.run(
