@@ -258,6 +258,16 @@ def test_a_resumed_run_is_the_uninterrupted_one(train, tmp_path, forwards, accum
     assert [stages[step] for step in (2, 6, 12)] == [0, 1, 2]
 
 
+@pytest.mark.parametrize("forwards", ["again", "same"])
+def test_mixed_precision_and_accumulation(train, forwards):
+    filter_ = MultistageFilter(warmup=0.2, bound=0.0, latest=0.6, keep_at_least=0.4)
+    trainer = train(filter=filter_, forwards=forwards, bf16=True, gradient_accumulation_steps=2)
+    assert all(value.dtype == torch.float32 for value in trainer.model.parameters())
+    assert trainer.savings.trained == filter_.counts.kept
+    assert filter_.counts.skipped_forward > 0 < filter_.counts.skipped_backward
+    assert all(math.isfinite(line["loss"]) for line in timeless(trainer))
+
+
 def test_the_schedule_ends_with_the_data(train):
     plain = train(Trainer)
     filtered = train(filter=RandomFilter(0.2))
@@ -325,7 +335,7 @@ def test_evaluation_and_callbacks_work_as_before(train):
     assert not any(
         name.startswith("filter_") for line in count.logs for name in line if "eval_loss" in line
     )
-    expected = {"seen", "trained", "skipped_backward", "skipped_forward", "updates", "stage"}
+    expected = {"seen", "kept", "skipped_backward", "skipped_forward", "updates", "stage"}
     assert {f"filter_{name}" for name in expected} <= count.logs[-1].keys()
     assert count.logs[-1]["filter_seen"] == 128
     assert {"filter_seconds_saved", "filter_flops_saved"} <= count.logs[-1].keys()

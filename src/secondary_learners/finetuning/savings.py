@@ -48,8 +48,13 @@ class Savings:
 
     def log(self) -> dict[str, float]:
         """The counts as they stand in the training log."""
-        names = ("seen", "trained", "skipped_backward", "skipped_forward", "updates")
-        return {f"filter_{name}": getattr(self, name) for name in names}
+        return {
+            "filter_seen": self.seen,
+            "filter_kept": self.trained + self.waiting,
+            "filter_skipped_backward": self.skipped_backward,
+            "filter_skipped_forward": self.skipped_forward,
+            "filter_updates": self.updates,
+        }
 
     def final_log(self) -> dict[str, float]:
         """What the last line of the training log adds."""

@@ -77,7 +77,7 @@ class FilteredTrainer(transformers.Trainer):
     **Checkpoints** hold the filter and what waits for its batch, one file a process; a resumed run
     makes the same decisions and gets the same weights as an uninterrupted one.
 
-    **Log.** Each line of the Trainer's log gets `filter_seen`, `filter_trained`,
+    **Log.** Each line of the Trainer's log gets `filter_seen`, `filter_kept`,
     `filter_skipped_backward`, `filter_skipped_forward`, `filter_updates` and what the filter says
     of itself (`filter_stage`, `filter_threshold`); the last one what was saved. `loss` and
     `grad_norm` are those of updates: a step without one repeats the newest. `savings`, printed, is
@@ -99,6 +99,7 @@ class FilteredTrainer(transformers.Trainer):
         super().__init__(*args, **kwargs)
         self.filter = filter
         self.savings = Savings()
+        self._seen_before = asdict(filter.counts)
         self._forwards, self._hold = forwards, hold
         self._pending = Pending()
         self._shares: deque[tuple[int, int]] = deque(maxlen=16)  # (kept, run) of recent batches
