@@ -2,6 +2,11 @@
 
     python benchmarks/multistage.py --data classification/
 
+Arms: plain; multistage with naive Bayes; random skipping at that arm's rate; multistage with a
+learner, loaded from its folder, as the meta predictor from the first step; random skipping at that
+one's rate. The learner is made first, from the losses that a model trained on one part of the
+training set (a quarter) has on another (a quarter): its cost is in the results, once a task.
+
 The base model is `mini` with a classification head, trained by transformers' Trainer (plain) and by
 FilteredTrainer (the other arms) on one CPU thread. The data folder has `<task>/train.tsv` and
 `<task>/dev.tsv` with the columns sentence (or text) and label; GLUE's SST-2 and CoLA, and AG News.
@@ -17,8 +22,9 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,11 +37,16 @@ from common import RESULTS, table, write_result
 from secondary_learners.files import json_bytes, sha256_bytes, write_json
 from secondary_learners.filtering.decisions import RandomFilter
 from secondary_learners.filtering.multistage import MultistageFilter
-from secondary_learners.filtering.predictors import NaiveBayes
+from secondary_learners.filtering.predictors import LearnerPredictor, NaiveBayes
+from secondary_learners.filtering.selection import pad
 from secondary_learners.finetuning.trainer import FilteredTrainer, Forwards
-from secondary_learners.registry.load import load_base
+from secondary_learners.learners.artifact import Learner, save_learner, tokenizer_fingerprint
+from secondary_learners.learners.config import Calibration, LearnerConfig, Reference, Score
+from secondary_learners.learners.nets import LinearNet, linear_features
+from secondary_learners.learners.statistics import spearman
+from secondary_learners.registry.load import load_base, load_learner
 
-ARMS = ("plain", "multistage", "random")
+ARMS = ("plain", "multistage", "random", "learner", "random-learner")
 CLASSES = {"sst2": 2, "agnews": 4, "cola": 2}
 
 
@@ -56,6 +67,7 @@ class Settings:
     reestimate: bool = False
     admit_above: float = 0.5
     smoothing: float = 0.05
+    learner_threshold: float = 0.0
     forwards: Forwards = "auto"
 
 
@@ -78,6 +90,15 @@ class Run:
     cpu_seconds: float
     deciding_seconds: float
     score: float
+
+
+@dataclass(frozen=True)
+class Made:
+    """A learner's folder, what it cost and how well it ranks losses of examples it never saw."""
+
+    folder: Path
+    cpu_seconds: float
+    spearman: float
 
 
 class Timed:
@@ -153,8 +174,106 @@ class Task:
         return (tp * tn - fp * fn) / root if root else 0.0
 
 
-def measure(task: Task, arm: str, epochs: int, seed: int, settings: Settings, share: float) -> Run:
-    """Train once and test; `share` is what the random arm keeps."""
+def make_learner(task: Task, settings: Settings, folder: Path) -> Made:
+    """A linear learner of losses: ridge regression on token counts, as an ordinary artefact."""
+    from sklearn.linear_model import Ridge
+
+    note = folder / "made.json"
+    if not note.exists():
+        begun = time.process_time()
+        quarter = len(task.train) // 4
+        trainer = trained(task, settings, 1, seed=1000, rows=task.train[:quarter])
+        rows = task.train[quarter : 2 * quarter]
+        losses = []
+        collate = transformers.DataCollatorWithPadding(task.tokenizer)
+        network = trainer.model
+        assert isinstance(network, torch.nn.Module)
+        network.eval()
+        for begin in range(0, len(rows), 64):
+            batch = collate(rows[begin : begin + 64])
+            labels = batch.pop("labels")
+            with torch.no_grad():
+                logits = network(**batch).logits
+            losses += torch.nn.functional.cross_entropy(logits, labels, reduction="none").tolist()
+        values = np.array(losses)
+        labels = (values - values.mean()) / values.std()
+        features = counted(rows, len(task.tokenizer))
+        fitted = np.arange(len(rows)) % 5 > 0
+        strengths = 10.0 ** np.arange(-2, 4)
+        best = max(
+            strengths,
+            key=lambda strength: spearman(
+                labels[~fitted],
+                Ridge(strength).fit(features[fitted], labels[fitted]).predict(features[~fitted]),
+            ),
+        )
+        ridge = Ridge(best).fit(features[fitted], labels[fitted])
+        predicted = ridge.predict(features[~fitted])
+        net = LinearNet(len(task.tokenizer))
+        with torch.no_grad():
+            net.weight.copy_(torch.from_numpy(ridge.coef_))
+            net.bias.fill_(float(ridge.intercept_))
+        tokenizer = Reference("mini", None, tokenizer_fingerprint(task.tokenizer))
+        config = LearnerConfig(
+            name=f"{task.name}-losses",
+            architecture="linear",
+            sizes={"vocabulary": len(task.tokenizer), "bigrams": 0, "counts": "sqrt"},
+            score=Score(float(values.mean()), float(values.std()), "nats"),
+            calibration=Calibration(
+                float(predicted.mean()),
+                float(predicted.std()),
+                tuple(np.quantile(predicted, np.linspace(0, 1, 101)).tolist()),
+            ),
+            context_length=settings.longest,
+            base_model=tokenizer,
+            tokenizer=tokenizer,
+            objective={"text": f"the training loss on {task.name} itself"},
+            corpus={"text": task.name},
+            optimizer={},
+            labels={"count": len(rows), "method": "loss after a quarter of an epoch"},
+            versions={},
+        )
+        found = spearman(labels[~fitted], predicted)
+        save_learner(
+            Learner(config, net),
+            folder / "learner",
+            recipe_toml="",
+            evaluation={"spearman": found},
+            readme=f"Losses on {task.name}, for benchmarks/multistage.py.\n",
+        )
+        facts = {"cpu_seconds": time.process_time() - begun, "spearman": found}
+        write_json(note, facts)
+    return Made(folder / "learner", **json.loads(note.read_text(encoding="utf-8")))
+
+
+def counted(rows: Sequence[Mapping[str, Any]], vocabulary: int) -> Any:
+    """The sparse features of a linear learner [rows, vocabulary]."""
+    from scipy.sparse import coo_matrix
+
+    ids, mask = pad([row["input_ids"] for row in rows])
+    columns, values = linear_features(
+        torch.from_numpy(ids),
+        torch.from_numpy(mask),
+        vocabulary=vocabulary,
+        bigrams=0,
+        counts="sqrt",
+    )
+    places = np.repeat(np.arange(len(rows)), ids.shape[1])
+    shape = (len(rows), vocabulary)
+    flat = (values.numpy().ravel(), (places, columns.numpy().ravel()))
+    return coo_matrix(flat, shape=shape).tocsr()
+
+
+def measure(
+    task: Task,
+    arm: str,
+    epochs: int,
+    seed: int,
+    settings: Settings,
+    share: float,
+    made: Callable[[], Made],
+) -> Run:
+    """Train once and test; `share` is what a random arm keeps."""
     filter_: Any = None
     if arm == "multistage":
         predictor = NaiveBayes(
@@ -170,42 +289,21 @@ def measure(task: Task, arm: str, epochs: int, seed: int, settings: Settings, sh
             keep_at_least=settings.keep_at_least,
             reestimate=settings.reestimate,
         )
-    elif arm == "random":
+    elif arm == "learner":
+        filter_ = MultistageFilter(
+            LearnerPredictor(load_learner(made().folder), settings.learner_threshold),
+            warmup=settings.warmup,
+            keep_at_least=settings.keep_at_least,
+            reestimate=settings.reestimate,
+        )
+    elif arm.startswith("random"):
         filter_ = RandomFilter(share, seed=seed)
     filter_ = Timed(filter_) if filter_ is not None else None
-    with tempfile.TemporaryDirectory() as folder:
-        arguments = transformers.TrainingArguments(
-            folder,
-            per_device_train_batch_size=settings.batch_size,
-            per_device_eval_batch_size=64,
-            num_train_epochs=epochs,
-            learning_rate=settings.learning_rate,
-            lr_scheduler_type="linear",
-            seed=seed,
-            logging_steps=1000,
-            save_strategy="no",
-            report_to=[],
-            disable_tqdm=True,
-            use_cpu=True,
-            dataloader_pin_memory=False,
-        )
-        options: dict[str, Any] = {
-            "model": task.model(seed, settings),
-            "args": arguments,
-            "train_dataset": task.train,
-            "data_collator": transformers.DataCollatorWithPadding(task.tokenizer),
-        }
-        trainer: transformers.Trainer
-        if filter_ is None:
-            trainer = transformers.Trainer(**options)
-        else:
-            trainer = FilteredTrainer(**options, filter=filter_, forwards=settings.forwards)
-        trainer.remove_callback(transformers.PrinterCallback)
-        begun = time.process_time()
-        trainer.train()
-        seconds = time.process_time() - begun
-        logits = trainer.predict(cast(Any, task.dev)).predictions
-        score = task.score(np.asarray(logits).argmax(axis=1))
+    begun = time.process_time()
+    trainer = trained(task, settings, epochs, seed, task.train, filter_)
+    seconds = time.process_time() - begun
+    logits = trainer.predict(cast(Any, task.dev)).predictions
+    score = task.score(np.asarray(logits).argmax(axis=1))
     seen = epochs * len(task.train)
     counts = filter_.counts if filter_ is not None else None
     return Run(
@@ -225,6 +323,47 @@ def measure(task: Task, arm: str, epochs: int, seed: int, settings: Settings, sh
         deciding_seconds=filter_.seconds if filter_ is not None else 0.0,
         score=score,
     )
+
+
+def trained(
+    task: Task,
+    settings: Settings,
+    epochs: int,
+    seed: int,
+    rows: Sequence[Any],
+    filter_: Any = None,
+) -> transformers.Trainer:
+    """A Trainer that has trained, with the filter if there is one."""
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = transformers.TrainingArguments(
+            folder,
+            per_device_train_batch_size=settings.batch_size,
+            per_device_eval_batch_size=64,
+            num_train_epochs=epochs,
+            learning_rate=settings.learning_rate,
+            lr_scheduler_type="linear",
+            seed=seed,
+            logging_steps=1000,
+            save_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+            use_cpu=True,
+            dataloader_pin_memory=False,
+        )
+        options: dict[str, Any] = {
+            "model": task.model(seed, settings),
+            "args": arguments,
+            "train_dataset": rows,
+            "data_collator": transformers.DataCollatorWithPadding(task.tokenizer),
+        }
+        trainer: transformers.Trainer
+        if filter_ is None:
+            trainer = transformers.Trainer(**options)
+        else:
+            trainer = FilteredTrainer(**options, filter=filter_, forwards=settings.forwards)
+        trainer.remove_callback(transformers.PrinterCallback)
+        trainer.train()
+        return trainer
 
 
 def runs(
@@ -252,9 +391,11 @@ def runs(
             if path.exists():
                 run = Run(**json.loads(path.read_text(encoding="utf-8")))
             else:
-                run = measure(task, arm, epochs, seed, settings, share)
+                place = folder / f"{task.name}-learner-{key}"
+                made = partial(make_learner, task, settings, place)
+                run = measure(task, arm, epochs, seed, settings, share, made)
                 write_json(path, asdict(run))
-            if arm == "multistage":
+            if arm in ("multistage", "learner"):
                 share = run.trained / run.seen
             done.append(run)
             print(
@@ -377,7 +518,16 @@ def main() -> None:
             )
     rows = summary(done)
     print(report(rows))
-    figures = {"settings": asdict(settings), "rows": rows, "runs": [asdict(run) for run in done]}
+    learners = {
+        path.parent.name: json.loads(path.read_text(encoding="utf-8"))
+        for path in sorted(given.runs.glob("*/made.json"))
+    }
+    figures = {
+        "learners": learners,
+        "settings": asdict(settings),
+        "rows": rows,
+        "runs": [asdict(run) for run in done],
+    }
     write_result(given.out / "multistage.json", figures)
 
 
