@@ -143,7 +143,10 @@ def test_decides_as_the_plain_rules(seed, reestimate, least, bound, latest):
     stream = make_stream(seed)
     options = dict(warmup=0.15, window=50, bound=bound, patience=10, latest=latest)
     real = MultistageFilter(
-        NaiveBayes(vocabulary=WIDTH), reestimate=reestimate, keep_at_least=least, **options
+        NaiveBayes(vocabulary=WIDTH, together=1),
+        reestimate=reestimate,
+        keep_at_least=least,
+        **options,
     )
     expected = plain(stream, reestimate=reestimate, least=least, **options)
     assert run(real, stream) == expected

@@ -42,7 +42,7 @@ def test_token_presence_is_the_dense_one():
 
 def test_naive_bayes_is_that_of_scikit_learn_on_everything_so_far():
     random = np.random.default_rng(1)
-    ours, seen, labels = NaiveBayes(vocabulary=64, smoothing=0.3), [], []
+    ours, seen, labels = NaiveBayes(vocabulary=64, smoothing=0.3, together=1), [], []
     for step in range(20):
         ids, mask = batch(random)
         truth = (ids[:, 0] < 30) & (random.random(8) < 0.9)
@@ -62,7 +62,7 @@ def test_naive_bayes_is_that_of_scikit_learn_on_everything_so_far():
 
 def test_the_vocabulary_grows_as_if_it_had_been_there():
     random = np.random.default_rng(2)
-    growing, fixed = NaiveBayes(), NaiveBayes(vocabulary=256)
+    growing, fixed = NaiveBayes(together=1), NaiveBayes(vocabulary=256, together=1)
     for width in (3, 20, 60, 256):
         ids, mask = batch(random, width=width)
         ids[0, 0] = width - 1
@@ -73,9 +73,21 @@ def test_the_vocabulary_grows_as_if_it_had_been_there():
     assert growing.learn(ids, mask, truth) == pytest.approx(fixed.learn(ids, mask, truth))
 
 
-def test_naive_bayes_is_restored(tmp_path):
+def test_learning_together_is_learning_in_turn():
+    random = np.random.default_rng(8)
+    at_once, in_turn = NaiveBayes(together=24), NaiveBayes(together=1)
+    for step in range(9):
+        ids, mask = batch(random, width=10 * (step + 1))
+        doubts = [each.learn(ids, mask, ids[:, 0] % 3 == 0) for each in (at_once, in_turn)]
+        assert (doubts[0] is None) == (step % 3 < 2 or step == 2)
+        if step % 3 == 2:
+            assert (at_once.admit(ids, mask, 0) == in_turn.admit(ids, mask, 0)).all()
+
+
+@pytest.mark.parametrize("together", [1, 20])
+def test_naive_bayes_is_restored(tmp_path, together):
     random = np.random.default_rng(3)
-    first, second = NaiveBayes(), NaiveBayes()
+    first, second = NaiveBayes(together=together), NaiveBayes(together=together)
     second.load_state_dict(first.state_dict())  # before anything was learnt
     for _ in range(5):
         ids, mask = batch(random)
@@ -90,7 +102,7 @@ def test_naive_bayes_is_restored(tmp_path):
 
 def test_one_class_so_far_admits_nothing_else():
     ids, mask = batch(np.random.default_rng(4))
-    predictor = NaiveBayes()
+    predictor = NaiveBayes(together=1)
     assert predictor.admit(ids, mask, 0).all()  # knows nothing yet
     predictor.learn(ids, mask, np.ones(8, np.bool_))
     assert predictor.admit(ids, mask, 0).all()
@@ -117,7 +129,7 @@ def test_says_what_to_install(monkeypatch):
 
 
 def test_refuses_values_out_of_range():
-    for options in ({"admit_above": 1.0}, {"smoothing": 0.0}):
+    for options in ({"admit_above": 1.0}, {"smoothing": 0.0}, {"together": 0}):
         with pytest.raises(SecondaryLearnersError, match="Try NaiveBayes"):
             NaiveBayes(**options)
 

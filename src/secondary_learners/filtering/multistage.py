@@ -35,7 +35,7 @@ class MultistageFilter:
     warmup: the share of all steps that stage 0 takes.
     window: examples in the moving average of losses.
     bound, patience: stage 2 begins when the predictor's negative log-likelihood (nats), averaged
-        over the last `patience` batches, is under `bound` ...
+        over the last `patience` times that it learnt, is under `bound` ...
     latest: ... and at the latest after this share of all steps: the second of two epochs.
     reestimate: follow the moving average after stage 0 too. A frozen threshold can starve late
         training, when nearly every loss has fallen under it.
@@ -55,7 +55,7 @@ class MultistageFilter:
         warmup: float = 0.1,
         window: int = 128,
         bound: float = 0.6,
-        patience: int = 16,
+        patience: int = 8,
         latest: float = 0.5,
         reestimate: bool = False,
         keep_at_least: float = 0.0,

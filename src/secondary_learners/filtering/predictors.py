@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -35,8 +35,8 @@ class Predictor(Protocol):
     def learn(self, input_ids: Ids, attention_mask: Flags, informative: Flags) -> float | None:
         """Learn which rows were informative [batch].
 
-        Returns the mean negative log-likelihood, in nats, that these rows had *before*; None from a
-        predictor that knows no probabilities, or not yet.
+        Returns the mean negative log-likelihood, in nats, that the rows now learnt had *before*;
+        None from a predictor that knows no probabilities, or has learnt nothing now.
         """
 
     def check_tokenizer(self, tokenizer: Any) -> None:
@@ -69,6 +69,8 @@ class NaiveBayes:
     smoothing: what is added to every count. Every token of the vocabulary that neither class has
         shown yet speaks for the larger class, so that with the usual 1 and a large vocabulary the
         vocabulary's size outweighs the evidence.
+    together: how many examples it waits for before it learns from them, which is faster than
+        learning from each batch.
     vocabulary: the number of token ids; by default grows with the ids that come.
 
     Raises MissingExtraError without scikit-learn.
@@ -77,19 +79,26 @@ class NaiveBayes:
     ready = False
 
     def __init__(
-        self, *, admit_above: float = 0.5, smoothing: float = 0.05, vocabulary: int | None = None
+        self,
+        *,
+        admit_above: float = 0.5,
+        smoothing: float = 0.05,
+        together: int = 32,
+        vocabulary: int | None = None,
     ) -> None:
         try:
             from scipy.sparse import csr_matrix
             from sklearn.naive_bayes import BernoulliNB
         except ImportError as error:
             raise MissingExtraError("scikit-learn", "multistage") from error
-        if not 0 < admit_above < 1 or not smoothing > 0:
+        if not 0 < admit_above < 1 or not smoothing > 0 or together < 1:
             raise SecondaryLearnersError(
-                f"admit_above is {admit_above} and smoothing {smoothing}. "
-                "Try NaiveBayes(admit_above=0.5, smoothing=0.05)."
+                f"admit_above is {admit_above}, smoothing {smoothing} and together {together}. "
+                "Try NaiveBayes(admit_above=0.5, smoothing=0.05, together=32)."
             )
         self._admit_above, self._width = admit_above, vocabulary or 1
+        self._together = together
+        self._waiting: list[tuple[Ids, Flags, Flags]] = []
         self._matrix = csr_matrix
         self._model = BernoulliNB(alpha=smoothing, binarize=None)
         self._fitted = False
@@ -97,13 +106,18 @@ class NaiveBayes:
     def admit(self, input_ids: Ids, attention_mask: Flags, step: int) -> Flags:
         if not self._fitted:
             return np.ones(len(input_ids), np.bool_)
-        probability = self._log_probabilities(self._features(input_ids, attention_mask))[:, 1]
-        flags: Flags = probability >= np.log(self._admit_above)
+        features = self._features([(input_ids, attention_mask)])
+        flags: Flags = self._log_probabilities(features)[:, 1] >= np.log(self._admit_above)
         return flags
 
     def learn(self, input_ids: Ids, attention_mask: Flags, informative: Flags) -> float | None:
-        features, before = self._features(input_ids, attention_mask), None
-        classes = informative.astype(np.int64)
+        self._waiting.append((input_ids, attention_mask, informative))
+        if sum(len(flags) for _, _, flags in self._waiting) < self._together:
+            return None
+        features = self._features([(ids, mask) for ids, mask, _ in self._waiting])
+        classes = np.concatenate([flags for _, _, flags in self._waiting]).astype(np.int64)
+        self._waiting.clear()
+        before = None
         if self._fitted:
             before = -float(self._log_probabilities(features)[range(len(classes)), classes].mean())
         self._model.partial_fit(features, classes, classes=(0, 1))
@@ -115,6 +129,9 @@ class NaiveBayes:
 
     def state_dict(self) -> dict[str, Any]:
         state: dict[str, Any] = {"width": self._width, "fitted": self._fitted}
+        state["waiting"] = [
+            [torch.from_numpy(array.copy()) for array in batch] for batch in self._waiting
+        ]
         if self._fitted:
             state["class_count"] = torch.from_numpy(self._model.class_count_.copy())
             state["feature_count"] = torch.from_numpy(self._model.feature_count_.copy())
@@ -124,6 +141,9 @@ class NaiveBayes:
         from sklearn.base import clone
 
         self._width, self._fitted = state["width"], state["fitted"]
+        self._waiting = [
+            (ids.numpy(), mask.numpy(), flags.numpy()) for ids, mask, flags in state["waiting"]
+        ]
         if self._fitted:
             self._model = clone(self._model)
             self._refresh()  # sets up what a model needs before it has counts
@@ -131,13 +151,16 @@ class NaiveBayes:
             self._model.feature_count_ = state["feature_count"].numpy().copy()
             self._refresh()
 
-    def _features(self, input_ids: Ids, attention_mask: Flags) -> Any:
-        highest = int(input_ids.max(initial=0, where=attention_mask))
+    def _features(self, batches: Sequence[tuple[Ids, Flags]]) -> Any:
+        """The token presence of all rows of the batches, sparse [rows, width]."""
+        highest = max(int(ids.max(initial=0, where=mask)) for ids, mask in batches)
         if highest >= self._width:
             self._widen(1 << highest.bit_length())
-        tokens, starts = token_presence(input_ids, attention_mask, self._width)
-        ones = np.ones(len(tokens))
-        return self._matrix((ones, tokens, starts), shape=(len(input_ids), self._width))
+        parts = [token_presence(ids, mask, self._width) for ids, mask in batches]
+        tokens = np.concatenate([tokens for tokens, _ in parts])
+        counts = np.concatenate([np.diff(starts) for _, starts in parts])
+        starts = np.concatenate([[0], counts.cumsum()]).astype(np.int32)
+        return self._matrix((np.ones(len(tokens)), tokens, starts), (len(counts), self._width))
 
     def _widen(self, width: int) -> None:
         """Give the new tokens counts of 0: the same as having had the columns from the start."""
