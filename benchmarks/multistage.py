@@ -47,6 +47,7 @@ from secondary_learners.learners.statistics import spearman
 from secondary_learners.registry.load import load_base, load_learner
 
 ARMS = ("plain", "multistage", "random", "learner", "random-learner")
+SHARED = ("examples", "tested", "batch_size", "learning_rate", "longest", "dropout", "bf16")
 CLASSES = {"sst2": 2, "agnews": 4, "cola": 2}
 
 
@@ -60,6 +61,7 @@ class Settings:
     learning_rate: float = 3e-4
     longest: int = 96
     dropout: float = 0.1
+    bf16: bool = False
     warmup: float = 0.05
     bound: float = 0.6
     latest: float = 0.5
@@ -348,6 +350,7 @@ def trained(
             report_to=[],
             disable_tqdm=True,
             use_cpu=True,
+            bf16=settings.bf16,
             dataloader_pin_memory=False,
         )
         options: dict[str, Any] = {
@@ -380,12 +383,7 @@ def runs(
         share = 1.0
         for arm in arms:
             own = asdict(settings) if arm != "plain" else {}
-            shared = {
-                name: value
-                for name, value in asdict(settings).items()
-                if name
-                in ("examples", "tested", "batch_size", "learning_rate", "longest", "dropout")
-            }
+            shared = {name: value for name, value in asdict(settings).items() if name in SHARED}
             key = sha256_bytes(json_bytes({**shared, **own}))[:8]
             path = folder / f"{task.name}-{arm}-{epochs}-{seed}-{key}.json"
             if path.exists():
