@@ -30,11 +30,13 @@ class Rows:
     """Rows of a collated batch: `columns` [rows, ...] by name, `main` naming the token ids.
 
     losses: each row's loss [rows], still attached to the graph of its forward pass; else None.
+    flops: the operations that training on the whole batch of that forward pass takes.
     """
 
     columns: dict[str, Tensor]
     main: str = "input_ids"
     losses: Tensor | None = None
+    flops: float = 0.0
 
     @classmethod
     def of(cls, batch: Mapping[str, Any], main: str = "input_ids") -> Rows:
@@ -74,6 +76,7 @@ class Rows:
             {name: value[places] for name, value in self.columns.items()},
             self.main,
             None if self.losses is None else self.losses[places],
+            self.flops,
         ).trimmed()
 
     def part(self, begin: int, end: int) -> Rows:
@@ -81,7 +84,8 @@ class Rows:
         if begin == 0 and end >= len(self):
             return self
         columns = {name: value[begin:end] for name, value in self.columns.items()}
-        return Rows(columns, self.main, None if self.losses is None else self.losses[begin:end])
+        losses = None if self.losses is None else self.losses[begin:end]
+        return Rows(columns, self.main, losses, self.flops)
 
     def trimmed(self) -> Rows:
         """Without columns at either end that are padding in every row."""
@@ -98,7 +102,7 @@ class Rows:
             name: value[:, begin:end] if self._is_sequence(value) else value
             for name, value in self.columns.items()
         }
-        return Rows(columns, self.main, self.losses)
+        return Rows(columns, self.main, self.losses, self.flops)
 
     def _is_sequence(self, value: Tensor) -> bool:
         return value.ndim >= 2 and value.shape[1] == self.columns[self.main].shape[1]

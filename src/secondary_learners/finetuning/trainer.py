@@ -242,9 +242,9 @@ class FilteredTrainer(transformers.Trainer):
         values = losses.detach().double().cpu().numpy()
         kept = self.filter.keep(values, ids[admitted], mask[admitted])
         self._shares.append((int(kept.sum()), len(kept)))
-        self._pending.add(
-            Rows(rows.columns, rows.main, losses if with_graph else None).select(kept)
-        )
+        if with_graph:
+            rows = Rows(rows.columns, rows.main, losses, self._training_flops(rows))
+        self._pending.add(rows.select(kept))
 
     def _with_graph(self) -> bool:
         """Whether the next forward pass stores its activations; see the class."""
@@ -261,7 +261,7 @@ class FilteredTrainer(transformers.Trainer):
         """The loss of each row [rows], in a forward pass of training."""
         inputs = dict(rows.columns)
         labels = self._labels(inputs)
-        self._spend(rows, 6 if with_graph else 2)
+        self._spend(self._training_flops(rows) / 3)
         with torch.set_grad_enabled(with_graph), self.compute_loss_context_manager():
             outputs = network(**inputs)
             return example_losses(outputs, labels, shifted=self._shifted)
@@ -274,12 +274,14 @@ class FilteredTrainer(transformers.Trainer):
             )
         return inputs.pop("labels")
 
-    def _spend(self, rows: Rows, factor: int) -> None:
-        flops = super().floating_point_ops(cast(Any, rows.columns)) * factor / 6
+    def _training_flops(self, rows: Rows) -> float:
+        """What a forward and a backward pass of the rows take; a third of it is forward."""
+        return float(super().floating_point_ops(cast(Any, rows.columns)))
+
+    def _spend(self, flops: float, *, training: bool = False) -> None:
         self._flops += flops
         self.savings.flops += flops
-        if factor == 6:
-            self.savings.training_flops += flops
+        self.savings.training_flops += flops * training
 
     # Updating.
 
@@ -336,11 +338,13 @@ class FilteredTrainer(transformers.Trainer):
             value = torch.stack(held).sum() * (processes / max(1, total))
             self.accelerator.backward(value)
             loss += float(value.detach())
+            backward = sum(part.flops for part in taken if part.losses is not None) * 2 / 3
+            self._spend(backward, training=True)
         return loss
 
     def _step_on(self, network: nn.Module, batch: Rows, total: int, counted: bool) -> float:
         """Back-propagate one batch's part of the mean loss over `total` terms of all processes."""
-        self._spend(batch, 6)
+        self._spend(self._training_flops(batch), training=True)
         outputs: list[Any] = []
         hook = None
         if not self.filter.needs_losses and "labels" in batch.columns:
