@@ -14,7 +14,7 @@ pytest.importorskip("sklearn")
 
 TESTS = Path(__file__).parents[1]
 SCRIPT = '''
-import json, sys
+import gc, json, sys
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +24,13 @@ sys.path.insert(0, {tests!r})
 from trainer_helpers import collate, make_arguments, make_model, make_rows
 from secondary_learners.filtering.decisions import RandomFilter
 from secondary_learners.filtering.multistage import MultistageFilter
+from secondary_learners.filtering.predictors import NaiveBayes
 from secondary_learners.finetuning.trainer import FilteredTrainer
 from transformers import Trainer
 
 folder = Path(sys.argv[1])
 result = {{}}
+gc.freeze()  # every run collects garbage first
 
 
 class OneSided(RandomFilter):
@@ -70,7 +72,8 @@ def train(name, kind, resume=None, dropout=0.1, **options):
 
 
 def staged():
-    return MultistageFilter(warmup=0.2, bound=0.0, latest=0.6, keep_at_least=0.4)
+    predictor = NaiveBayes(together=4)
+    return MultistageFilter(predictor, warmup=0.2, bound=0.0, latest=0.5, keep_at_least=0.4)
 
 
 plain = train("plain", Trainer, dropout=0.0)
