@@ -57,9 +57,10 @@ class FilteredTrainer(transformers.Trainer):
       again in full batches: n + 3k.
     - "same": the first pass stores its activations, and the kept are back-propagated from it: n +
       2n = 3n whenever k > 0, because a backward pass takes all rows of its batch, as kept or not
-      they share every matrix product (measured with 8 rows: 65 ms for 1, 4 or 8 kept). Up to `hold` batches of activations wait in memory, besides
-      the one in use; what is kept of further ones is run again. An update takes all that waits once
-      that is 2/3 of a batch: what it left would need another pass, its weights having changed.
+      they share every matrix product (measured with 8 rows: 65 ms for 1, 4 or 8 kept). Up to `hold`
+      batches of activations wait in memory, besides the one in use; what is kept of further ones is
+      run again. An update takes all that waits once that is 2/3 of a batch: what it left would need
+      another pass, its weights having changed.
     - "auto": "same" while more than 2/3 of what is run is kept, which is where it is the cheaper
       one; else "again".
 
