@@ -506,6 +506,8 @@ def main() -> None:
         given.tasks, given.epochs, given.seeds = "cola", "1", 1
     if given.data is None:
         parser.error("--data is needed: the folder with sst2, agnews and cola")
+    if given.arms.split(",")[0] != "plain":
+        parser.error("--arms begins with plain, which the others are compared with")
     given.runs.mkdir(parents=True, exist_ok=True)
     done = []
     for name in given.tasks.split(","):
