@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from secondary_learners.catalogue import content
 from secondary_learners.registry.load import load_base
+from trainer_helpers import collate, make_arguments, make_model, make_rows
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -32,6 +33,22 @@ def test_the_snippet_runs() -> None:
     exec(snippet[1], names)
     report = names["loader"].report
     assert (report.seen, report.kept, report.batches) == (80, 40, 5)
+
+
+def test_the_trainer_snippet_runs(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    pattern = r"<!-- executed by tests/test_readme.py: trainer -->\n```python\n(.*?)```"
+    snippet = re.search(pattern, README, re.S)
+    assert snippet
+    names: dict[str, Any] = {
+        "model": make_model(),
+        "args": make_arguments(tmp_path),
+        "train": make_rows(80),
+        "collator": collate,
+    }
+    exec(snippet[1], names)
+    savings = names["trainer"].savings
+    assert savings.trained < savings.seen == 160
 
 
 def figures(part: str) -> str:

@@ -9,7 +9,15 @@ import typing
 __all__ = [
     "Constant",
     "FilterReport",
+    "FilteredSFTTrainer",
+    "FilteredTrainer",
+    "LearnerFilter",
+    "LearnerPredictor",
+    "MultistageFilter",
+    "NaiveBayes",
     "Quantile",
+    "RandomFilter",
+    "ScoreColumn",
     "SecondaryLearnersError",
     "Shifting",
     "__version__",
@@ -25,7 +33,15 @@ __all__ = [
 _HOMES = {
     "Constant": "filtering.thresholds",
     "FilterReport": "filtering.stream",
+    "FilteredSFTTrainer": "finetuning.sft",
+    "FilteredTrainer": "finetuning.trainer",
+    "LearnerFilter": "filtering.decisions",
+    "LearnerPredictor": "filtering.predictors",
+    "MultistageFilter": "filtering.multistage",
+    "NaiveBayes": "filtering.predictors",
     "Quantile": "filtering.thresholds",
+    "RandomFilter": "filtering.decisions",
+    "ScoreColumn": "filtering.columns",
     "SecondaryLearnersError": "errors",
     "Shifting": "filtering.thresholds",
     "compare": "finetuning.compare",
@@ -39,9 +55,15 @@ _HOMES = {
 
 if typing.TYPE_CHECKING:
     from secondary_learners.errors import SecondaryLearnersError
+    from secondary_learners.filtering.columns import ScoreColumn
+    from secondary_learners.filtering.decisions import LearnerFilter, RandomFilter
+    from secondary_learners.filtering.multistage import MultistageFilter
+    from secondary_learners.filtering.predictors import LearnerPredictor, NaiveBayes
     from secondary_learners.filtering.stream import FilterReport, filtered
     from secondary_learners.filtering.thresholds import Constant, Quantile, Shifting
     from secondary_learners.finetuning.compare import compare
+    from secondary_learners.finetuning.sft import FilteredSFTTrainer
+    from secondary_learners.finetuning.trainer import FilteredTrainer
     from secondary_learners.gains.labels import information_gain
     from secondary_learners.publishing.publish import publish
     from secondary_learners.registry.index import list_learners

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,6 +15,17 @@ from secondary_learners.errors import SecondaryLearnersError
 from secondary_learners.filtering.thresholds import RecentScores, Shifting, Threshold
 
 __all__ = ["FilterReport", "Scorer", "Selector", "pad", "token_ids"]
+
+
+_STATE = (
+    "limit",
+    "_skips",
+    "_seen",
+    "_kept",
+    "_forced",
+    "_tokens_seen",
+    "_tokens_kept",
+)
 
 
 class Scorer(Protocol):
@@ -82,6 +94,8 @@ class Selector:
         self._batch_size, self._max_skips = batch_size, max_skips
         self._recent = RecentScores(learner.quantile)
         self._skips = 0
+        self.limit = math.nan
+        """The score that the newest candidate had to reach."""
         self._seen = self._kept = self._forced = self._tokens_seen = self._tokens_kept = 0
 
     def scores(self, sequences: Sequence[npt.NDArray[np.int64]]) -> list[float]:
@@ -94,10 +108,15 @@ class Selector:
         ).tolist()
         return scores
 
-    def decide(self, score: float, tokens: int) -> bool:
-        """Whether the next candidate, of that score and number of tokens, is kept."""
-        step = self._kept // self._batch_size if self._batch_size else 0
-        passes = score >= self._threshold.at(step, self._recent)
+    def decide(self, score: float, tokens: int, *, step: int | None = None) -> bool:
+        """Whether the next candidate, of that score and number of tokens, is kept.
+
+        step: what the threshold sees instead of the number of batches filled.
+        """
+        if step is None:
+            step = self._kept // self._batch_size if self._batch_size else 0
+        self.limit = self._threshold.at(step, self._recent)
+        passes = score >= self.limit
         forced = not passes and self._skips >= self._max_skips
         kept = passes or forced
         self._recent.add(score)
@@ -116,6 +135,17 @@ class Selector:
             self.decide(score, len(sequence))
             for score, sequence in zip(scores, sequences, strict=True)
         ]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What later decisions and the report depend on, in numbers and lists."""
+        return {"recent": self._recent.arrived, **{name: getattr(self, name) for name in _STATE}}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._recent = RecentScores(self._learner.quantile)
+        for score in state["recent"]:
+            self._recent.add(score)
+        for name in _STATE:
+            setattr(self, name, state[name])
 
     def report(self, batches: int) -> FilterReport:
         return FilterReport(

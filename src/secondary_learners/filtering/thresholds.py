@@ -37,6 +37,11 @@ class RecentScores:
     def __len__(self) -> int:
         return len(self._arrived)
 
+    @property
+    def arrived(self) -> list[float]:
+        """The scores in the order they came."""
+        return list(self._arrived)
+
     def add(self, score: float) -> None:
         if len(self._arrived) == self._size:
             del self._sorted[bisect_left(self._sorted, self._arrived.popleft())]

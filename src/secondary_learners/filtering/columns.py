@@ -1,0 +1,57 @@
+"""Scores as a column of a `datasets` data set: score once, filter as often as you like."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from secondary_learners.errors import SecondaryLearnersError
+from secondary_learners.filtering.batches import rows
+from secondary_learners.filtering.selection import Scorer, pad, token_ids
+
+__all__ = ["ScoreColumn"]
+
+
+class ScoreColumn:
+    """A function for `map` that gives every example its score, in the column `column`.
+
+        scored = dataset.map(ScoreColumn(learner), batched=True)
+        best = scored.filter(lambda row: row["score"] >= 1.0)
+
+    Works with `Dataset` and `IterableDataset`, tokenised in the column `key`. For a threshold that
+    changes on the way, use `filtered(dataset, learner, threshold)`.
+
+    Raises IncompatibleError for a tokenizer that the learner was not made for.
+    """
+
+    def __init__(
+        self,
+        learner: Scorer,
+        *,
+        column: str = "score",
+        key: str = "input_ids",
+        tokenizer: Any = None,
+    ) -> None:
+        if tokenizer is not None:
+            learner.check_tokenizer(tokenizer)
+        self._learner, self._column, self._key = learner, column, key
+
+    def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[float]]:
+        if self._key not in batch:
+            raise SecondaryLearnersError(
+                f"the data set has no column {self._key!r}; it has {', '.join(batch) or 'none'}. "
+                "Try ScoreColumn(..., key=NAME), or tokenise it with .map() first."
+            )
+        names = [name for name in (self._key, "attention_mask") if name in batch]
+        examples = rows({name: batch[name] for name in names}, self._key)
+        sequences = [token_ids(example, self._key) for example in examples]
+        if not sequences:
+            return {self._column: []}
+        ids, mask = pad(sequences)
+        return {
+            self._column: self._learner.score(
+                torch.from_numpy(ids), torch.from_numpy(mask)
+            ).tolist()
+        }

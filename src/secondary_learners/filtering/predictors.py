@@ -1,0 +1,233 @@
+"""Meta predictors: which examples are worth a forward pass, judged from their tokens alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from secondary_learners.errors import MissingExtraError, SecondaryLearnersError
+from secondary_learners.filtering.selection import Scorer, Selector
+from secondary_learners.filtering.thresholds import Threshold, parse_threshold
+
+__all__ = ["LearnerPredictor", "NaiveBayes", "Predictor", "token_presence"]
+
+Ids = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
+
+
+class Predictor(Protocol):
+    """What `MultistageFilter` asks before a forward pass.
+
+    `input_ids` are [batch, length]; `attention_mask` [batch, length] is False at padding.
+    """
+
+    @property
+    def ready(self) -> bool:
+        """Whether it can be asked from the first step, without having learnt anything."""
+
+    def admit(self, input_ids: Ids, attention_mask: Flags, step: int) -> Flags:
+        """Whether each row [batch] is worth a forward pass; `step` is what schedules follow."""
+
+    def learn(self, input_ids: Ids, attention_mask: Flags, informative: Flags) -> float | None:
+        """Learn which rows were informative [batch].
+
+        Returns the mean negative log-likelihood, in nats, that the rows now learnt had *before*;
+        None from a predictor that knows no probabilities, or has learnt nothing now.
+        """
+
+    def check_tokenizer(self, tokenizer: Any) -> None:
+        """Raises IncompatibleError for a tokenizer that it was not made for."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+def token_presence(
+    input_ids: Ids, attention_mask: Flags, width: int
+) -> tuple[Ids, npt.NDArray[np.int32]]:
+    """Which tokens each row has, as the `(indices, indptr)` of a sparse matrix [batch, width].
+
+    Each token counts once a row, in ascending order; `width` exceeds every token id.
+    """
+    row, column = attention_mask.nonzero()
+    keys = np.unique(row * width + input_ids[row, column])
+    rows, tokens = np.divmod(keys, width)
+    counts = np.bincount(rows, minlength=len(input_ids))
+    return tokens, np.concatenate([[0], counts.cumsum()]).astype(np.int32)
+
+
+class NaiveBayes:
+    """Bernoulli naive Bayes over token presence, learning as it goes (scikit-learn's BernoulliNB).
+
+    admit_above: a row is worth a forward pass when its probability of being informative is at least
+        this.
+    smoothing: what is added to every count. Every token of the vocabulary that neither class has
+        shown yet speaks for the larger class, so that with the usual 1 and a large vocabulary the
+        vocabulary's size outweighs the evidence.
+    together: how many examples it waits for before it learns from them, which is faster than
+        learning from each batch.
+    vocabulary: the number of token ids; by default grows with the ids that come.
+
+    Raises MissingExtraError without scikit-learn.
+    """
+
+    ready = False
+
+    def __init__(
+        self,
+        *,
+        admit_above: float = 0.5,
+        smoothing: float = 0.05,
+        together: int = 32,
+        vocabulary: int | None = None,
+    ) -> None:
+        try:
+            from scipy.sparse import csr_matrix
+            from sklearn.naive_bayes import BernoulliNB
+        except ImportError as error:
+            raise MissingExtraError("scikit-learn", "multistage") from error
+        if not 0 < admit_above < 1 or not smoothing > 0 or together < 1:
+            raise SecondaryLearnersError(
+                f"admit_above is {admit_above}, smoothing {smoothing} and together {together}. "
+                "Try NaiveBayes(admit_above=0.5, smoothing=0.05, together=32)."
+            )
+        self._admit_above, self._width = admit_above, vocabulary or 1
+        self._together = together
+        self._waiting: list[tuple[Ids, Flags, Flags]] = []
+        self._matrix = csr_matrix
+        self._model = BernoulliNB(alpha=smoothing, binarize=None)
+        self._fitted = False
+
+    def admit(self, input_ids: Ids, attention_mask: Flags, step: int) -> Flags:
+        if not self._fitted:
+            return np.ones(len(input_ids), np.bool_)
+        features = self._features([(input_ids, attention_mask)])
+        flags: Flags = self._log_probabilities(features)[:, 1] >= np.log(self._admit_above)
+        return flags
+
+    def learn(self, input_ids: Ids, attention_mask: Flags, informative: Flags) -> float | None:
+        self._waiting.append((input_ids, attention_mask, informative))
+        if sum(len(flags) for _, _, flags in self._waiting) < self._together:
+            return None
+        features = self._features([(ids, mask) for ids, mask, _ in self._waiting])
+        classes = np.concatenate([flags for _, _, flags in self._waiting]).astype(np.int64)
+        self._waiting.clear()
+        before = None
+        if self._fitted:
+            before = -float(self._log_probabilities(features)[range(len(classes)), classes].mean())
+        self._model.partial_fit(features, classes, classes=(0, 1))
+        self._fitted = True
+        return before
+
+    def check_tokenizer(self, tokenizer: Any) -> None:
+        """Any tokenizer will do: the counts are made in the run that uses them."""
+
+    def state_dict(self) -> dict[str, Any]:
+        state: dict[str, Any] = {"width": self._width, "fitted": self._fitted}
+        state["waiting"] = [
+            [torch.from_numpy(array.copy()) for array in batch] for batch in self._waiting
+        ]
+        if self._fitted:
+            state["class_count"] = torch.from_numpy(self._model.class_count_.copy())
+            state["feature_count"] = torch.from_numpy(self._model.feature_count_.copy())
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        from sklearn.base import clone
+
+        self._width, self._fitted = state["width"], state["fitted"]
+        self._waiting = [
+            (ids.numpy(), mask.numpy(), flags.numpy()) for ids, mask, flags in state["waiting"]
+        ]
+        if self._fitted:
+            self._model = clone(self._model)
+            self._refresh()  # sets up what a model needs before it has counts
+            self._model.class_count_ = state["class_count"].numpy().copy()
+            self._model.feature_count_ = state["feature_count"].numpy().copy()
+            self._refresh()
+
+    def _features(self, batches: Sequence[tuple[Ids, Flags]]) -> Any:
+        """The token presence of all rows of the batches, sparse [rows, width]."""
+        highest = max(int(ids.max(initial=0, where=mask)) for ids, mask in batches)
+        if highest >= self._width:
+            self._widen(1 << highest.bit_length())
+        parts = [token_presence(ids, mask, self._width) for ids, mask in batches]
+        tokens = np.concatenate([tokens for tokens, _ in parts])
+        counts = np.concatenate([np.diff(starts) for _, starts in parts])
+        starts = np.concatenate([[0], counts.cumsum()]).astype(np.int32)
+        return self._matrix((np.ones(len(tokens)), tokens, starts), (len(counts), self._width))
+
+    def _widen(self, width: int) -> None:
+        """Give the new tokens counts of 0: the same as having had the columns from the start."""
+        extra, self._width = width - self._width, width
+        if self._fitted:
+            counts = self._model.feature_count_
+            self._model.feature_count_ = np.pad(counts, ((0, 0), (0, extra)))
+            self._model.n_features_in_ = width
+            self._refresh()
+
+    def _refresh(self) -> None:
+        """Have the probabilities follow the counts: learn an example too light to change them."""
+        nothing = self._matrix((1, self._width), dtype=np.float64)
+        counts = getattr(self._model, "class_count_", np.ones(2))
+        larger = [int(counts.argmax())]
+        self._model.partial_fit(nothing, larger, classes=(0, 1), sample_weight=[1e-300])
+
+    def _log_probabilities(self, features: Any) -> npt.NDArray[np.float64]:
+        """log P(uninformative), log P(informative) [batch, 2]."""
+        logs: npt.NDArray[np.float64] = self._model.predict_log_proba(features)
+        return logs
+
+
+class LearnerPredictor:
+    """A secondary learner as a meta predictor: forward passes are skipped from the first step.
+
+    learner: as `load_learner` gives it. threshold: the score that a row must reach, as in
+    `filtered`; a schedule follows `step`. max_skips: after that many skips in a row the next row is
+    admitted.
+    """
+
+    ready = True
+
+    def __init__(
+        self, learner: Scorer, threshold: Threshold | float | str = 0.0, *, max_skips: int = 1000
+    ) -> None:
+        if isinstance(threshold, (int, float, str)):
+            threshold = parse_threshold(str(threshold))
+        self._learner = learner
+        # One candidate a batch, so that nothing is counted in batches of its own: `step` is given.
+        self._selector = Selector(learner, threshold, batch_size=1, max_skips=max_skips)
+
+    @property
+    def threshold(self) -> float:
+        """The score that the newest row had to reach."""
+        return self._selector.limit
+
+    def admit(self, input_ids: Ids, attention_mask: Flags, step: int) -> Flags:
+        scores = self._learner.score(torch.from_numpy(input_ids), torch.from_numpy(attention_mask))
+        lengths = attention_mask.sum(axis=1).tolist()
+        decide = self._selector.decide
+        return np.array(
+            [
+                decide(score, tokens, step=step)
+                for score, tokens in zip(scores.tolist(), lengths, strict=True)
+            ],
+            np.bool_,
+        )
+
+    def learn(self, input_ids: Ids, attention_mask: Flags, informative: Flags) -> None:
+        """A published learner stays as it is."""
+
+    def check_tokenizer(self, tokenizer: Any) -> None:
+        self._learner.check_tokenizer(tokenizer)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._selector.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._selector.load_state_dict(state)
