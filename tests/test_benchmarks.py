@@ -20,7 +20,15 @@ needs_tools = pytest.mark.skipif(
 
 
 @pytest.mark.parametrize(
-    "name", ["gains", "load", "multistage", "own_text", "scoring", pytest.param("serve", marks=needs_tools)]
+    "name",
+    [
+        "gains",
+        "load",
+        "multistage",
+        "own_text",
+        "scoring",
+        pytest.param("serve", marks=needs_tools),
+    ],
 )
 def test_smoke_run(name: str, tmp_path: Path) -> None:
     script = BENCHMARKS / f"{name}.py"
