@@ -8,6 +8,7 @@ SecondaryLearnersError
 ├── CorpusError               text that is missing, empty or too short
 ├── RecipeError               a recipe that does not parse or does not make sense
 ├── LabelStoreError           a label folder that belongs to another labelling
+├── TrialsError               a trials table that does not read, or is too small for a question
 ├── DivergedError             a loss that is not a finite number
 └── MissingExtraError         an optional dependency that is not installed
 """
@@ -27,6 +28,7 @@ __all__ = [
     "MissingExtraError",
     "RecipeError",
     "SecondaryLearnersError",
+    "TrialsError",
     "UnknownNameError",
 ]
 
@@ -68,6 +70,10 @@ class RecipeError(SecondaryLearnersError):
 
 class LabelStoreError(SecondaryLearnersError):
     """A label folder that was begun with other settings, or is damaged."""
+
+
+class TrialsError(SecondaryLearnersError):
+    """A table of trials that cannot be read, or holds too little for what is asked of it."""
 
 
 class DivergedError(SecondaryLearnersError):
