@@ -27,3 +27,25 @@ def test_smoke_run(name: str, tmp_path: Path) -> None:
     assert result["command"].startswith(f"python benchmarks/{name}.py --quick")
     assert {"cpu", "threads", "torch"} <= set(result["environment"])
     assert (tmp_path / "gains.png").exists() == (name == "gains")
+
+
+def test_smoke_run_of_the_trials_of_a_table(tmp_path: Path) -> None:
+    rows = [f"rte,{i},{o},{0.5 + (i * 7 + o * 3) % 11 / 40}" for i in range(11) for o in range(10)]
+    (tmp_path / "t.csv").write_text("\n".join(["task,init_rank,data_rank,best_val", *rows]))
+    (tmp_path / "s.csv").write_text(
+        "task,budget,performance,improvement_over_no_stop,num_started,num_fully_trained,frac_data\n"
+        "rte,2,0.7,0.02,4,1,0.3333\n"
+    )
+    options = ["--trials", tmp_path / "t.csv", "--stopping", tmp_path / "s.csv", "--quick"]
+    command = [sys.executable, BENCHMARKS / "dodge.py", *options, "--out", tmp_path]
+    found = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    result = json.loads((tmp_path / "dodge.json").read_text())
+    assert result["off_exact"] < 1e-12
+    assert result["off_drawn"] < 0.01
+    assert result["stopping"]["cost_off_per_stopped_trial"] < 1e-4
+    assert (tmp_path / "dodge.png").is_file()
+    missing = [*command[:2], "--trials", tmp_path / "none.csv", "--out", tmp_path / "no"]
+    found = subprocess.run(list(map(str, missing)), capture_output=True, text=True)
+    assert (found.returncode, (tmp_path / "no").exists()) == (0, False)
+    assert "Name it with --trials" in found.stdout

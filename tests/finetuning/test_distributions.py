@@ -57,3 +57,21 @@ def test_f_and_t_against_printed_tables():
     assert f_tail(0, 3, 4) == 1
     assert f_tail(math.inf, 3, 4) == 0
     assert t_tail(t_quantile(0.013, 7), 7) == pytest.approx(0.013, rel=1e-10)
+
+
+def test_tails_and_power_against_scipy():
+    # stats.f.sf and stats.nct of scipy 1.17.
+    for arguments, value in [
+        ((3.2, 4, 37), 0.023606733513331323),
+        ((29.26, 1, 48), 1.974705955682936e-06),
+        ((0.4, 7, 3), 0.8564905437210608),
+        ((150.0, 24, 600), 3.0084993751027937e-235),
+    ]:
+        assert f_tail(*arguments) == pytest.approx(value, rel=1e-11)
+    for arguments, value in [
+        ((2.5, 9, 0.05), 0.6061383742015279),
+        ((1.0, 1, 0.05), 0.07298889446966995),
+        ((3.3, 48, 0.01), 0.7289430986000314),
+    ]:
+        assert t_power(*arguments) == pytest.approx(value, abs=1e-9)
+    assert t_power(0.0, 12, 0.05) == pytest.approx(0.05, rel=1e-9)

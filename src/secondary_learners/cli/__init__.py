@@ -80,7 +80,7 @@ def learners() -> None:
 def main() -> None:
     """Run the command line; every exception becomes one message and an exit code."""
     try:
-        status = learners.main(standalone_mode=False)
+        status = learners.main(prog_name="learners", standalone_mode=False)
     except click.exceptions.Exit as exit_:
         sys.exit(exit_.exit_code)
     except click.ClickException as error:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
-from itertools import combinations, product
+from itertools import combinations, pairwise, product
 
 import numpy as np
 import pytest
@@ -55,7 +55,7 @@ def test_weights_are_ratios_of_binomials(trials, share):
 @given(st.lists(st.floats(-1, 1), min_size=2, max_size=40))
 def test_more_trials_are_never_worse_and_end_at_the_best(scores):
     best = [expected_best(scores, budget).mean for budget in range(1, len(scores) + 1)]
-    assert all(after >= before - 1e-12 for before, after in zip(best, best[1:], strict=False))
+    assert all(after >= before - 1e-12 for before, after in pairwise(best))
     assert best[0] == pytest.approx(np.mean(scores), abs=1e-12)
     assert best[-1] == pytest.approx(max(scores), abs=1e-12)
 

@@ -134,7 +134,7 @@ def test_a_failed_write_leaves_the_old_table(tmp_path, monkeypatch):
 
 
 def test_a_trial_must_agree_with_its_curve():
-    with pytest.raises(TrialsError, match="curve's best is 0.5"):
+    with pytest.raises(TrialsError, match=r"curve's best is 0\.5"):
         Trial("a", 0, 0, 0.6, fractions=(1.0,), scores=(0.5,))
     with pytest.raises(TrialsError, match="1 fractions and 0 scores"):
         Trial("a", 0, 0, 0.6, fractions=(1.0,))

@@ -117,7 +117,7 @@ class ArmTest:
     pairs: int
     difference: float
     p: float
-    deviations: tuple[float | None, float | None]
+    deviations: tuple[float, float]
     p_spread: float
     correlation: float | None
     seeds_paired: int | None
@@ -361,7 +361,9 @@ def analyse(
     floors = floors or {}
     notes: list[str] = []
     if table.unfinished():
-        notes.append(f"{table.unfinished()} trials did not run to the end and are left out.")
+        notes.append(
+            f"left out, as they did not run to the end: {table.unfinished()} of {len(table.trials)} trials."
+        )
     tasks: list[TaskAnalysis] = []
     tests: list[ArmTest] = []
     for task in table.tasks:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from secondary_learners.errors import TrialsError
-from secondary_learners.finetuning.trials.best import expected_best
 from secondary_learners.finetuning.trials.stopping import (
     Curves,
     Setting,
@@ -168,6 +167,6 @@ def _warnings(found: Plan, known: Curves) -> tuple[str, ...]:
             f"the pilot cannot tell this from running {found.budget} to the end: the gain is "
             f"{found.gain:+.4f} ± {found.gain_error:.4f}."
         )
-    if expected_best(known.full, 1).deviation == 0:
+    if np.ptp(known.full) == 0:
         words.append("all trials of the pilot score the same: any setting will do.")
     return tuple(words)
