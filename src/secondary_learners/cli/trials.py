@@ -142,7 +142,10 @@ def _text(analysis: Analysis) -> str:
             f"(p = {seeds.p:.2g}); best mean ranks: {best}"
         )
     if any(task.stopping for task in analysis.tasks):
-        parts += ["\nThe best early stopping for each budget of full runs", _stops(analysis.tasks)]
+        parts += [
+            "\nEarly stopping, by budget in full runs: picked on these trials, and advised",
+            _stops(analysis.tasks),
+        ]
     if analysis.arms:
         parts += ["\nArms, on the seeds that both ran", _arms(analysis.arms)]
     parts += [
@@ -206,7 +209,8 @@ def _contrasts(tasks: tuple[TaskAnalysis, ...]) -> list[list[str]]:
 
 
 def _stops(tasks: tuple[TaskAnalysis, ...]) -> str:
-    rows = [["task", "budget", "setting", "expected best", "without", "gain"]]
+    head = ["task", "budget", "best setting", "expected best", "without", "gain"]
+    rows = [[*head, "the paper's advice", "gain"]]
     for task in tasks:
         rows += [
             [
@@ -216,8 +220,10 @@ def _stops(tasks: tuple[TaskAnalysis, ...]) -> str:
                 f"{found.mean:.4f} ± {found.deviation:.4f}",
                 f"{found.plain.mean:.4f}",
                 f"{found.gain:+.4f}",
+                str(advised.setting),
+                f"{advised.gain:+.4f}",
             ]
-            for found in task.stopping
+            for found, advised in zip(task.stopping, task.advised, strict=True)
             if found.plain.budget in _SHOWN
         ]
     return columns(rows)

@@ -147,9 +147,13 @@ def test_the_whole_analysis_is_json_and_says_what_is_missing(table):
     assert [task["task"] for task in value["tasks"]] == ["cola", "rte"]
     assert [row["difference"] for row in value["tasks"][0]["seeds_for"]] == [0.01, 0.02]
     assert value["tasks"][0]["diverged"] == sum(bool(t.diverged) for t in table.of("cola"))
-    assert len(value["tasks"][0]["stopping"]) == 12
+    assert len(value["tasks"][0]["stopping"]) == len(value["tasks"][0]["advised"]) == 12
+    for best, advised in zip(found.tasks[0].stopping, found.tasks[0].advised, strict=True):
+        assert best.mean >= advised.mean - 1e-12 and best.plain == advised.plain
     assert len(value["initialisations"][0]["ranks"]) == 5
-    assert found.notes == ()
+    assert [note.split(" drew")[0] for note in found.notes] == [
+        "a setting that starts more trials than the table has"
+    ]
     flat = analyse(TrialsTable(tuple(grid_of([[0.5, 0.5], [0.6, 0.6]]))))
     assert json.loads(json.dumps(flat.to_dict(), allow_nan=False))["tasks"][0]["contrasts"][0] == {
         "kind": "init",
@@ -178,7 +182,7 @@ def test_unfinished_trials_are_left_out_and_counted(table):
     )
     found = analyse(TrialsTable((*table.trials, cut)))
     assert found.tasks == analyse(table).tasks
-    assert found.notes == ("left out, as they did not run to the end: 1 of 51 trials.",)
+    assert found.notes[0] == "left out, as they did not run to the end: 1 of 51 trials."
     with pytest.raises(TrialsError, match="no trial of the table ran to the end"):
         analyse(TrialsTable((cut,)))
 

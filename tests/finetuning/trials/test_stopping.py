@@ -15,7 +15,9 @@ from secondary_learners.finetuning.trials.stopping import (
     Setting,
     best_setting,
     expected_stopped,
+    paper_setting,
     settings_within,
+    value_setting,
 )
 from secondary_learners.finetuning.trials.table import Trial
 
@@ -124,3 +126,15 @@ def test_what_the_table_lacks_is_named():
         expected_stopped(distinct(0), Setting(5, 0.3, 1))
     with pytest.raises(TrialsError, match="column `fraction`"):
         Curves.of([Trial("a", 0, 0, 1.0)])
+
+
+def test_the_paper_s_advice_spends_the_budget_on_half_as_many():
+    fractions = np.arange(1, 11) / 10
+    assert paper_setting(fractions, 10) == Setting(30, 0.2, 5)
+    assert not paper_setting(fractions, 1).stops
+    assert paper_setting(np.array([1.0]), 7) == Setting(7, 1.0, 7)
+    for budget in range(1, 31):
+        assert paper_setting(fractions, budget).cost <= budget + 1e-9
+    found = value_setting(distinct(0, 80), paper_setting(FRACTIONS, 4), 4)
+    assert found.mean == expected_stopped(distinct(0, 80), found.setting)[0]
+    assert found.gain == found.mean - expected_best(distinct(0, 80).full, 4).mean

@@ -22,7 +22,13 @@ from secondary_learners.finetuning.statistics import (
     seeds_needed,
 )
 from secondary_learners.finetuning.trials.best import Best, expected_best
-from secondary_learners.finetuning.trials.stopping import Curves, Stopped, best_setting
+from secondary_learners.finetuning.trials.stopping import (
+    Curves,
+    Stopped,
+    best_setting,
+    paper_setting,
+    value_setting,
+)
 from secondary_learners.finetuning.trials.table import Floats, Trial, TrialsTable, grid
 
 __all__ = [
@@ -129,7 +135,9 @@ class TaskAnalysis:
     """One task and arm. diverged: None where the table does not say and no floor was given.
 
     seeds_for: for each difference of means, how many seeds a method show it with 80 % power.
-    stopping: the best early-stopping setting for each budget; empty without curves.
+    stopping: the best early-stopping setting for each budget; empty without curves. It was picked
+        on these trials, and so looks better than it is.
+    advised: the same for the setting that the paper advises, which was not.
     """
 
     task: str
@@ -140,6 +148,7 @@ class TaskAnalysis:
     diverged: int | None
     seeds_for: dict[float, int | None]
     stopping: tuple[Stopped, ...]
+    advised: tuple[Stopped, ...]
 
 
 @dataclass(frozen=True)
@@ -155,11 +164,13 @@ class Analysis:
         """In JSON's types; an infinite F, of groups that do not vary, becomes None."""
         tasks = []
         for task in self.tasks:
-            stopping = [
-                {**asdict(s), "gain": s.gain, "cost": s.setting.cost} for s in task.stopping
-            ]
+            stopping, advised = (
+                [{**asdict(s), "gain": s.gain, "cost": s.setting.cost} for s in found]
+                for found in (task.stopping, task.advised)
+            )
             seeds = [{"difference": d, "seeds": n} for d, n in task.seeds_for.items()]
-            tasks.append({**asdict(task), "seeds_for": seeds, "stopping": stopping})
+            lists = {"seeds_for": seeds, "stopping": stopping, "advised": advised}
+            tasks.append({**asdict(task), **lists})
         value = {
             "tasks": tasks,
             "arms": [asdict(test) for test in self.arms],
@@ -361,9 +372,8 @@ def analyse(
     floors = floors or {}
     notes: list[str] = []
     if table.unfinished():
-        notes.append(
-            f"left out, as they did not run to the end: {table.unfinished()} of {len(table.trials)} trials."
-        )
+        count = f"{table.unfinished()} of {len(table.trials)}"
+        notes.append(f"left out, as they did not run to the end: {count} trials.")
     tasks: list[TaskAnalysis] = []
     tests: list[ArmTest] = []
     for task in table.tasks:
@@ -383,6 +393,11 @@ def analyse(
         raise TrialsError("no trial of the table ran to the end.")
     if not any(task.stopping for task in tasks):
         notes.append("no curves, so nothing on early stopping.")
+    elif any(s.setting.start > task.spread.trials for task in tasks for s in task.stopping):
+        notes.append(
+            "a setting that starts more trials than the table has drew some more than once: its "
+            "expected best is too low."
+        )
     if all(task.diverged is None for task in tasks):
         notes.append("the table does not say which trials diverged: try --floor TASK=SCORE.")
     seeds = []
@@ -400,6 +415,7 @@ def _task(
     scores = np.array([trial.score for trial in trials])
     found = spread(trials)
     contrasts = (contrast(trials, "init"), contrast(trials, "order"))
+    stopping, advised = _stopping(trials)
     return TaskAnalysis(
         task=trials[0].task,
         arm=trials[0].arm,
@@ -414,14 +430,21 @@ def _task(
             for difference in differences
             if found.deviation is not None
         },
-        stopping=_stopping(trials),
+        stopping=stopping,
+        advised=advised,
     )
 
 
-def _stopping(trials: Sequence[Trial]) -> tuple[Stopped, ...]:
-    """The best setting for each budget, up to half of the trials."""
+def _stopping(trials: Sequence[Trial]) -> tuple[tuple[Stopped, ...], tuple[Stopped, ...]]:
+    """The best and the advised setting for each budget, up to half of the trials."""
     if len(trials) < 2 or not all(trial.fractions for trial in trials):
-        return ()
+        return (), ()
     known = Curves.of(trials)
-    most = min(_MOST_BUDGET, max(1, len(trials) // 2))
-    return tuple(best_setting(known, budget) for budget in range(1, most + 1))
+    budgets = range(1, min(_MOST_BUDGET, max(1, len(trials) // 2)) + 1)
+    return (
+        tuple(best_setting(known, budget) for budget in budgets),
+        tuple(
+            value_setting(known, paper_setting(known.fractions, budget), budget)
+            for budget in budgets
+        ),
+    )

@@ -204,12 +204,15 @@ def _draw_gains(axes: Axes, row: Sequence[TaskAnalysis], colours: dict[str, str]
     for task in row:
         if task.stopping:
             budgets = [value.plain.budget for value in task.stopping]
-            label = task.arm or "early stopping"
+            label = task.arm if len(colours) > 1 else "the best setting"
             colour = colours[task.arm]
             best = [value.mean for value in task.stopping]
             plain = [value.plain.mean for value in task.stopping]
             axes.plot(budgets, best, "-", color=colour, linewidth=2, label=label)
             axes.plot(budgets, plain, "--", color=colour, linewidth=1.5)
+            advised = [value.mean for value in task.advised]
+            axes.plot(budgets, advised, ":", color=colour, linewidth=2)
+    axes.plot([], [], ":", color=_GREY, linewidth=2, label="the paper's advice")
     axes.plot([], [], "--", color=_GREY, label="all to the end")
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     _plain(axes)

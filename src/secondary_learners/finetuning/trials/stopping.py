@@ -20,7 +20,9 @@ __all__ = [
     "Stopped",
     "best_setting",
     "expected_stopped",
+    "paper_setting",
     "settings_within",
+    "value_setting",
 ]
 
 STARTED_MOST = 4  # trials for each full run of the budget, in a search for the best setting
@@ -219,6 +221,27 @@ def settings_within(
             start = math.floor((budget - finish * (1 - fraction)) / fraction + 1e-9)
             if finish < min(start, most):
                 yield Setting(min(start, most), fraction, finish)
+
+
+def paper_setting(fractions: Floats, budget: int) -> Setting:
+    """What the paper advises before any trial: look at 20 to 30 %, finish half of the budget.
+
+    The look is at the fraction nearest to 25 %, and as many are started as the budget allows. A
+    budget of 1, or trials that are only looked at late, leave nothing to stop.
+    """
+    fraction = float(min(fractions, key=lambda value: round(abs(value - 0.25), 9)))
+    finish = max(1, budget // 2)
+    start = math.floor((budget - finish * (1 - fraction)) / fraction + 1e-9)
+    if fraction == 1 or start <= finish:
+        return Setting(budget, 1.0, budget)
+    return Setting(min(start, STARTED_MOST * budget), fraction, finish)
+
+
+def value_setting(trials: Curves, setting: Setting, budget: int, *, seed: int = 0) -> Stopped:
+    """The expected best under `setting` and without early stopping, from the same draws."""
+    drawn_from = trials.repeated(budget)
+    mean, deviation = expected_stopped(drawn_from, setting, seed=seed)
+    return Stopped(setting, mean, deviation, expected_best(drawn_from.full, budget))
 
 
 def best_setting(
