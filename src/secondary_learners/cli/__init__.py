@@ -24,7 +24,7 @@ _COMMANDS = {
     "explain": ("text", "Colour a text by each token's share of its score."),
     "finetune": ("finetune", "Fine-tune with the filter, at random and without, and compare."),
     "demo": ("finetune", "The main job on what ships with the package."),
-    "trials": ("trials", "Trials over seeds: what a table says, how to spend a budget."),
+    "trials": ("trials", "Trials over seeds: run them, read a table, spend a budget."),
 }
 
 
