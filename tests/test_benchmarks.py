@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from classification_helpers import write_task
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
@@ -49,3 +51,36 @@ def test_smoke_run_of_the_trials_of_a_table(tmp_path: Path) -> None:
     found = subprocess.run(list(map(str, missing)), capture_output=True, text=True)
     assert (found.returncode, (tmp_path / "no").exists()) == (0, False)
     assert "Name it with --trials" in found.stdout
+
+
+def test_smoke_run_of_a_sweep(tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    pytest.importorskip("matplotlib")
+    for name in ("cola", "rte"):
+        write_task(tmp_path / "data" / name, train=60, dev=45, pairs=name == "rte")
+    command = [sys.executable, BENCHMARKS / "trials.py", "--data", tmp_path / "data", "--quick"]
+    folders = ["--folder", tmp_path / "sweep", "--out", tmp_path / "out"]
+    found = subprocess.run(
+        [*map(str, command), *map(str, folders)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert found.returncode == 0, found.stderr
+    result = json.loads((tmp_path / "out" / "trials.json").read_text())
+    assert [(row["task"], row["trials"]) for row in result["tasks"]] == [
+        ("cola", 4),
+        ("cola", 4),
+        ("rte", 4),
+        ("rte", 4),
+    ]
+    for row in result["tasks"]:
+        assert abs(row["deviation"] - row["looped"]["all"]) < 1e-12
+        for best in row["expected_best"].values():
+            assert abs(best["mean"] - best["exact"]) < 1e-12
+        for stop in row["early_stopping"]:
+            assert stop["setting"]["cost"] <= stop["budget"]
+            assert abs(stop["drawn"] - stop["exact"]) <= 5 * stop["drawn_error"] + 1e-9
+    assert [test["task"] for test in result["arms"]] == ["cola", "rte"]
+    assert (tmp_path / "out" / "trials.png").is_file()
+    assert (tmp_path / "out" / "trials.csv").is_file()

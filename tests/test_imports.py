@@ -51,6 +51,7 @@ def test_catching_our_errors_loads_only_the_package(tmp_path: Path) -> None:
         ("run", "--help"),
         ("trials", "--help"),
         ("trials", "plan", "--help"),
+        ("trials", "run", "--help"),
     ],
     ids=" ".join,
 )

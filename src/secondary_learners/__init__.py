@@ -19,6 +19,7 @@ __all__ = [
     "list_learners",
     "load_base",
     "load_learner",
+    "run_trials",
 ]
 
 _HOMES = {
@@ -33,6 +34,7 @@ _HOMES = {
     "list_learners": "registry.index",
     "load_base": "registry.load",
     "load_learner": "registry.load",
+    "run_trials": "finetuning.trials.sweep",
 }
 
 if typing.TYPE_CHECKING:
@@ -40,6 +42,7 @@ if typing.TYPE_CHECKING:
     from secondary_learners.filtering.stream import FilterReport, filtered
     from secondary_learners.filtering.thresholds import Constant, Quantile, Shifting
     from secondary_learners.finetuning.compare import compare
+    from secondary_learners.finetuning.trials.sweep import run_trials
     from secondary_learners.gains.labels import information_gain
     from secondary_learners.registry.index import list_learners
     from secondary_learners.registry.load import load_base, load_learner

@@ -17,9 +17,7 @@ def verdict(looks: Mapping[int, float], number: int, start: int, finish: int) ->
     changes as others arrive, and once all `start` are there the best `finish` of them finish.
     """
     own = looks[number]
-    better = sum(
-        value > own or (value == own and other < number) for other, value in looks.items()
-    )
+    better = sum(value > own or (value == own and other < number) for other, value in looks.items())
     if better >= finish:
         return "stop"
     return "finish" if better + start - len(looks) < finish else "wait"

@@ -24,7 +24,7 @@ from secondary_learners.filtering.selection import Scorer
 from secondary_learners.filtering.thresholds import Threshold
 from secondary_learners.finetuning.trials.stopping import Setting
 from secondary_learners.finetuning.trials.table import Trial, TrialsTable, write_table
-from secondary_learners.finetuning.trials.tasks import EncodedTask, Task, encode
+from secondary_learners.finetuning.trials.tasks import EncodedTask, Task, encode, read_task
 from secondary_learners.finetuning.trials.training import (
     Base,
     Evaluation,
@@ -80,7 +80,7 @@ class Sweep:
 
 
 def run_trials(
-    tasks: Sequence[Task],
+    tasks: Sequence[Task | str | Path],
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     *,
@@ -100,6 +100,7 @@ def run_trials(
     examples and dropout; see `training`. On one machine and CPU, the same seeds give the same
     figures, in however many processes and after however many interruptions.
 
+    tasks: what `read_task` returns, or the folder or .tsv file for it.
     filters: None is an arm without, called "standard". All arms take the same number of steps.
     early_stop: of each task and arm start so many trials, drawn from the grid, look at the
         evaluation nearest to that fraction of the training and finish the best. What was stopped
@@ -123,8 +124,14 @@ def run_trials(
     from secondary_learners.finetuning.trials.workers import do_jobs
 
     settings = settings or TrialSettings()
-    _check(tasks, filters, init_seeds, order_seeds, processes)
-    encoded = {task.name: encode(task, tokenizer, settings.max_length) for task in tasks}
+    read = [task if isinstance(task, Task) else read_task(Path(task)) for task in tasks]
+    _check(read, filters, init_seeds, order_seeds, processes)
+    length = min(
+        settings.max_length,
+        tokenizer.model_max_length,
+        getattr(model.config, "max_position_embeddings", settings.max_length),
+    )
+    encoded = {task.name: encode(task, tokenizer, length) for task in read}
     work = Work(Base.of(model), encoded, _scored(filters, encoded, tokenizer), settings, device)
     base = weights_fingerprint(model.base_model)
     with _locked(folder), _storage(folder) as storage:
@@ -174,9 +181,14 @@ def _check(
     ):
         given: list[Any] = list(values)
         if not given:
-            raise TrialsError(f"a sweep needs a {what}. Try `learners trials run --help`.")
+            raise TrialsError(
+                f"a sweep needs at least one {what}. Try `learners trials run --help`."
+            )
         if len(set(given)) < len(given):  # a trial counted twice would look like evidence
-            raise TrialsError(f"a {what} is given twice in {', '.join(map(str, given))}.")
+            raise TrialsError(
+                f"the {what}s are {', '.join(map(str, given))}: give each once, and tasks "
+                "different names."
+            )
     for seed in (*init_seeds, *order_seeds):
         if not 0 <= seed <= _MOST_SEED:
             raise TrialsError(f"the seed {seed} is not between 0 and {_MOST_SEED}.")
@@ -519,9 +531,7 @@ def _identity(work: Work, task: EncodedTask, arm: str, base: str) -> dict[str, A
 
 
 def _refuse(name: str, found: dict[str, Any], identity: dict[str, Any]) -> None:
-    differing = [
-        key for key in {**found, **identity} if found.get(key) != identity.get(key)
-    ]
+    differing = [key for key in {**found, **identity} if found.get(key) != identity.get(key)]
     raise TrialsError(
         f"the folder holds the trials {name} with another {' and '.join(differing)}: "
         + "; ".join(f"{key} was {found.get(key)}, is {identity.get(key)}" for key in differing)

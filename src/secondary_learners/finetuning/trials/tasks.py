@@ -75,8 +75,11 @@ class EncodedTask:
     def digest(self) -> str:
         """sha256 of everything that a trial sees of it."""
         parts = [
-            [[ids.tolist() for ids in part.ids], part.labels.tolist()]
-            + [[types.tolist() for types in part.types] if part.types else None]
+            [
+                [ids.tolist() for ids in part.ids],
+                part.labels.tolist(),
+                [types.tolist() for types in part.types] if part.types else None,
+            ]
             for part in (self.train, self.dev)
         ]
         return sha256_bytes(json_bytes([self.labels, self.metric, self.pad, parts]))

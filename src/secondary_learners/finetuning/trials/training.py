@@ -57,7 +57,8 @@ class TrialSettings:
 
     The learning rate rises over the first `warmup` of the steps and then falls to 0. epochs count
     batches, not examples seen: with a filter, as many steps as without. evaluations: per epoch, on
-    all of the task's dev examples. threads: of each process; figures may differ in their last
+    all of the task's dev examples. max_length: in tokens, or less where the model takes less.
+    threads: of each process; figures may differ in their last
     digits with another number, so it is fixed and does not follow the machine. precision: of the
     matrix products, float32 or bfloat16, which takes half of the time where a core has it; weights
     and the optimizer's state are float32 in both.
