@@ -278,7 +278,9 @@ def train(work: Work, job: Job, report: Callable[[Evaluation], None]) -> None:
     device = torch.device(work.device)
     steps = settings.steps(len(task.train))
     points = evaluation_steps(settings, len(task.train))
-    model = initial_model(work.base, len(task.labels), task.pad, job.init_seed).to(device)
+    model = initial_model(work.base, len(task.labels), task.pad, job.init_seed)
+    module: torch.nn.Module = model
+    module.to(device)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(
         parameters, lr=settings.learning_rate, weight_decay=0.0, fused=True
@@ -339,7 +341,7 @@ def _step(
         logits = _logits(model, task, task.train, part, settings.precision, device)
         labels = torch.from_numpy(task.train.labels[part]).to(device)
         loss = torch.nn.functional.cross_entropy(logits, labels, reduction="sum") / len(batch)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         total += loss.item()
     torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
     optimizer.step()

@@ -9,6 +9,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import torch
@@ -52,7 +53,7 @@ def _do_apart(work: Work, processes: int, next_job: Next, heard: Heard) -> None:
     context = multiprocessing.get_context("spawn")  # forking a process with threads may hang it
     idle: list[Connection] = []
     busy: dict[Connection, Job] = {}
-    started = []
+    started: list[BaseProcess] = []
     try:
         while True:
             while (idle or len(started) < processes) and (job := next_job()) is not None:
@@ -76,10 +77,10 @@ def _do_apart(work: Work, processes: int, next_job: Next, heard: Heard) -> None:
                     del busy[ready]
                     idle.append(ready)
     finally:
-        for process in started:
-            process.terminate()
-        for process in started:
-            process.join()
+        for each in started:
+            each.terminate()
+        for each in started:
+            each.join()
         for connection in (*idle, *busy):
             connection.close()
 
