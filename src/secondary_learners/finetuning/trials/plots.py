@@ -71,7 +71,7 @@ def plot_analysis(table: TrialsTable, analysis: Analysis, path: Path) -> None:
 
 
 def _titled(axes: Axes, title: str, x: str, y: str) -> None:
-    axes.set_title(title, loc="left", fontsize=11)
+    axes.set_title(title, loc="left", fontsize=11 if len(title) <= 28 else 9)
     axes.set_xlabel(x)
     axes.set_ylabel(y)
 
@@ -140,8 +140,8 @@ def _draw_seeds(
         axes.set_xticks(range(len(orders)), [str(orders[place]) for place in columns])
     else:
         axes.set_xticks([])
-    name = f"{task.task}, {task.arm}" if task.arm else task.task
-    _titled(axes, f"{name}: every trial", "data orders, best first", "initialisations, best first")
+    title = f"{task.task}, {task.arm}" if task.arm else f"{task.task}: every trial"
+    _titled(axes, title, "data orders, best first", "initialisations, best first")
     bar = figure.colorbar(image, ax=axes, pad=0.02)
     bar.outline.set_visible(False)
     bar.ax.tick_params(length=3)
