@@ -43,10 +43,27 @@ def test_catching_our_errors_loads_only_the_package(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--help",), ("list",), ("list", "--json"), ("list", "--help"), ("run", "--help")],
+    [
+        ("--help",),
+        ("list",),
+        ("list", "--json"),
+        ("list", "--help"),
+        ("run", "--help"),
+        ("trials", "--help"),
+        ("trials", "plan", "--help"),
+        ("trials", "run", "--help"),
+    ],
     ids=" ".join,
 )
 def test_light_commands_load_only_click(arguments: tuple[str, ...], tmp_path: Path) -> None:
     code = "from secondary_learners.cli import main; main()"
     loaded = third_party(code, tmp_path / "modules.json", *arguments)
     assert loaded == COMMAND_LINE
+
+
+def test_trials_are_analysed_without_torch(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("task,init_seed,order_seed,score\na,0,0,0.5\na,0,1,0.6\n")
+    code = "from secondary_learners.cli import main; main()"
+    arguments = ("trials", "analyse", str(tmp_path / "t.csv"))
+    loaded = third_party(code, tmp_path / "modules.json", *arguments)
+    assert loaded == COMMAND_LINE | {"numpy"}

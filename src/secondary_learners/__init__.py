@@ -28,6 +28,7 @@ __all__ = [
     "load_base",
     "load_learner",
     "publish",
+    "run_trials",
 ]
 
 _HOMES = {
@@ -51,6 +52,7 @@ _HOMES = {
     "load_base": "registry.load",
     "load_learner": "registry.load",
     "publish": "publishing.publish",
+    "run_trials": "finetuning.trials.sweep",
 }
 
 if typing.TYPE_CHECKING:
@@ -64,6 +66,7 @@ if typing.TYPE_CHECKING:
     from secondary_learners.finetuning.compare import compare
     from secondary_learners.finetuning.sft import FilteredSFTTrainer
     from secondary_learners.finetuning.trainer import FilteredTrainer
+    from secondary_learners.finetuning.trials.sweep import run_trials
     from secondary_learners.gains.labels import information_gain
     from secondary_learners.publishing.publish import publish
     from secondary_learners.registry.index import list_learners

@@ -9,6 +9,7 @@ SecondaryLearnersError
 ├── CorpusError               text that is missing, empty or too short
 ├── RecipeError               a recipe that does not parse or does not make sense
 ├── LabelStoreError           a label folder that belongs to another labelling
+├── TrialsError               a trials table that does not read, or is too small for a question
 ├── DivergedError             a loss that is not a finite number
 ├── HubError                  a repository that cannot be found, read or trusted
 │   ├── OfflineError          what is not on this machine, and no network to fetch it
@@ -37,6 +38,7 @@ __all__ = [
     "PublishError",
     "RecipeError",
     "SecondaryLearnersError",
+    "TrialsError",
     "UnknownNameError",
 ]
 
@@ -91,6 +93,10 @@ class RecipeError(SecondaryLearnersError):
 
 class LabelStoreError(SecondaryLearnersError):
     """A label folder that was begun with other settings, or is damaged."""
+
+
+class TrialsError(SecondaryLearnersError):
+    """A table of trials that cannot be read, or holds too little for what is asked of it."""
 
 
 class DivergedError(SecondaryLearnersError):

@@ -6,12 +6,13 @@ import errno
 import importlib
 import sys
 from difflib import get_close_matches
+from typing import Any
 
 import click
 
 from secondary_learners.errors import SecondaryLearnersError
 
-__all__ = ["learners", "main"]
+__all__ = ["LazyGroup", "learners", "main"]
 
 _COMMANDS = {
     "list": ("catalogue", "List the learners, base models and recipes."),
@@ -22,6 +23,7 @@ _COMMANDS = {
     "score": ("text", "Score texts, or keep the best share of them."),
     "explain": ("text", "Colour a text by each token's share of its score."),
     "finetune": ("finetune", "Fine-tune with the filter, at random and without, and compare."),
+    "trials": ("trials", "Trials over seeds: run them, read a table, spend a budget."),
     "publish": ("publish", "Publish a learner to a Hub: audited, in one commit, with a tag."),
     "card": ("card", "Check a model card offline."),
     "rebuild": ("rebuild", "Run a learner's recipe again and compare with what was published."),
@@ -34,14 +36,20 @@ _COMMANDS = {
 }
 
 
-class _LazyGroup(click.Group):
+class LazyGroup(click.Group):
+    """Commands by name: the module that has `NAME_command`, and one line for the help."""
+
+    def __init__(self, *args: Any, table: dict[str, tuple[str, str]], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.table = table
+
     def list_commands(self, context: click.Context) -> list[str]:
-        return list(_COMMANDS)
+        return list(self.table)
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
-        if name not in _COMMANDS:
+        if name not in self.table:
             return None
-        module = importlib.import_module(f"{__name__}.{_COMMANDS[name][0]}")
+        module = importlib.import_module(f"{__name__}.{self.table[name][0]}")
         command = getattr(module, f"{name.replace('-', '_')}_command")
         assert isinstance(command, click.Command)
         return command
@@ -50,18 +58,21 @@ class _LazyGroup(click.Group):
         self, context: click.Context, arguments: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = arguments[0]
-        if name not in _COMMANDS and not name.startswith("-"):
-            near = get_close_matches(name, _COMMANDS, n=1)
-            hint = f" Did you mean `learners {near[0]}`?" if near else ""
-            raise click.UsageError(f"no command named {name!r}.{hint} Try `learners --help`.")
+        if name not in self.table and not name.startswith("-"):
+            near = get_close_matches(name, self.table, n=1)
+            path = context.command_path
+            hint = f" Did you mean `{path} {near[0]}`?" if near else ""
+            raise click.UsageError(f"no command named {name!r}.{hint} Try `{path} --help`.")
         return super().resolve_command(context, arguments)
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+            formatter.write_dl([(name, text) for name, (_, text) in self.table.items()])
 
 
-@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup, table=_COMMANDS, context_settings={"help_option_names": ["-h", "--help"]}
+)
 @click.version_option(package_name="secondary-learners", prog_name="learners")
 def learners() -> None:
     """Secondary learners: predict what an example teaches a model, and skip the rest.
@@ -77,7 +88,7 @@ def learners() -> None:
 def main() -> None:
     """Run the command line; every exception becomes one message and an exit code."""
     try:
-        status = learners.main(standalone_mode=False)
+        status = learners.main(prog_name="learners", standalone_mode=False)
     except click.exceptions.Exit as exit_:
         sys.exit(exit_.exit_code)
     except click.ClickException as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ import numpy as np
 from secondary_learners.errors import MissingExtraError
 from secondary_learners.files import atomic_path
 from secondary_learners.finetuning.compare import Arm, Comparison
+from secondary_learners.finetuning.statistics import standard_error
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -87,7 +87,7 @@ def _draw_curves(
             label=arm.name,
         )
         if seeds > 1:
-            error = values.std(axis=0, ddof=1) / math.sqrt(seeds)
+            error = np.array([standard_error(point) or 0.0 for point in values.T.tolist()])
             axes.fill_between(
                 places, middle - error, middle + error, color=colours[arm.name], alpha=0.18, lw=0
             )

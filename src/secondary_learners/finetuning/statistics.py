@@ -1,4 +1,4 @@
-"""The little statistics that a comparison over seeds needs, in numpy."""
+"""The little statistics that comparisons and trials over seeds need, in numpy."""
 
 from __future__ import annotations
 
@@ -8,21 +8,113 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["mean", "permutation_test", "standard_error", "updates_to_reach"]
+from secondary_learners.finetuning.distributions import f_tail, t_power
+
+__all__ = [
+    "deviation",
+    "fewest_pairs",
+    "mean",
+    "one_way",
+    "permutation_test",
+    "seeds_needed",
+    "smallest_p",
+    "standard_error",
+    "updates_to_reach",
+]
 
 _EXACT_PAIRS = 20
 _DRAWS = 100_000
+_MOST_SEEDS = 1_000_000
 
 
 def mean(values: Sequence[float]) -> float:
     return float(np.mean(np.asarray(values, dtype=np.float64)))
 
 
-def standard_error(values: Sequence[float]) -> float | None:
-    """The standard error of the mean; None for a single value, which tells nothing of it."""
+def deviation(values: Sequence[float]) -> float | None:
+    """The standard deviation, over n - 1; None for a single value, which tells nothing of it."""
     if len(values) < 2:
         return None
-    return float(np.std(np.asarray(values, dtype=np.float64), ddof=1) / math.sqrt(len(values)))
+    return float(np.std(np.asarray(values, dtype=np.float64), ddof=1))
+
+
+def standard_error(values: Sequence[float]) -> float | None:
+    """The standard error of the mean; None for a single value, which tells nothing of it."""
+    spread = deviation(values)
+    return None if spread is None else spread / math.sqrt(len(values))
+
+
+def one_way(groups: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """F and p of a one-way analysis of variance: do the groups have the same mean?
+
+    groups: at least two, with more values than groups. Values that vary nowhere give F = 0 and
+    p = 1; groups that differ but do not vary within, F = inf and p = 0.
+    """
+    values = [np.asarray(group, dtype=np.float64) for group in groups]
+    count = sum(map(len, values))
+    if len(values) < 2 or not all(map(len, values)) or count <= len(values):
+        raise ValueError(
+            f"an analysis of variance needs two groups, none empty, and more values than groups; "
+            f"these have {[len(group) for group in values]}"
+        )
+    middle = np.concatenate(values).mean()
+    between = sum(len(group) * (group.mean() - middle) ** 2 for group in values)
+    within = sum(((group - group.mean()) ** 2).sum() for group in values)
+    freedom = len(values) - 1, count - len(values)
+    rounding = 1e-28 * count * max(1.0, float(middle * middle))
+    if between <= rounding:
+        return 0.0, 1.0
+    if within <= rounding:
+        return math.inf, 0.0
+    value = float((between / freedom[0]) / (within / freedom[1]))
+    return value, f_tail(value, *freedom)
+
+
+def smallest_p(pairs: int) -> float:
+    """The smallest p that `permutation_test` can give with so many pairs, drawn or not."""
+    return 2.0 ** (1 - pairs)
+
+
+def fewest_pairs(alpha: float = 0.05) -> int:
+    """How many pairs `permutation_test` needs before any p can be at or below `alpha`."""
+    return 1 + math.ceil(-math.log2(alpha))
+
+
+def seeds_needed(
+    difference: float,
+    spread: float,
+    *,
+    paired: bool,
+    alpha: float = 0.05,
+    power: float = 0.8,
+) -> int | None:
+    """How many seeds show a true difference of means with this power: a two-sided t test.
+
+    spread: the standard deviation over seeds of either method or, when paired, of the differences
+    between two runs of one seed. Returns seeds for each method, at least 2, and when paired at
+    least `fewest_pairs`; None for no difference, or where a million would not do. Scores with
+    diverged trials among them are far from normal: take the figure as a guide then.
+    """
+    if difference == 0:
+        return None
+    least = fewest_pairs(alpha) if paired else 2
+    if spread == 0:
+        return least
+
+    def enough(seeds: int) -> bool:
+        freedom = seeds - 1 if paired else 2 * seeds - 2
+        effect = abs(difference) / spread * math.sqrt(seeds if paired else seeds / 2)
+        return t_power(effect, freedom, alpha) >= power
+
+    low, high = least - 1, least
+    while not enough(high):
+        if high > _MOST_SEEDS:
+            return None
+        low, high = high, high * 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
 
 
 def permutation_test(first: Sequence[float], second: Sequence[float], *, seed: int = 0) -> float:

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from secondary_learners.finetuning.compare import Comparison, Row
+from secondary_learners.finetuning.statistics import fewest_pairs, smallest_p
 
 __all__ = ["plain_words", "summary"]
 
@@ -48,11 +49,11 @@ def _sentence(comparison: Comparison, row: Row, standard: Row) -> str:
         )
     words += "."
     seeds = len(comparison.seeds)
-    smallest = 2.0 ** (1 - seeds)
+    smallest = smallest_p(seeds)
     if smallest > 0.05:
         return words + (
             f" {_count(seeds, 'seed')} cannot tell that from chance: the test's smallest p is "
-            f"{smallest:g}. Try 6 seeds or more."
+            f"{smallest:g}. Try {fewest_pairs()} seeds or more."
         )
     for other, p in (("standard fine-tuning", row.p_standard), ("random skipping", row.p_random)):
         if p is not None and p > 0.05:
