@@ -18,6 +18,7 @@ __all__ = [
     "information_gain",
     "list_learners",
     "load_base",
+    "load_delta",
     "load_learner",
 ]
 
@@ -32,6 +33,7 @@ _HOMES = {
     "information_gain": "gains.labels",
     "list_learners": "registry.index",
     "load_base": "registry.load",
+    "load_delta": "registry.deltas",
     "load_learner": "registry.load",
 }
 
@@ -41,6 +43,7 @@ if typing.TYPE_CHECKING:
     from secondary_learners.filtering.thresholds import Constant, Quantile, Shifting
     from secondary_learners.finetuning.compare import compare
     from secondary_learners.gains.labels import information_gain
+    from secondary_learners.registry.deltas import load_delta
     from secondary_learners.registry.index import list_learners
     from secondary_learners.registry.load import load_base, load_learner
 

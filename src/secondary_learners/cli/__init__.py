@@ -22,6 +22,7 @@ _COMMANDS = {
     "score": ("text", "Score texts, or keep the best share of them."),
     "explain": ("text", "Colour a text by each token's share of its score."),
     "finetune": ("finetune", "Fine-tune with the filter, at random and without, and compare."),
+    "delta": ("delta", "Make and apply tasks as tiny deltas: changed layers, or a mask."),
     "demo": ("finetune", "The main job on what ships with the package."),
 }
 
