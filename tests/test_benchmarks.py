@@ -13,7 +13,7 @@ import pytest
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
-@pytest.mark.parametrize("name", ["gains", "own_text", "scoring"])
+@pytest.mark.parametrize("name", ["deltas", "gains", "own_text", "scoring"])
 def test_smoke_run(name: str, tmp_path: Path) -> None:
     script = BENCHMARKS / f"{name}.py"
     found = subprocess.run(
@@ -26,4 +26,4 @@ def test_smoke_run(name: str, tmp_path: Path) -> None:
     result = json.loads((tmp_path / f"{name}.json").read_text())
     assert result["command"].startswith(f"python benchmarks/{name}.py --quick")
     assert {"cpu", "threads", "torch"} <= set(result["environment"])
-    assert (tmp_path / "gains.png").exists() == (name == "gains")
+    assert (tmp_path / f"{name}.png").exists() == (name in ("deltas", "gains"))

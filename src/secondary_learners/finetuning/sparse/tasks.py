@@ -29,6 +29,7 @@ __all__ = [
     "classifier",
     "evaluate",
     "matthews",
+    "metrics_of",
     "predict",
     "read_examples",
     "train",
@@ -129,7 +130,8 @@ def classifier(base: PreTrainedModel, labels: int, *, seed: int = 0) -> PreTrain
             ) from error
     model.base_model.load_state_dict(base.base_model.state_dict())
     torch.nn.Module.to(model, base.device)  # PreTrainedModel.to lost its types
-    return model.eval()
+    model.eval()
+    return model
 
 
 @dataclass(frozen=True)
@@ -279,7 +281,12 @@ def predict(model: PreTrainedModel, examples: Examples) -> npt.NDArray[np.float3
 
 def evaluate(model: PreTrainedModel, examples: Examples) -> Metrics:
     """How well `model` tells the labels of `examples`."""
-    guesses = predict(model, examples).argmax(axis=1)
+    return metrics_of(predict(model, examples), examples)
+
+
+def metrics_of(logits: npt.NDArray[np.float32], examples: Examples) -> Metrics:
+    """How well logits [examples, labels] tell the labels of `examples`."""
+    guesses = logits.argmax(axis=1)
     labels = np.array(examples.labels)
     return Metrics(len(labels), float(np.mean(guesses == labels)), matthews(labels, guesses))
 
