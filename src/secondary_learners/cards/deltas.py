@@ -63,9 +63,9 @@ def delta_card(
         "test_examples": f"{metrics['examples']:,}",
         "majority": f"{evaluation['majority_accuracy']:.3f}",
         "training": _training(config["training"], evaluation),
+        "chosen": _chosen(config),
         "layers": ", ".join(f"`{name}`" for name in config["layers"]) or "none",
         "head": ", ".join(f"`{name}` {shape}" for name, shape in config["head"].items()),
-        "train_examples": f"{config['training']['examples']:,}",
         "labels": ", ".join(f"`{label}`" for label in config["labels"]),
         "attribution": attribution,
         "command": evaluation["command"],
@@ -90,6 +90,16 @@ def _what(config: Mapping[str, Any], evaluation: Mapping[str, Any]) -> str:
     )
 
 
+def _chosen(config: Mapping[str, Any]) -> str:
+    layers = "Masked layers" if config["kind"] == "mask" else "Changed layers"
+    if config["training"]["layers"]:
+        return f"{layers}, named by hand"
+    return (
+        f"{layers}, those that turned most in a full fine-tuning on "
+        f"{config['training']['probe']:,} examples"
+    )
+
+
 def _row(name: str, metrics: Mapping[str, Any] | None) -> list[str]:
     if metrics is None:
         return [name, "not measured", "not measured"]
@@ -104,7 +114,7 @@ def _training(training: Mapping[str, Any], evaluation: Mapping[str, Any]) -> str
         else f"weights {training['learning_rate']:g}"
     )
     return (
-        f"AdamW over {training['epochs']:g} epochs of {training['examples']:,} examples in batches "
+        f"AdamW for {training['epochs']:g} times {training['examples']:,} examples in batches "
         f"of {training['batch_size']}, learning rates: {masked}; head "
         f"{training['head_learning_rate']:g}. {evaluation['seconds']:.0f} seconds of CPU."
     )

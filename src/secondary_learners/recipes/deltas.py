@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import platform
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,8 @@ from secondary_learners.finetuning.sparse.making import Tuning
 from secondary_learners.recipes.schema import recipe_toml
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from secondary_learners.finetuning.sparse.deltas import Delta
     from secondary_learners.finetuning.sparse.tasks import Examples
 
@@ -106,7 +109,7 @@ def run_delta(
     applied = delta.apply(classifier(base, len(examples.names)))
     evaluation = {
         "command": command,
-        "device": device,
+        "device": _device(base),
         "seed": recipe.seed,
         "seconds": round(tuned.seconds, 1),
         "sparsity": tuned.sparsity,
@@ -140,6 +143,14 @@ def run_delta(
 def _training(recipe: DeltaRecipe, examples: int) -> dict[str, Any]:
     tuning = dataclasses.asdict(recipe.tuning)
     return {**tuning.pop("training"), **tuning, "examples": examples, "seed": recipe.seed}
+
+
+def _device(model: PreTrainedModel) -> str:
+    import torch
+
+    if model.device.type == "cuda":
+        return torch.cuda.get_device_name(model.device)
+    return f"CPU, {torch.get_num_threads()} threads, {platform.machine()}"
 
 
 def _majority(test: Examples) -> float:
