@@ -7,12 +7,14 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
 from secondary_learners.errors import (
@@ -34,6 +36,11 @@ from secondary_learners.learners.layout import FILES
 
 FC = "transformer.h.0.mlp.c_fc.weight"
 KINDS = ("layers", "mask")
+MATRICES = [
+    f"transformer.h.{block}.{kind}.weight"
+    for block in (0, 1)
+    for kind in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+]
 
 
 def state(model: PreTrainedModel) -> dict[str, torch.Tensor]:
@@ -92,6 +99,32 @@ def test_what_is_removed_leaves_no_trace(
     assert model.config.id2label == labels
     with pytest.raises(RuntimeError, match="stop"), deltas[kind].apply(model):
         raise RuntimeError("stop")
+    assert same(state(model), before)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.sets(st.sampled_from(MATRICES), min_size=1),
+    st.floats(0, 0.999),
+    st.sampled_from(["magnitude", "random"]),
+    st.integers(0, 99),
+)
+def test_any_mask_goes_on_and_off_exactly(
+    base: PreTrainedModel,
+    names: set[str],
+    sparsity: float,
+    start: Literal["magnitude", "random"],
+    seed: int,
+) -> None:
+    tuned = classifier(base, 2, seed=seed)
+    mask_layers(tuned, names, sparsity=sparsity, start=start, seed=seed)
+    delta = make(base, tuned)
+    merge_masks(tuned)
+    model = classifier(base, 2, seed=seed + 1)
+    before = state(model)
+    applied = delta.apply(model)
+    assert same(state(model), state(tuned))
+    applied.remove()
     assert same(state(model), before)
 
 

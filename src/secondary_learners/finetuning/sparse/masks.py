@@ -2,7 +2,9 @@
 
 After Radiya-Dixit and Wang 2020 (arXiv 2004.14129). A mask is a parametrisation of torch's own: the
 model keeps its classes, its forward pass and its place in any training loop, and a checkpoint
-holds the scores beside the pretrained weights, which never change.
+holds the scores beside the pretrained weights, which never change. Such a checkpoint goes back into
+a model with the same masks; for a model that `from_pretrained` reads, `merge_masks` first, and for
+the task alone, `make_delta`.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ class _Masked(torch.autograd.Function):
     @staticmethod
     def forward(ctx: torch.autograd.function.FunctionCtx, weight: Tensor, scores: Tensor) -> Tensor:
         ctx.save_for_backward(weight)
-        return torch.where(scores > 0, weight, torch.zeros((), dtype=weight.dtype).to(weight))
+        return torch.where(scores > 0, weight, weight.new_zeros(()))
 
     @staticmethod
     def backward(
