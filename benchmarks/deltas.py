@@ -51,7 +51,7 @@ from secondary_learners.learners.config import Reference
 from secondary_learners.registry.load import load_base
 
 METRICS = {"sst2": "accuracy", "cola": "mcc"}
-COLOURS = {"full": "#555555", "layers": "#d55e00", "mask": "#0072b2"}
+COLOURS = {"full": "#555555", "critical": "#d55e00", "mask": "#0072b2"}
 
 
 @dataclass(frozen=True)
@@ -180,40 +180,37 @@ def summary(runs: list[dict[str, Any]], full: list[dict[str, Any]], whole: int) 
     }
 
 
-def plot(rows: list[dict[str, Any]], whole: int, path: Path) -> None:
-    """Each arm's metric against its bytes, a panel a task; full fine-tuning as a band."""
+def plot(rows: list[dict[str, Any]], path: Path) -> None:
+    """Each arm's metric with its deviation and every seed, its bytes below; a panel a task."""
     from matplotlib.figure import Figure
 
     tasks = list(dict.fromkeys(row["task"] for row in rows))
-    figure = Figure(figsize=(5 * len(tasks), 3.8), dpi=130, layout="constrained")
+    figure = Figure(figsize=(5.4 * len(tasks), 3.8), dpi=130, layout="constrained")
     for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
         here = [row for row in rows if row["task"] == task]
+        full = here[0]["mean"]
+        axes.axhspan(full - 1, full + 1, color="#555555", alpha=0.12, lw=0)
         for place, row in enumerate(here):
-            colour = COLOURS[row["arm"].split()[0].replace("critical", "layers")]
+            colour = COLOURS[row["arm"].split()[0]]
+            axes.plot([place - 0.15] * len(row["values"]), row["values"], ".", color=colour)
             axes.errorbar(
-                row["bytes"] / 1e6,
-                row["mean"],
-                yerr=row["deviation"],
-                fmt="o",
-                color=colour,
-                capsize=3,
+                place, row["mean"], yerr=row["deviation"], fmt="o", color=colour, capsize=4
             )
-            axes.annotate(
-                row["arm"],
-                (row["bytes"] / 1e6, row["mean"]),
-                xytext=(8, 6 - 12 * (place % 3)),
-                textcoords="offset points",
-                fontsize=8,
-                color=colour,
-            )
-        axes.axvline(whole / 25e6, color="#009e73", linestyle="--", linewidth=1)
-        axes.axhspan(here[0]["mean"] - 1, here[0]["mean"] + 1, color="#555555", alpha=0.12, lw=0)
-        axes.set_xscale("log")
-        axes.margins(x=0.25)
-        axes.set_xlabel("MB a task (dashed: 1/25 of the full model)")
+        names = [
+            f"{row['arm'].replace(' ', chr(10))}\n{row['bytes'] / 1e6:.2f} MB\n"
+            f"1/{row['full_model_over_bytes']:.1f}"
+            for row in here
+        ]
+        axes.set_xticks(range(len(here)), names, fontsize=8)
         axes.set_ylabel(f"{METRICS[task]} × 100")
-        axes.set_title(f"{task} (band: full ± 1 point)", loc="left", fontsize=11)
-        axes.grid(color="#e4e4e4", linewidth=0.8)
+        axes.set_title(
+            f"{task}, {len(here[0]['values'])} seeds (band: full ± 1 point)",
+            loc="left",
+            fontsize=11,
+        )
+        axes.margins(x=0.08)
+        axes.tick_params(length=3)
+        axes.grid(axis="y", color="#e4e4e4", linewidth=0.8)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
     with atomic_path(path) as temporary:
@@ -286,8 +283,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             },
         },
     )
-    plot(rows, whole, options.out / "deltas.png")
-    plot_distances(first[0], options.out / "distances.png")
+    plot(rows, options.out / "deltas.png")
+    plot_distances(first[0], options.out / "deltas_distances.png")
 
 
 def read(

@@ -69,4 +69,4 @@ def plot_distances(distances: Sequence[Distance], path: Path) -> None:
 def _place(name: str) -> tuple[str, int | None]:
     """What kind of layer a weight is, and in which block."""
     found = _BLOCK.match(name)
-    return (found[3], int(found[2])) if found else (name.rpartition(".")[0] or name, None)
+    return (found[3], int(found[2])) if found else (".".join(name.split(".")[-2:]), None)
