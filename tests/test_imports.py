@@ -43,7 +43,15 @@ def test_catching_our_errors_loads_only_the_package(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--help",), ("list",), ("list", "--json"), ("list", "--help"), ("run", "--help")],
+    [
+        ("--help",),
+        ("list",),
+        ("list", "--json"),
+        ("list", "--help"),
+        ("run", "--help"),
+        ("delta", "make", "--help"),
+        ("delta", "show", "sst2-mask-mini"),
+    ],
     ids=" ".join,
 )
 def test_light_commands_load_only_click(arguments: tuple[str, ...], tmp_path: Path) -> None:
