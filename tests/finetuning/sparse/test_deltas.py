@@ -210,6 +210,11 @@ def test_other_heads_are_refused(deltas: dict[str, Delta], base: PreTrainedModel
         deltas["mask"].apply(base)
     with pytest.raises(IncompatibleError, match=r"\[2, 20\].*\[3, 20\]"):
         deltas["mask"].apply(classifier(base, 3))
+    renamed = dataclasses.replace(deltas["mask"].config, labels=["a", "b", "c"])
+    with pytest.raises(IncompatibleError, match=r"3 labels \(a, b, c\), and this model has 2"):
+        Delta(renamed, deltas["mask"].tensors).apply(classifier(base, 2))
+    with pytest.raises(SecondaryLearnersError, match="2 labels, and 3 are named"):
+        make(base, classifier(base, 2), labels=["a", "b", "c"])
 
 
 @pytest.mark.parametrize("kind", KINDS)

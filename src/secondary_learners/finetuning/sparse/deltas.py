@@ -113,6 +113,12 @@ class Delta:
                     f"the delta {config.name!r} is for a weight {name!r} of shape {shape}, and "
                     f"this {type(model).__name__} has {has}. Load {config.base_model.repo}."
                 )
+        if model.config.num_labels != len(config.labels):
+            raise IncompatibleError(
+                f"the delta {config.name!r} has {len(config.labels)} labels "
+                f"({', '.join(config.labels)}), and this model has {model.config.num_labels}. "
+                f"{_WAY_OUT}"
+            )
         found = base_fingerprint(model)
         if found != config.base_model.fingerprint:
             kinds = {str(weight.dtype) for weight in backbone.values()}
@@ -204,9 +210,14 @@ def make_delta(
     base_model: where the base is (repo, revision). stored: the type for changed weights. In 16 bits
     they are rounded, so measure what is applied, not what was trained; masks and heads are exact.
 
-    Raises IncompatibleError when the two have other weights, SecondaryLearnersError when weights
-    beside the masks changed, and ArtefactError for weights that the stored type cannot hold.
+    Raises IncompatibleError when the two have other weights, SecondaryLearnersError for another
+    number of labels than `tuned` has or when weights beside the masks changed, and ArtefactError for weights that the stored type cannot hold.
     """
+    if len(labels) != tuned.config.num_labels:
+        raise SecondaryLearnersError(
+            f"this model has {tuned.config.num_labels} labels, and {len(labels)} are named: "
+            f"{', '.join(labels)}. Name each once, in the order of its logits."
+        )
     prefix = backbone_prefix(tuned)
     old = _own_names(base)
     new = _own_names(tuned)
