@@ -211,7 +211,8 @@ def make_delta(
     they are rounded, so measure what is applied, not what was trained; masks and heads are exact.
 
     Raises IncompatibleError when the two have other weights, SecondaryLearnersError for another
-    number of labels than `tuned` has or when weights beside the masks changed, and ArtefactError for weights that the stored type cannot hold.
+    number of labels than `tuned` has or when weights beside the masks changed, and ArtefactError
+    for weights that the stored type cannot hold.
     """
     if len(labels) != tuned.config.num_labels:
         raise SecondaryLearnersError(
