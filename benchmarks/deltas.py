@@ -51,6 +51,7 @@ from secondary_learners.learners.config import Reference
 from secondary_learners.registry.load import load_base
 
 METRICS = {"sst2": "accuracy", "cola": "mcc"}
+SPARSITIES = (0.05, 0.2, 0.5)
 COLOURS = {"full": "#555555", "critical": "#d55e00", "mask": "#0072b2"}
 
 
@@ -64,13 +65,11 @@ class Plan:
 
 
 def arms(training: Training) -> dict[str, Tuning]:
+    full = Tuning(kind="full", sparsity=SPARSITIES[0], training=training)
     masks = {
-        f"mask {sparsity:g}": Tuning(
-            kind="mask", share=0.6, sparsity=sparsity, start="magnitude", training=training
-        )
-        for sparsity in (0.05, 0.2, 0.5)
+        f"mask {sparsity:g}": replace(full, kind="mask", share=0.6, sparsity=sparsity)
+        for sparsity in SPARSITIES
     }
-    full = Tuning(kind="full", training=training)
     return {"full": full, "critical layers": replace(full, kind="layers", share=0.15), **masks}
 
 
@@ -100,7 +99,7 @@ class Bench:
             return found
         layers: tuple[str, ...] = ()
         if tuning.kind != "full":
-            full = replace(tuning, kind="full", share=None, sparsity=0.05)
+            full = replace(tuning, kind="full", share=None, sparsity=SPARSITIES[0])
             distances = self.run(task, "full", seed, full, data)["distances"]
             layers = critical_layers([Distance(**d) for d in distances], tuning.share or 0.15)
         result = identity | self.measure(task, tuning, layers, data, seed)

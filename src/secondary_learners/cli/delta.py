@@ -46,7 +46,7 @@ def delta_command() -> None:
     "fine-tuning turns most]",
 )
 @click.option("--share", type=float, help="Of the weights, at most.  [0.6 masked, 0.15 tuned]")
-@click.option("--sparsity", type=float, default=0.05, show_default=True, help="A mask's first.")
+@click.option("--sparsity", type=float, default=0.2, show_default=True, help="A mask's first.")
 @click.option(
     "--start", type=click.Choice(["magnitude", "random"]), default="magnitude", show_default=True
 )

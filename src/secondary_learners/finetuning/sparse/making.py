@@ -43,7 +43,7 @@ class Tuning:
     kind: Literal["full", "layers", "mask"] = "mask"
     share: float | None = None
     layers: tuple[str, ...] = ()
-    sparsity: float = 0.05
+    sparsity: float = 0.2
     start: Start = "magnitude"
     probe: int = 2000
     training: Training = field(default_factory=Training)

@@ -61,7 +61,7 @@ def mask_layers(
     model: nn.Module,
     names: Iterable[str],
     *,
-    sparsity: float = 0.05,
+    sparsity: float = 0.2,
     start: Start = "magnitude",
     seed: int = 0,
 ) -> None:
