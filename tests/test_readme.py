@@ -57,3 +57,16 @@ def test_the_speeds_are_those_of_the_benchmark() -> None:
     assert shown.keys() == {"exact", "per-example", "swapped"}
     for method, ratio in shown.items():
         assert float(ratio) == pytest.approx(result["speed"][method]["speed_up"], rel=0.02)
+
+
+def test_the_deltas_are_those_of_the_benchmark() -> None:
+    result = json.loads((ROOT / "benchmarks/results/deltas.json").read_text(encoding="utf-8"))
+    found = [row for row in result["rows"] if row["task"] == "sst2"]
+    text = README.split("## A task as a delta")[1].split("\n## ")[0]
+    shown = [line.split("|")[1:-1] for line in text.splitlines() if "±" in line and "|" in line]
+    assert len(shown) == len(found) == 5
+    for cells, row in zip(shown, found, strict=True):
+        mean, deviation = (float(part) for part in cells[1].split("±"))
+        assert mean == pytest.approx(row["mean"], abs=0.051)
+        assert deviation == pytest.approx(row["deviation"], abs=0.051)
+        assert int(cells[2].replace(",", "")) == row["bytes"]
