@@ -52,6 +52,8 @@ def test_catching_our_errors_loads_only_the_package(tmp_path: Path) -> None:
         ("trials", "--help"),
         ("trials", "plan", "--help"),
         ("trials", "run", "--help"),
+        ("delta", "make", "--help"),
+        ("delta", "show", "sst2-mask-mini"),
     ],
     ids=" ".join,
 )

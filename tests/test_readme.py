@@ -100,3 +100,16 @@ def test_the_server_s_figures_are_those_of_the_benchmark() -> None:
     learners = load["learners"].values()
     ratios = [ratio for one in learners for ratio in one["times_by_hand"].values()]
     assert max(ratios) == pytest.approx(float(worst[1]), abs=0.0051)
+
+
+def test_the_deltas_are_those_of_the_benchmark() -> None:
+    result = json.loads((ROOT / "benchmarks/results/deltas.json").read_text(encoding="utf-8"))
+    found = [row for row in result["rows"] if row["task"] == "sst2"]
+    text = README.split("## A task as a delta")[1].split("\n## ")[0]
+    shown = [line.split("|")[1:-1] for line in text.splitlines() if "±" in line and "|" in line]
+    assert len(shown) == len(found) == 5
+    for cells, row in zip(shown, found, strict=True):
+        mean, deviation = (float(part) for part in cells[1].split("±"))
+        assert mean == pytest.approx(row["mean"], abs=0.051)
+        assert deviation == pytest.approx(row["deviation"], abs=0.051)
+        assert int(cells[2].replace(",", "")) == row["bytes"]

@@ -26,6 +26,7 @@ __all__ = [
     "information_gain",
     "list_learners",
     "load_base",
+    "load_delta",
     "load_learner",
     "publish",
     "run_trials",
@@ -50,6 +51,7 @@ _HOMES = {
     "information_gain": "gains.labels",
     "list_learners": "registry.index",
     "load_base": "registry.load",
+    "load_delta": "registry.deltas",
     "load_learner": "registry.load",
     "publish": "publishing.publish",
     "run_trials": "finetuning.trials.sweep",
@@ -69,6 +71,7 @@ if typing.TYPE_CHECKING:
     from secondary_learners.finetuning.trials.sweep import run_trials
     from secondary_learners.gains.labels import information_gain
     from secondary_learners.publishing.publish import publish
+    from secondary_learners.registry.deltas import load_delta
     from secondary_learners.registry.index import list_learners
     from secondary_learners.registry.load import load_base, load_learner
 

@@ -23,6 +23,7 @@ _COMMANDS = {
     "score": ("text", "Score texts, or keep the best share of them."),
     "explain": ("text", "Colour a text by each token's share of its score."),
     "finetune": ("finetune", "Fine-tune with the filter, at random and without, and compare."),
+    "delta": ("delta", "Make and apply tasks as tiny deltas: changed layers, or a mask."),
     "trials": ("trials", "Trials over seeds: run them, read a table, spend a budget."),
     "publish": ("publish", "Publish a learner to a Hub: audited, in one commit, with a tag."),
     "card": ("card", "Check a model card offline."),

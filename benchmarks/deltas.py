@@ -1,0 +1,309 @@
+"""Deltas against full fine-tuning: what a task costs to store, and what that costs in quality.
+
+    python benchmarks/deltas.py --data DATA
+
+DATA holds sst2/ and cola/ with train.tsv and dev.tsv (classification/ of the project's data). Every
+arm trains `mini` on the same examples with the same seeds, one thread. Arms: full fine-tuning; the
+critical layers only, by the rule of `critical_layers` on the distances of that seed's full run; and
+masks from three initial sparsities over layers chosen by the same rule. What is measured is what
+ships: each delta is saved, read back, applied to a new classifier, and must be taken off exactly.
+Bytes are those of the whole folder, and the full model's those of its float16 weights as `mini`
+ships. Finished runs are kept in --work, and a killed benchmark goes on from them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from common import RESULTS, table, write_result
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from secondary_learners.catalogue import content
+from secondary_learners.files import atomic_path, json_bytes, sha256_bytes, write_json
+from secondary_learners.finetuning.sparse.deltas import make_delta, read_delta, save_delta
+from secondary_learners.finetuning.sparse.distances import (
+    Distance,
+    critical_layers,
+    layer_distances,
+)
+from secondary_learners.finetuning.sparse.fingerprints import base_fingerprint
+from secondary_learners.finetuning.sparse.making import Tuning, fine_tune
+from secondary_learners.finetuning.sparse.masks import merge_masks
+from secondary_learners.finetuning.sparse.plots import plot_distances
+from secondary_learners.finetuning.sparse.tasks import (
+    Examples,
+    Training,
+    classifier,
+    metrics_of,
+    predict,
+    read_examples,
+)
+from secondary_learners.learners.artifact import tokenizer_fingerprint
+from secondary_learners.learners.config import Reference
+from secondary_learners.registry.load import load_base
+
+METRICS = {"sst2": "accuracy", "cola": "mcc"}
+SPARSITIES = (0.05, 0.2, 0.5)
+COLOURS = {"full": "#555555", "critical": "#d55e00", "mask": "#0072b2"}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Examples a task, seeds, and how each arm trains."""
+
+    examples: int
+    seeds: int
+    arms: dict[str, Tuning]
+
+
+def arms(training: Training) -> dict[str, Tuning]:
+    full = Tuning(kind="full", sparsity=SPARSITIES[0], training=training)
+    masks = {
+        f"mask {sparsity:g}": replace(full, kind="mask", share=0.6, sparsity=sparsity)
+        for sparsity in SPARSITIES
+    }
+    return {"full": full, "critical layers": replace(full, kind="layers", share=0.15), **masks}
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The base model and where runs are kept."""
+
+    base: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    work: Path
+
+    def run(
+        self, task: str, arm: str, seed: int, tuning: Tuning, data: tuple[Examples, Examples]
+    ) -> dict[str, Any]:
+        """One arm with one seed, from the store where it has it."""
+        identity = {
+            "task": task,
+            "arm": arm,
+            "seed": seed,
+            "tuning": asdict(tuning),
+            "data": [examples.digest for examples in data],
+            "base": base_fingerprint(self.base),
+        }
+        path = self.work / f"{sha256_bytes(json_bytes(identity))[:24]}.json"
+        if path.exists():
+            found: dict[str, Any] = json.loads(path.read_bytes())
+            return found
+        layers: tuple[str, ...] = ()
+        if tuning.kind != "full":
+            full = replace(tuning, kind="full", share=None, sparsity=SPARSITIES[0])
+            distances = self.run(task, "full", seed, full, data)["distances"]
+            layers = critical_layers([Distance(**d) for d in distances], tuning.share or 0.15)
+        result = identity | self.measure(task, tuning, layers, data, seed)
+        write_json(path, result)
+        return result
+
+    def measure(
+        self,
+        task: str,
+        tuning: Tuning,
+        layers: tuple[str, ...],
+        data: tuple[Examples, Examples],
+        seed: int,
+    ) -> dict[str, Any]:
+        examples, test = data
+        tuned = fine_tune(self.base, examples, tuning, layers=layers, seed=seed)
+        trained = predict(tuned.model, test)
+        delta = make_delta(
+            self.base,
+            tuned.model,
+            name=f"{task}-{tuning.kind}",
+            base_model=("mini", None),
+            tokenizer=Reference("mini", None, tokenizer_fingerprint(self.tokenizer)),
+            labels=list(examples.names),
+        )
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name) / "delta"
+            digests = save_delta(delta, folder, recipe_toml="", evaluation={}, readme="")
+            size = sum(file.stat().st_size for file in folder.iterdir())
+            delta = read_delta(folder, digests)
+        model = classifier(self.base, len(examples.names), seed=seed + 1)
+        before = {key: value.clone() for key, value in model.state_dict().items()}
+        applied = delta.apply(model)
+        shown = predict(model, test)
+        metrics = metrics_of(shown, test)
+        applied.remove()
+        after = model.state_dict()
+        assert all(torch.equal(before[key], after[key]) for key in before)
+        distances = layer_distances(self.base, tuned.model)
+        merge_masks(tuned.model)
+        return {
+            "accuracy": metrics.accuracy,
+            "mcc": metrics.mcc,
+            "bytes": size,
+            "seconds": round(tuned.seconds, 2),
+            "sparsity": tuned.sparsity,
+            "layers": list(tuned.layers),
+            "distances": [asdict(distance) for distance in distances],
+            "largest_difference_of_logits": float(np.abs(trained - shown).max()),
+        }
+
+
+def summary(runs: list[dict[str, Any]], full: list[dict[str, Any]], whole: int) -> dict[str, Any]:
+    """One arm of one task over its seeds; `difference` is paired with full fine-tuning."""
+    metric = METRICS[runs[0]["task"]]
+    values = 100 * np.array([run[metric] for run in runs])
+    differences = values - 100 * np.array([run[metric] for run in full])
+
+    def spread(numbers: Any) -> float:
+        return float(np.std(numbers, ddof=1)) if len(numbers) > 1 else 0.0
+
+    size = max(run["bytes"] for run in runs)
+    return {
+        "task": runs[0]["task"],
+        "arm": runs[0]["arm"],
+        "metric": metric,
+        "mean": float(values.mean()),
+        "deviation": spread(values),
+        "difference": float(differences.mean()),
+        "difference_deviation": spread(differences),
+        "bytes": size,
+        "full_model_over_bytes": whole / size,
+        "seconds": float(np.mean([run["seconds"] for run in runs])),
+        "sparsity": float(np.mean([run["sparsity"] for run in runs])),
+        "largest_difference_of_logits": max(run["largest_difference_of_logits"] for run in runs),
+        "values": values.tolist(),
+    }
+
+
+def plot(rows: list[dict[str, Any]], path: Path) -> None:
+    """Each arm's metric with its deviation and every seed, its bytes below; a panel a task."""
+    from matplotlib.figure import Figure
+
+    tasks = list(dict.fromkeys(row["task"] for row in rows))
+    figure = Figure(figsize=(5.4 * len(tasks), 3.8), dpi=130, layout="constrained")
+    for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
+        here = [row for row in rows if row["task"] == task]
+        full = here[0]["mean"]
+        axes.axhspan(full - 1, full + 1, color="#555555", alpha=0.12, lw=0)
+        for place, row in enumerate(here):
+            colour = COLOURS[row["arm"].split()[0]]
+            axes.plot([place - 0.15] * len(row["values"]), row["values"], ".", color=colour)
+            axes.errorbar(
+                place, row["mean"], yerr=row["deviation"], fmt="o", color=colour, capsize=4
+            )
+        names = [
+            f"{row['arm'].replace(' ', chr(10))}\n{row['bytes'] / 1e6:.2f} MB\n"
+            f"1/{row['full_model_over_bytes']:.1f}"
+            for row in here
+        ]
+        axes.set_xticks(range(len(here)), names, fontsize=8)
+        axes.set_ylabel(f"{METRICS[task]} × 100")
+        axes.set_title(
+            f"{task}, {len(here[0]['values'])} seeds (band: full ± 1 point)",
+            loc="left",
+            fontsize=11,
+        )
+        axes.margins(x=0.08)
+        axes.tick_params(length=3)
+        axes.grid(axis="y", color="#e4e4e4", linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--data", type=Path, help="folder with sst2/ and cola/")
+    parser.add_argument("--tasks", nargs="+", choices=list(METRICS), default=list(METRICS))
+    parser.add_argument("--examples", type=int, default=5000, help="to train on, a task")
+    parser.add_argument("--epochs", type=float, default=1.5)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="a smoke run: figures mean nothing")
+    parser.add_argument("--work", type=Path, default=Path("runs/deltas"), help="finished runs")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder for deltas.json and .png")
+    options = parser.parse_args(arguments)
+
+    torch.set_num_threads(1)
+    base, tokenizer = load_base("mini")
+    training = Training(epochs=options.epochs, learning_rate=5e-4, score_learning_rate=0.05)
+    plan = Plan(options.examples, options.seeds, arms(training))
+    if options.quick:
+        plan = Plan(64, 1, arms(replace(training, epochs=1.0)))
+        options.work = options.out / "work"
+    whole = (content("learners") / "mini" / "model.safetensors").stat().st_size
+    bench = Bench(base, tokenizer, options.work)
+    rows, first = [], []
+    for task in options.tasks:
+        data = read(options.data, task, tokenizer, plan, options.quick)
+        full: list[dict[str, Any]] = []
+        for arm, tuning in plan.arms.items():
+            runs = [bench.run(task, arm, seed, tuning, data) for seed in range(plan.seeds)]
+            full = full or runs
+            rows.append(summary(runs, full, whole))
+            print(rows[-1]["task"], rows[-1]["arm"], f"{rows[-1]['mean']:.1f}", flush=True)
+        first.append([Distance(**d) for d in full[0]["distances"]])
+    print(
+        "\n"
+        + table(
+            ("task, arm", "metric", "× 100", "sd", "less full", "sd", "bytes", "1/", "seconds"),
+            (
+                (
+                    f"{row['task']} {row['arm']}",
+                    row["metric"],
+                    f"{row['mean']:.1f}",
+                    f"{row['deviation']:.1f}",
+                    f"{row['difference']:+.1f}",
+                    f"{row['difference_deviation']:.1f}",
+                    f"{row['bytes']:,}",
+                    f"{row['full_model_over_bytes']:.1f}",
+                    f"{row['seconds']:.0f}",
+                )
+                for row in rows
+            ),
+        )
+    )
+    write_result(
+        options.out / "deltas.json",
+        {
+            "base": "mini",
+            "full_model_bytes": whole,
+            "examples": plan.examples,
+            "seeds": plan.seeds,
+            "arms": {arm: asdict(tuning) for arm, tuning in plan.arms.items()},
+            "rows": rows,
+            "distances": {
+                task: [asdict(distance) for distance in distances]
+                for task, distances in zip(options.tasks, first, strict=True)
+            },
+        },
+    )
+    plot(rows, options.out / "deltas.png")
+    plot_distances(first[0], options.out / "deltas_distances.png")
+
+
+def read(
+    data: Path | None,
+    task: str,
+    tokenizer: PreTrainedTokenizerBase,
+    plan: Plan,
+    quick: bool,
+) -> tuple[Examples, Examples]:
+    """The examples to train on, the same ones for every arm and seed, and all those to test on."""
+    if data is None:
+        if not quick:
+            raise SystemExit("error: name the folder with sst2/ and cola/: --data DATA")
+        words = [tokenizer(f"{word} text", add_special_tokens=False).input_ids for word in "ab"]
+        made = Examples(tuple(map(tuple, words * 40)), (0, 1) * 40, ("0", "1"))
+        return made.sample(plan.examples), made
+    examples = read_examples(data / task / "train.tsv", tokenizer)
+    test = read_examples(data / task / "dev.tsv", tokenizer, names=examples.names)
+    return examples.sample(plan.examples), test
+
+
+if __name__ == "__main__":
+    main()

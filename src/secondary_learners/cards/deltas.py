@@ -1,0 +1,120 @@
+"""The card of a delta, from its config.json and evaluation.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from string import Template
+from typing import Any
+
+from secondary_learners.cards.render import markdown_table
+from secondary_learners.catalogue import content
+
+__all__ = ["delta_card"]
+
+
+def delta_card(
+    config: Mapping[str, Any],
+    evaluation: Mapping[str, Any],
+    *,
+    summary: str,
+    licence: str,
+    attribution: str,
+) -> str:
+    """README.md of a delta: metadata for the Hub, then cards/delta.md filled in."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    task, metrics = config["task"], evaluation["metrics"]
+    results = [
+        EvalResult(
+            task_type="text-classification",
+            dataset_type=task["name"],
+            dataset_name=f"{task['name']}, {metrics['examples']} unseen examples",
+            metric_type=kind,
+            metric_value=round(metrics[field], 4),
+        )
+        for kind, field in (("accuracy", "accuracy"), ("matthews_correlation", "mcc"))
+    ]
+    data = ModelCardData(
+        license=licence,
+        language="en",
+        library_name="secondary-learners",
+        pipeline_tag="text-classification",
+        model_name=config["name"],
+        tags=["secondary-learners", "delta", "close-fine-tuning", config["kind"]],
+        eval_results=results,
+    )
+    size, whole = evaluation["bytes"], evaluation["full_model_bytes"]
+    values = {
+        "name": config["name"],
+        "summary": summary,
+        "task": task["name"],
+        "base": config["base_model"]["repo"],
+        "fingerprint": config["base_model"]["fingerprint"],
+        "what": _what(config, evaluation),
+        "bytes": f"{size:,}",
+        "ratio": f"{whole / size:.1f}",
+        "table": markdown_table(
+            ["", "accuracy", "Matthews correlation"],
+            [
+                _row("this delta, as applied", metrics),
+                _row("full fine-tuning, same data and seed", evaluation["full_fine_tuning"]),
+            ],
+        ),
+        "test_examples": f"{metrics['examples']:,}",
+        "majority": f"{evaluation['majority_accuracy']:.3f}",
+        "training": _training(config["training"], evaluation),
+        "chosen": _chosen(config),
+        "layers": ", ".join(f"`{name}`" for name in config["layers"]) or "none",
+        "head": ", ".join(f"`{name}` {shape}" for name, shape in config["head"].items()),
+        "labels": ", ".join(f"`{label}`" for label in config["labels"]),
+        "attribution": attribution,
+        "command": evaluation["command"],
+        "torch": config["versions"]["torch"],
+        "device": evaluation["device"],
+        "licence": licence,
+    }
+    text = (content("cards") / "delta.md").read_text(encoding="utf-8")
+    return f"---\n{data.to_yaml()}\n---\n\n{Template(text).substitute(values)}"
+
+
+def _what(config: Mapping[str, Any], evaluation: Mapping[str, Any]) -> str:
+    if config["kind"] == "mask":
+        return (
+            f"One bit for each weight of {len(config['layers'])} layers says whether it stays or "
+            f"is zero ({evaluation['sparsity']:.1%} are zero), beside the small head of the task; "
+            "no weight of the base model has another value."
+        )
+    return (
+        f"New values in {config['stored']} for {len(config['layers'])} layers, those that full "
+        "fine-tuning turns most, beside the small head of the task."
+    )
+
+
+def _chosen(config: Mapping[str, Any]) -> str:
+    layers = "Masked layers" if config["kind"] == "mask" else "Changed layers"
+    if config["training"]["layers"]:
+        return f"{layers}, named by hand"
+    return (
+        f"{layers}, those that turned most in a full fine-tuning on "
+        f"{config['training']['probe']:,} examples"
+    )
+
+
+def _row(name: str, metrics: Mapping[str, Any] | None) -> list[str]:
+    if metrics is None:
+        return [name, "not measured", "not measured"]
+    return [name, f"{metrics['accuracy']:.3f}", f"{metrics['mcc']:.3f}"]
+
+
+def _training(training: Mapping[str, Any], evaluation: Mapping[str, Any]) -> str:
+    masked = (
+        f"scores {training['score_learning_rate']:g}, from an initial sparsity of "
+        f"{training['sparsity']:g} ({training['start']})"
+        if training["kind"] == "mask"
+        else f"weights {training['learning_rate']:g}"
+    )
+    return (
+        f"AdamW for {training['epochs']:g} times {training['examples']:,} examples in batches "
+        f"of {training['batch_size']}, learning rates: {masked}; head "
+        f"{training['head_learning_rate']:g}. {evaluation['seconds']:.0f} seconds of CPU."
+    )
