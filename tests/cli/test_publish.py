@@ -56,6 +56,9 @@ def test_publish_prints_the_registry_entry(shell: Shell, folder: Path) -> None:
     command = ("publish", folder, "user/books", "--tag", "v1.0")
     dry = shell(*command, "--dry-run", **environment)
     assert dry.code == 0 and "nothing was sent" in dry.out
+    assert "(new, public unless that Hub makes new ones private: --private)" in dry.out
+    private = shell(*command, "--dry-run", "--private", **environment)
+    assert "(new, private)" in private.out
     assert all(name in dry.out for name in ("added", "model.safetensors", "README.md", "v1.0"))
     done = shell(*command, **environment)
     assert done.code == 0, done.err
@@ -89,7 +92,8 @@ def test_a_token_by_the_name_of_its_variable(shell: Shell, folder: Path) -> None
 def test_without_a_token_the_ways_to_one_are_named(shell: Shell, folder: Path) -> None:
     refused = shell("publish", folder, "user/books")
     assert refused.code == 1
-    assert "hf auth login" in refused.err and "learners serve-token create" in refused.err
+    assert "hf auth login" in refused.err
+    assert "learners serve-token create USER ROOT --role write" in refused.err
 
 
 def test_offline_is_said_in_plain_words(shell: Shell, folder: Path) -> None:

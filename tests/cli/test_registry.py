@@ -133,3 +133,13 @@ def test_show_of_what_cannot_be_fetched_shows_its_entry(
     assert result.code == 0
     assert 'location = "org/x"' in result.out
     assert "was not loaded on this machine before" in result.err
+
+
+def test_a_folder_may_be_a_plain_word(share: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(share.parent)
+    assert learners("registry", "add", "team", "share").code == 0
+    (row,) = learners("registry", "list", "--json").json
+    assert row["source"] == str(share)
+    missing = learners("registry", "add", "other", "nowhere")
+    assert missing.code == 1
+    assert "'nowhere' is neither a folder nor a repository" in missing.err

@@ -8,6 +8,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hub_helpers import InProcess, Server, token
+from secondary_learners.hub.sending import Sending
 
 DATA = bytes(range(256)) * 5
 FILE = "/team/mini/resolve/main/data.txt"
@@ -128,26 +130,10 @@ def test_what_is_missing_has_a_code(stocked: InProcess, path: str, code: str) ->
 def test_a_large_file_streams_at_the_same_memory(served: tuple[Server, Path]) -> None:
     server, root = served
     ann = token(root, "ann", "write", ["team"])
-    size, piece = 200 * 2**20, bytes(2**20)
-    digest = hashlib.sha256()
-    for _ in range(size // len(piece)):
-        digest.update(piece)
-    call(server, ann, "/api/repos/create", {"name": "big", "organization": "team"})
-    batch = {"operation": "upload", "objects": [{"oid": digest.hexdigest(), "size": size}]}
-    answered = call(server, ann, "/team/big.git/info/lfs/objects/batch", batch)
+    size = 200 * 2**20
+    upload(server, ann, "small", 2**20)
     before = memory(server)
-    href = answered["objects"][0]["actions"]["upload"]["href"]
-    request = urllib.request.Request(
-        href,
-        (piece for _ in range(size // len(piece))),  # type: ignore[arg-type]
-        {"Content-Length": str(size)},
-        method="PUT",
-    )
-    urllib.request.urlopen(request, timeout=60).close()
-    value = {"path": "big.bin", "algo": "sha256", "oid": digest.hexdigest()}
-    lines = [{"key": "header", "value": {"summary": "big"}}, {"key": "lfsFile", "value": value}]
-    body = "\n".join(map(json.dumps, lines)).encode()
-    call(server, ann, "/api/models/team/big/commit/main", body)
+    upload(server, ann, "big", size)
     found = [0] * 4
     threads = [threading.Thread(target=fetch, args=(server, found, n)) for n in range(4)]
     for thread in threads:
@@ -158,6 +144,27 @@ def test_a_large_file_streams_at_the_same_memory(served: tuple[Server, Path]) ->
     assert memory(server) - before < 24 * 2**20
 
 
+def upload(server: Server, token: str, name: str, size: int) -> None:
+    """A new repository team/`name` with the file big.bin: `size` zeros."""
+    piece, digest = bytes(2**20), hashlib.sha256()
+    for _ in range(size // len(piece)):
+        digest.update(piece)
+    call(server, token, "/api/repos/create", {"name": name, "organization": "team"})
+    batch = {"operation": "upload", "objects": [{"oid": digest.hexdigest(), "size": size}]}
+    answered = call(server, token, f"/team/{name}.git/info/lfs/objects/batch", batch)
+    request = urllib.request.Request(
+        answered["objects"][0]["actions"]["upload"]["href"],
+        (piece for _ in range(size // len(piece))),  # type: ignore[arg-type]
+        {"Content-Length": str(size)},
+        method="PUT",
+    )
+    urllib.request.urlopen(request, timeout=60).close()
+    value = {"path": "big.bin", "algo": "sha256", "oid": digest.hexdigest()}
+    lines = [{"key": "header", "value": {"summary": "big"}}, {"key": "lfsFile", "value": value}]
+    body = "\n".join(map(json.dumps, lines)).encode()
+    call(server, token, f"/api/models/team/{name}/commit/main", body)
+
+
 def fetch(server: Server, found: list[int], number: int) -> None:
     with urllib.request.urlopen(f"{server.url}/team/big/resolve/main/big.bin") as answer:
         while piece := answer.read(2**20):
@@ -165,14 +172,62 @@ def fetch(server: Server, found: list[int], number: int) -> None:
 
 
 def test_a_client_that_leaves_stops_the_sending(served: tuple[Server, Path]) -> None:
-    server, _ = served
-    url = f"{server.url}/team/big/resolve/main/big.bin"
+    """The file is larger than what sockets hold, so that its sending cannot have ended."""
+    server, root = served
+    ann = token(root, "ann", "write", ["team"])
+    upload(server, ann, "left", 50 * 2**20)
+    url = f"{server.url}/team/left/resolve/main/big.bin"
     for _ in range(5):
         with urllib.request.urlopen(url) as answer:
             answer.read(1000)
-    time.sleep(0.5)
-    descriptors = [path.readlink() for path in Path(f"/proc/{server.process.pid}/fd").iterdir()]
-    assert not [path for path in descriptors if "objects" in path.parts]
+            assert being_sent(server)
+    deadline = time.monotonic() + 30
+    while being_sent(server):
+        assert time.monotonic() < deadline, "it goes on sending"
+        time.sleep(0.05)
+
+
+def being_sent(server: Server) -> list[Path]:
+    """The objects that the server has open."""
+    found = []
+    for path in Path(f"/proc/{server.process.pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            found.append(path.readlink())
+    return [path for path in found if "objects" in path.parts]
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_an_object_that_vanishes_is_said(
+    stocked: InProcess, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """At any moment: before it is looked for, and between that and its opening."""
+    stored = stocked.app.state.hub.objects.path(hashlib.sha256(DATA).hexdigest())
+    is_whole = Sending.is_whole
+    for moment in range(3):
+        assert stocked.ask(method, FILE).status == 200  # from now on it is remembered
+        looks = 0
+
+        def look(self: Sending, moment: int = moment) -> bool:
+            nonlocal looks
+            looks += 1
+            found = is_whole(self)
+            if looks == moment:
+                stored.unlink()
+            return found
+
+        monkeypatch.setattr(Sending, "is_whole", look)
+        try:
+            if moment == 0:
+                stored.unlink()
+            answer = stocked.ask(method, FILE)
+        finally:
+            stored.write_bytes(DATA)
+        if method == "GET":
+            assert answer.status == 500
+            assert "missing or damaged" in answer.json()["error"]
+            assert "missing or damaged" in answer.headers["x-error-message"]
+        else:
+            assert answer.status == 200  # not checked
 
 
 def memory(server: Server) -> int:

@@ -8,11 +8,12 @@ import http.client
 import json
 import random
 import resource
+import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -23,7 +24,8 @@ import pytest
 from huggingface_hub import CommitOperationAdd, HfApi, constants
 from huggingface_hub.errors import HfHubHTTPError
 
-from hub_helpers import Server, running, token
+from hub_helpers import InProcess, Server, running, token
+from secondary_learners.hub.errors import HubError
 from secondary_learners.hub.tokens import list_tokens
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -37,13 +39,16 @@ def plain_uploads(monkeypatch: pytest.MonkeyPatch) -> None:
 class Writer:
     """Commits again and again, each time a large and a small file that say the same number.
 
-    It speaks HTTP without retries, so that it stops where the server was killed.
+    It speaks HTTP without retries, so that it stops where the server was killed. A step is a piece
+    that was sent or an answer that came: a commit has 15 of them, 12 of them pieces.
     """
 
     def __init__(self, server: Server, token: str, start: int) -> None:
         self._host = server.url.removeprefix("http://")
         self._token, self._next = token, start
         self.answered: list[int] = []
+        self.cut = False
+        self._steps, self._stepped = 0, threading.Condition()
         self.thread = threading.Thread(target=self._run, daemon=True)
 
     def _run(self) -> None:
@@ -53,7 +58,21 @@ class Writer:
                 self.answered.append(self._next)
                 self._next += 1
         except (OSError, http.client.HTTPException):
-            pass
+            self.cut = True
+
+    def wait_for(self, steps: int) -> None:
+        with self._stepped:
+            assert self._stepped.wait_for(lambda: self._steps >= steps, timeout=120)
+
+    def _step(self) -> None:
+        with self._stepped:
+            self._steps += 1
+            self._stepped.notify_all()
+
+    def pieces(self, data: bytes) -> Iterator[bytes]:
+        for at in range(0, len(data), 2**18):
+            yield data[at : at + 2**18]
+            self._step()
 
     def _commit(self, number: int) -> None:
         data = large(number)
@@ -62,7 +81,7 @@ class Writer:
         batch = self._send("POST", "/team/mini.git/info/lfs/objects/batch", json.dumps(objects))
         actions = json.loads(batch)["objects"][0].get("actions")
         if actions:
-            self._send("PUT", actions["upload"]["href"].split(self._host, 1)[1], pieces(data))
+            self._send("PUT", actions["upload"]["href"].split(self._host, 1)[1], self.pieces(data))
         small = base64.b64encode(str(number).encode()).decode()
         lines = [
             {"key": "header", "value": {"summary": f"number {number}"}},
@@ -86,6 +105,7 @@ class Writer:
             answer = connection.getresponse()
             data = answer.read()
         assert answer.status == 200, data
+        self._step()
         return data
 
 
@@ -94,13 +114,6 @@ LARGE = 3 * 2**20
 
 def large(number: int) -> bytes:
     return random.Random(number).randbytes(LARGE)
-
-
-def pieces(data: bytes) -> Iterator[bytes]:
-    """Slowly enough that a kill often falls into the middle."""
-    for at in range(0, len(data), 2**18):
-        yield data[at : at + 2**18]
-        time.sleep(0.002)
 
 
 def check_whole(api: HfApi, cache: Path) -> set[int]:
@@ -126,9 +139,9 @@ def check_whole(api: HfApi, cache: Path) -> set[int]:
 def test_killed_at_any_moment(tmp_path: Path) -> None:
     root = tmp_path / "hub"
     secret = token(root, "ann", "write", ["team"])
-    draw = random.Random(7)
     start, answered = 0, set[int]()
-    for round_ in range(8):
+    # Steps until the kill: amid a file, before and after its answer, and around a commit's.
+    for round_, steps in enumerate((20, 3, 13, 14, 37, 1, 15, 29)):
         with running(root) as server:
             api = HfApi(server.url, token=secret)
             if round_ == 0:
@@ -136,10 +149,12 @@ def test_killed_at_any_moment(tmp_path: Path) -> None:
             assert list((root / "incoming").iterdir()) == []  # what the kill left is swept up
             writer = Writer(server, secret, start)  # it begins with the number it was killed at
             writer.thread.start()
-            time.sleep(draw.uniform(0.05, 0.5))
+            writer.wait_for(steps)
+            assert server.process.poll() is None
             server.kill()
-            writer.thread.join(timeout=20)
-            assert not writer.thread.is_alive()
+            assert server.process.returncode == -signal.SIGKILL
+            writer.thread.join(timeout=60)
+            assert writer.cut and not writer.thread.is_alive()
             answered |= set(writer.answered)
             start = max(answered, default=-1) + 1
     with running(root) as server:
@@ -157,7 +172,7 @@ def test_killed_at_any_moment(tmp_path: Path) -> None:
         )
         assert api.repo_info("team/mini").sha == retried.oid
         assert start in check_whole(api, tmp_path / "again")
-    assert len(answered) >= 3, "the server was killed before it could do anything"
+    assert len(answered) >= 3  # one in the first round, two in the fifth
 
 
 def test_an_upload_link_survives_a_restart(tmp_path: Path) -> None:
@@ -174,7 +189,8 @@ def test_an_upload_link_survives_a_restart(tmp_path: Path) -> None:
         path = href.removeprefix(server.url)
         server.kill()
     with running(root) as server:
-        Writer(server, secret, 0)._send("PUT", path, pieces(data))
+        again = Writer(server, secret, 0)
+        again._send("PUT", path, again.pieces(data))
         assert (root / "objects" / sha256[:2] / sha256).read_bytes() == data
         assert server.stop() == 0
 
@@ -265,6 +281,54 @@ def test_a_full_disk_is_said_and_survived(served: tuple[Server, Path]) -> None:
     resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, unlimited)
     api.upload_file(repo_id="team/full", path_or_fileobj=data, path_in_repo="w.bin")
     assert api.file_exists("team/full", "w.bin")
+
+
+def test_a_full_database_is_said_and_survived(hub: InProcess, ann: str) -> None:
+    with hub.app.state.hub.database.transaction() as connection:
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+        connection.execute(f"PRAGMA max_page_count = {pages}")
+    for number in range(1000):
+        answer = hub.ask("POST", "/api/repos/create", {"name": f"r{number}"}, ann)
+        if answer.status != 200:
+            break
+    assert answer.status == 507 and "disk is full" in answer.json()["error"]
+    assert hub.ask("GET", f"/api/models/ann/r{number}").status == 404  # no half of it
+    with hub.app.state.hub.database.transaction() as connection:
+        connection.execute("PRAGMA max_page_count = 1000000")
+    assert hub.ask("POST", "/api/repos/create", {"name": f"r{number}"}, ann).status == 200
+
+
+def test_a_busy_database_is_said_and_survived(hub: InProcess, ann: str, tmp_path: Path) -> None:
+    with hub.app.state.hub.database.transaction() as connection:
+        connection.execute("PRAGMA busy_timeout = 0")  # rather than half a minute
+    with closing(sqlite3.connect(tmp_path / "hub" / "hub.sqlite3")) as other:
+        other.execute("BEGIN IMMEDIATE")
+        answer = hub.ask("POST", "/api/repos/create", {"name": "busy"}, ann)
+    assert answer.status == 503 and "Try again" in answer.json()["error"]
+    assert hub.ask("POST", "/api/repos/create", {"name": "busy"}, ann).status == 200
+
+
+def test_what_no_repository_holds_goes_at_the_start(tmp_path: Path) -> None:
+    """A kill between moving a file into its place and naming it leaves it there."""
+    root = tmp_path / "hub"
+    ann = token(root, "ann", "write", ["team"])
+    with InProcess(root) as hub:
+        hub.ask("POST", "/api/repos/create", {"name": "mini", "organization": "team"}, ann)
+        uploaded = hub.upload(ann, b"granted, not committed")
+        assert hub.commit(ann, {"a.txt": b"old"}).status == 200
+        assert hub.commit(ann, {"a.txt": b"new"}).status == 200
+        held = {path for path in (root / "objects").rglob("*") if path.is_file()}
+        assert hub.app.state.hub.objects.path(uploaded) in held
+        with pytest.raises(HubError), hub.app.state.hub.objects.incoming() as incoming:
+            incoming.write(b"for a repository that is gone")
+            hub.app.state.hub.keep(999, incoming)
+        with hub.app.state.hub.objects.incoming() as incoming:
+            incoming.write(b"the process ends here")
+            incoming.keep()
+    objects = {path for path in (root / "objects").rglob("*") if path.is_file()}
+    assert len(objects - held) == 2
+    with running(root):
+        assert {path for path in (root / "objects").rglob("*") if path.is_file()} == held
 
 
 def test_a_new_root_is_made_by_many_at_once(tmp_path: Path) -> None:

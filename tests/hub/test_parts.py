@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from secondary_learners.errors import SecondaryLearnersError
 from secondary_learners.hub.errors import HubError
+from secondary_learners.hub.limits import Limits
 from secondary_learners.hub.metadata import MetadataError, labels, metadata_json
 from secondary_learners.hub.names import check_ref_name, check_repository_name
 from secondary_learners.hub.objects import Objects
 from secondary_learners.hub.oids import blob_oid, folder_oids, pointer_oid, pointer_size
 from secondary_learners.hub.signing import sign, verify
+from secondary_learners.hub.state import Hub
 from secondary_learners.hub.tokens import create_token, list_tokens, revoke_token
 
 JSON = st.dictionaries(st.text(max_size=5), st.one_of(st.integers(), st.text(max_size=5)))
@@ -105,6 +111,79 @@ def test_metadata_of_a_card() -> None:
                 "---\n" + "[" * 5000 + "\n---\n"):  # fmt: skip
         with pytest.raises(MetadataError):
             metadata_json(bad.encode())
+
+
+DEEP, WIDE = "is nested more", "too many parts"
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("[" * 60_000, "no closing"),
+        ("[" * 15_000, DEEP),
+        ("{a: " * 4_000, DEEP),
+        ("? " * 7_000, DEEP),
+        ("- " * 7_000, DEEP),
+        ("a:\n" + "- \n" * 5_000, WIDE),
+        ("a: [" + "x," * 7_000 + "]", WIDE),
+        ("a: 1" + ":1" * 120_000, "no closing"),
+        (f"a: {'9' * 15_000}", "cannot be read"),
+        (f"a: {'*b ' * 4_000}", "not YAML|aliases"),
+    ],
+    ids=lambda value: value[:8],
+)
+def test_metadata_that_costs_too_much_is_left_unread(
+    text: str, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only so many events of it are ever looked at, and it is loaded only when all were."""
+    events, loaded, parse, load = 0, [], yaml.parse, yaml.load
+
+    def counting(*given: Any, **named: Any) -> Iterator[yaml.Event]:
+        nonlocal events
+        for event in parse(*given, **named):
+            events += 1
+            yield event
+
+    def loading(text: str, **named: Any) -> Any:
+        loaded.append(events)
+        return load(text, **named)
+
+    monkeypatch.setattr(yaml, "parse", counting)
+    monkeypatch.setattr(yaml, "load", loading)
+    with pytest.raises(MetadataError, match=why):
+        metadata_json(f"---\n{text}\n---\n".encode())
+    assert events <= 5_001
+    assert not loaded or (why == "cannot be read" and events < 20)
+
+
+def test_numbers_to_the_base_of_60_stay_text() -> None:
+    """Reading one as a number takes the square of its length."""
+    long = "1" + ":1" * 7_000
+    given = f"---\ntime: 10:30\npart: 1:2.5\nlong: {long}\nn: 7\nx: 0.5\n---\n"
+    read = {"time": "10:30", "part": "1:2.5", "long": long, "n": 7, "x": 0.5}
+    assert json.loads(metadata_json(given.encode())) == read
+
+
+@pytest.mark.skipif(os.name == "nt", reason="modes of POSIX")
+def test_only_the_owner_reads_what_is_stored(tmp_path: Path) -> None:
+    old = tmp_path / "old"
+    old.mkdir(mode=0o755)
+    create_token(old, "ann", "read")
+    (old / "hub.sqlite3").chmod(0o644)  # as an earlier version left it
+    before = os.umask(0)
+    try:
+        for root in (tmp_path / "new" / "hub", old):
+            hub = Hub.open(root, Limits())
+            create_token(root, "eve", "read")
+            files = list(root.glob("hub.sqlite3*"))
+            modes = {path.name: path.stat().st_mode & 0o777 for path in files}
+            hub.close()
+            assert modes == dict.fromkeys(
+                ("hub.sqlite3", "hub.sqlite3-shm", "hub.sqlite3-wal"), 0o600
+            )
+    finally:
+        os.umask(before)
+    assert (tmp_path / "new" / "hub").stat().st_mode & 0o777 == 0o700
 
 
 def test_tokens(tmp_path: Path) -> None:

@@ -421,3 +421,18 @@ def test_a_file_that_is_too_large_for_the_server(tmp_path: Path) -> None:
 def test_nobody_answers(folder: Path) -> None:
     with pytest.raises(OfflineError, match=r"cannot be reached.*run the same command again"):
         publish(folder, "team/x", endpoint="http://127.0.0.1:9", token="x")
+
+
+def test_a_repository_made_for_a_commit_that_fails_is_named(folder: Path, tmp_path: Path) -> None:
+    root = tmp_path / "hub"
+    writer = token(root, "maker", "write")
+    with running(root, "--max-files", "1") as server:
+        with pytest.raises(PublishError, match="at most 1 files") as first:
+            publish(folder, "maker/books", endpoint=server.url, token=writer)
+        assert "stays, empty and public" in str(first.value)
+        assert f"HF_ENDPOINT={server.url} hf repos delete maker/books" in str(first.value)
+        with pytest.raises(PublishError) as second:  # now it is not this command's any more
+            publish(folder, "maker/books", endpoint=server.url, token=writer)
+        assert "was made for this" not in str(second.value)
+        with pytest.raises(PublishError, match="stays, empty and private"):
+            publish(folder, "maker/secret", endpoint=server.url, token=writer, private=True)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import io
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -25,7 +28,7 @@ from secondary_learners.registry.index import Entry, entry_toml
 from secondary_learners.registry.load import load_base, load_learner, load_tokenizer
 from secondary_learners.registry.lock import read_lock
 from secondary_learners.registry.locking import lock_references
-from secondary_learners.registry.remote import snapshot_folder
+from secondary_learners.registry.remote import Remote, snapshot_folder
 
 
 @pytest.fixture
@@ -163,7 +166,7 @@ def test_a_base_model_on_a_hub_is_fetched_verified_and_locked(
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     for ref in ("far-base", f"team/base@{commit}"):
         assert load_base(ref)[0].config._commit_hash == commit
-    weights = snapshot_folder("team/base", commit) / "model.safetensors"
+    weights = snapshot_folder(Remote("team/base"), commit) / "model.safetensors"
     data = weights.read_bytes()
     weights.resolve().write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     for ref in ("far-base", f"team/base@{commit}"):
@@ -198,3 +201,69 @@ def test_the_tokenizer_of_a_learner_is_found_and_checked(catalogue: Path, gpt2: 
     lost = dataclasses.replace(right, tokenizer=Reference(str(catalogue / "no"), None, "0" * 64))
     with pytest.raises(SecondaryLearnersError, match="cannot load the tokenizer"):
         load_tokenizer(Learner(lost, learner.net))
+
+
+@pytest.mark.parametrize("model_type", ["evil", "gpt2"])
+def test_code_of_a_repository_is_never_run_nor_asked_about(
+    model_type: str,
+    catalogue: Path,
+    gpt2: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = tmp_path / "coded"
+    shutil.copytree(gpt2, folder)
+    ran = tmp_path / "ran"
+    (folder / "evil.py").write_text(f"from pathlib import Path; Path({str(ran)!r}).touch()")
+    auto_map = {"AutoConfig": "evil.C", "AutoModelForCausalLM": "evil.M"}
+    change(folder / "config.json", auto_map=auto_map, model_type=model_type)
+    change(folder / "tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.T", None]})
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n" * 9))
+    if model_type == "evil":
+        with pytest.raises(SecondaryLearnersError, match=r"needs code of its own.* is never run"):
+            load_base(folder)
+    else:  # transformers has code of its own for it
+        load_base(folder)
+    assert not ran.exists()
+    assert capsys.readouterr().out == ""
+    learner = load_learner("small")
+    reference = Reference(str(folder), None, "0" * 64)
+    coded = Learner(dataclasses.replace(learner.config, tokenizer=reference), learner.net)
+    with pytest.raises(SecondaryLearnersError):
+        load_tokenizer(coded)
+    assert not ran.exists()
+    assert capsys.readouterr().out == ""
+
+
+def change(path: Path, **values: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def test_what_others_put_in_the_cache_is_not_read(
+    catalogue: Path, gpt2: Path, machine: Machine, online: Team, tmp_path: Path
+) -> None:
+    import transformers
+
+    commit = online.publish("team/shared", gpt2)
+    digests = {path.name: sha256_file(path) for path in gpt2.iterdir()}
+    far = dataclasses.replace(
+        entry("far-base", "base-model", digests), location="team/shared", revision=commit
+    )
+    register(catalogue, far)
+    load_base("far-base")
+    folder = snapshot_folder(Remote("team/shared"), commit)
+    (folder / "adapter_config.json").write_text("{}")  # which transformers would read
+    (folder / "special_tokens_map.json").write_text('{"eos_token": "w9"}')
+    model, tokenizer = load_base("far-base")
+    assert tokenizer.eos_token != "w9"
+    for made in (model, model.config, tokenizer):
+        assert made.name_or_path == str(folder)
+    for made in (model, tokenizer):  # the folder that was read is gone, and not needed
+        made.save_pretrained(tmp_path / "again")
+    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "again")
+    first = transformers.AutoModelForCausalLM.from_pretrained(gpt2, dtype=torch.float32)
+    for name, value in first.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value)
+    copy = transformers.AutoTokenizer.from_pretrained(tmp_path / "again")
+    assert copy.get_vocab() == tokenizer.get_vocab()

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 
 from registry_helpers import Machine, Team, entry, save
 from secondary_learners.errors import (
+    ArtefactError,
     DigestMismatchError,
     LockError,
     SecondaryLearnersError,
@@ -17,11 +22,17 @@ from secondary_learners.errors import (
 )
 from secondary_learners.files import sha256_file
 from secondary_learners.registry import index, registries
+from secondary_learners.registry.guard import alone
 from secondary_learners.registry.index import Entry, entry_toml
-from secondary_learners.registry.load import load_base, load_learner
+from secondary_learners.registry.load import load_base, load_learner, locate
 from secondary_learners.registry.lock import Pinned, read_lock, write_lock
 from secondary_learners.registry.locking import lock_references
-from secondary_learners.registry.remote import snapshot_folder
+from secondary_learners.registry.registries import (
+    add_registry,
+    read_registries,
+    remove_registry,
+)
+from secondary_learners.registry.remote import Remote, snapshot_folder
 from secondary_learners.registry.verify import verify
 
 
@@ -104,7 +115,7 @@ def test_a_locked_name_that_leads_elsewhere_is_refused(
         register(place, other)
         with pytest.raises(
             LockError,
-            match=rf"'far' resolves elsewhere: .*team/mine, and.*{other.location}.*lock far",
+            match=rf"'far' resolves elsewhere: .*team/mine on {online.url}, and.*{other.location}",
         ):
             load_learner("far")
 
@@ -156,6 +167,85 @@ def test_a_lock_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert list(json.loads((tmp_path / "lock").read_text())["locked"]) == ["mini", "team/x@v1"]
 
 
+@pytest.mark.parametrize("value", ["./gone.lock", "there//gone.lock", "~/gone.lock"])
+def test_a_lock_that_is_named_is_never_left_out(
+    value: str, place: Path, tmp_path: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("SECONDARY_LEARNERS_LOCK", value)
+    with pytest.raises(LockError, match=r"gone\.lock, which does not exist"):
+        load_learner("small")
+    (machine.work / "there").mkdir()
+    lock_references(["small"])
+    folder = {"~": tmp_path, "t": machine.work / "there"}.get(value[0], machine.work)
+    assert (folder / "gone.lock").is_file()
+    assert load_learner("small", locked=True).config.name == "small"
+
+
+def test_a_repository_with_code_is_not_locked_as_a_learner(
+    place: Path, tmp_path: Path, machine: Machine, online: Team
+) -> None:
+    save(tmp_path / "coded", "coded")
+    (tmp_path / "coded" / "x.pkl").write_bytes(b"code")
+    online.publish("team/coded", tmp_path / "coded")
+    with pytest.raises(ArtefactError, match=r"ships x\.pkl, which could run code"):
+        lock_references(["team/coded"])
+    with pytest.raises(ArtefactError, match=r"ships x\.pkl, which could run code"):
+        locate("team/coded")
+    assert read_lock() == {}
+    assert not list(machine.home.glob("pins/*/*/*.json"))
+    (tmp_path / "base").mkdir()
+    for name in ("config.json", "pytorch_model.bin"):
+        (tmp_path / "base" / name).write_text("{}")
+    online.publish("team/basic", tmp_path / "base")
+    lock_references(["team/basic"])  # what is never fetched does not matter
+    assert read_lock()["team/basic"].kind == "base-model"
+    assert set(read_lock()["team/basic"].files) == {"config.json"}
+    with pytest.raises(LockError, match="is locked as a base-model, and asked for as a learner"):
+        load_learner("team/basic")
+
+
+def test_a_lock_means_the_same_hub_whatever_the_client_is_set_to(
+    place: Path, machine: Machine, online: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    far = publish(place, online, "team/anywhere")
+    register(place, dataclasses.replace(far, endpoint=online.url))
+    lock_references(["far", "team/anywhere"])
+    assert {pin.endpoint for pin in read_lock().values()} == {"", online.url}
+    text = (machine.work / "learners.lock").read_bytes()
+    monkeypatch.setattr(constants, "ENDPOINT", "https://hub.invalid")
+    template = "https://hub.invalid/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    assert load_learner("far", locked=True).config.name == "far"
+    assert load_learner("team/anywhere", locked=True, endpoint=online.url).config.name == "far"
+    with pytest.raises(
+        LockError, match=rf"has .* on {online.url}, and .*hub\.invalid\. Set HF_ENDPOINT to"
+    ):
+        load_learner("team/anywhere")
+    assert lock_references(["far"]) == {}
+    assert (machine.work / "learners.lock").read_bytes() == text
+
+
+def test_what_another_process_pins_meanwhile_stays(place: Path, machine: Machine) -> None:
+    def slowly() -> Iterator[str]:
+        yield "mini"
+        lock_references(["small"])
+
+    lock_references(slowly())
+    assert set(read_lock()) == {"mini", "small"}
+
+
+def test_changes_wait_for_each_other(place: Path, machine: Machine) -> None:
+    add_registry("team", str(place))
+    thread = threading.Thread(target=remove_registry, args=["team"])
+    with alone("registries"):
+        thread.start()
+        thread.join(0.3)
+        assert thread.is_alive() and "team" in read_registries()
+    thread.join(30)
+    assert read_registries() == {}
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -169,10 +259,19 @@ def test_a_lock_comes_back_as_it_was_written(tmp_path: Path) -> None:
         {"files": {}},
         {"files": {"a.json": "0"}},
         {"location": "../x"},
+        {"location": 7},
+        {"location": "bundled", "commit": ""},
+        {"kind": "model"},
+        {"kind": ["learner"]},
+        {"endpoint": 7},
+        {"endpoint": ""},
+        {"commit": 7},
+        {"files": {"../a.json": "0" * 64}},
+        {"files": ["a.json"]},
     ],
 )
 def test_a_damaged_lock_is_refused(change: object, machine: Machine) -> None:
-    whole = Pinned("learner", "team/x", "", "a" * 40, {"a.json": "0" * 64})
+    whole = Pinned("learner", "team/x", "https://huggingface.co", "a" * 40, {"a.json": "0" * 64})
     path = machine.work / "learners.lock"
     write_lock({"team/x": whole}, path)
     data = json.loads(path.read_text())
@@ -181,8 +280,9 @@ def test_a_damaged_lock_is_refused(change: object, machine: Machine) -> None:
         target.update(change)
         change = json.dumps(data)
     path.write_text(str(change))
-    with pytest.raises(LockError, match=r"learners\.lock (is damaged|has version 2)"):
-        load_learner("team/x")
+    for use in (lambda: load_learner("team/x"), verify):
+        with pytest.raises(LockError, match=r"learners\.lock (is damaged|has version 2)"):
+            use()
 
 
 def test_verify_finds_what_was_changed(place: Path, machine: Machine, online: Team) -> None:
@@ -206,7 +306,7 @@ def test_verify_finds_what_was_changed(place: Path, machine: Machine, online: Te
         (first, "first load"),
     }
     assert far.revision is not None
-    cached = snapshot_folder("team/verified", far.revision) / "config.json"
+    cached = snapshot_folder(Remote("team/verified"), far.revision) / "config.json"
     cached.resolve().write_bytes(b"{}")
     (place / "learners" / "small" / "recipe.toml").unlink()
     bad = {(found.name, found.file, found.found) for found in verify() if not found.good}
@@ -222,3 +322,37 @@ def test_verify_finds_what_was_changed(place: Path, machine: Machine, online: Te
         verify(["smalll"])
     with pytest.raises(SecondaryLearnersError, match="has no recorded digests"):
         verify(["./small"])
+
+
+def test_what_a_removed_registry_shipped_is_missing(place: Path, machine: Machine) -> None:
+    add_registry("team", str(place))
+    lock_references(["team:small"])
+    remove_registry("team")
+    bad = [finding for finding in verify() if not finding.good]
+    assert {(finding.name, finding.found) for finding in bad} == {("team:small", None)}
+    with pytest.raises(UnknownNameError, match="learners registry add team SOURCE"):
+        load_learner("team:small")
+
+
+def test_a_registry_whose_folder_is_gone_is_named(
+    place: Path, tmp_path: Path, machine: Machine
+) -> None:
+    shutil.copytree(place / "registry", tmp_path / "theirs" / "registry")
+    shutil.copytree(place / "learners", tmp_path / "theirs" / "learners")
+    add_registry("team", str(tmp_path / "theirs"))
+    shutil.rmtree(tmp_path / "theirs")
+    with pytest.raises(ArtefactError, match=r"ships with .*theirs, and no folder learners/"):
+        load_learner("team:small")
+
+
+def test_what_another_hub_sent_is_verified_too(
+    place: Path, tmp_path: Path, machine: Machine, team: Team
+) -> None:
+    commit = publish(place, team, "team/apart").revision
+    assert commit is not None
+    load_learner("team/apart", endpoint=team.url)
+    findings = verify(["team/apart"])
+    assert len(findings) == 5 and all(finding.good for finding in findings)
+    there = snapshot_folder(Remote("team/apart", team.url), commit) / "config.json"
+    there.resolve().write_bytes(b"{}")
+    assert [found.file for found in verify() if not found.good] == ["config.json"]

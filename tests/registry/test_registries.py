@@ -17,7 +17,7 @@ from secondary_learners.errors import (
     SecondaryLearnersError,
     UnknownNameError,
 )
-from secondary_learners.registry.index import Entry, entry_toml
+from secondary_learners.registry.index import Entry, entry_toml, find
 from secondary_learners.registry.load import load_learner
 from secondary_learners.registry.registries import (
     Change,
@@ -97,10 +97,11 @@ def test_names_of_a_repository_come_from_its_hub(
     registry = add_registry("team", "team/index", endpoint=team.url, token_env="TEAM_TOKEN")
     assert registry.commit == commit
     assert load_learner("team:far").config.name == "far"
-    assert team.token not in "".join(p.read_text() for p in machine.home.rglob("*") if p.is_file())
+    kept = [path.read_bytes() for path in machine.home.rglob("*") if path.is_file()]
+    assert team.token.encode() not in b"".join(kept)
     monkeypatch.delenv("TEAM_TOKEN")
     assert load_learner("team:far").config.name == "far"  # nothing has to be asked
-    shutil.rmtree(machine.cache)
+    shutil.rmtree(machine.home / "cache")
     with pytest.raises(
         HubError, match=r"team/far.*private.*the variable TEAM_TOKEN.*none was sent"
     ):
@@ -148,7 +149,11 @@ def test_an_update_says_what_changed_before_it_is_kept(
     assert update_registry("team", nothing) == read_registries()["team"]
     assert nothing.changes == ()
     folders = [path for path in (machine.home / "registries" / "team").iterdir() if path.is_dir()]
-    assert len(folders) == 1  # the old snapshot is gone
+    assert len(folders) == 2  # one for whoever has just begun to read it
+    (source / "fresh.toml").unlink()
+    update_registry("team", yes)
+    folders = [path for path in (machine.home / "registries" / "team").iterdir() if path.is_dir()]
+    assert len(folders) == 2  # and not those before it
 
 
 @pytest.mark.parametrize("how", ["edited", "added", "deleted"])
@@ -208,8 +213,39 @@ def test_a_registry_with_an_entry_that_is_wrong_is_refused(
     assert read_registries() == {}
 
 
-def test_a_damaged_record_is_named(share: Path, machine: Machine) -> None:
+def test_what_two_do_to_one_registry_is_not_mixed(share: Path, machine: Machine) -> None:
     add_registry("team", str(share))
-    (machine.home / "registries" / "team" / "registry.json").write_text("{")
+    text = (share / "registry" / "small.toml").read_text()
+    (share / "registry" / "small.toml").write_text(text.replace("size = 1", "size = 2"))
+
+    def meanwhile(registry: Registry, changes: Sequence[Change]) -> bool:
+        (share / "registry" / "small.toml").write_text(text.replace("size = 1", "size = 3"))
+        update_registry("team", Asked(True))
+        return True
+
+    with pytest.raises(SecondaryLearnersError, match=r"another process changed .*'team' meanw"):
+        update_registry("team", meanwhile)
+    (snapshot,) = [p for p in shelf("team").index.glob("*.toml")]
+    assert "size = 3" in snapshot.read_text()
+
+
+def test_a_reader_that_has_begun_is_not_disturbed_by_an_update(
+    share: Path, machine: Machine
+) -> None:
+    add_registry("team", str(share))
+    begun = shelf("team")
+    path = share / "registry" / "small.toml"
+    path.write_text(path.read_text().replace("size = 1", "size = 2"))
+    update_registry("team", Asked(True))
+    assert find("small", folder=begun.index).size == 1
+    assert find("small", folder=shelf("team").index).size == 2
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"source": 7}', '{"source": "/x", "files": {"a": 1}}']
+)
+def test_a_damaged_record_is_named(text: str, share: Path, machine: Machine) -> None:
+    add_registry("team", str(share))
+    (machine.home / "registries" / "team" / "registry.json").write_text(text)
     with pytest.raises(ArtefactError, match=r"registry\.json is damaged.*registry add team"):
         load_learner("team:small")

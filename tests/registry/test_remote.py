@@ -23,6 +23,7 @@ from secondary_learners.registry import index, registries
 from secondary_learners.registry.index import Entry, entry_toml
 from secondary_learners.registry.load import load_learner
 from secondary_learners.registry.remote import Remote, download, snapshot_folder
+from secondary_learners.registry.verify import verify
 
 
 @pytest.fixture
@@ -91,7 +92,7 @@ def test_only_tensors_and_text_are_fetched(folder: Path, machine: Machine, onlin
     (folder / "data" / "more.json").write_text("{}")
     commit = online.publish("team/mixed", folder)
     load_learner("team/mixed")
-    there = snapshot_folder("team/mixed", commit)
+    there = snapshot_folder(Remote("team/mixed"), commit)
     assert {path.name for path in there.rglob("*")} == set(FILES)
     assert there.is_relative_to(machine.cache)
 
@@ -190,7 +191,7 @@ def test_a_file_changed_in_the_cache_is_refused(
     commit = online.publish("team/cached", folder, tag=name.partition(".")[0])
     ref = f"team/cached@{name.partition('.')[0]}"
     load_learner(ref)
-    flip(snapshot_folder("team/cached", commit) / name)
+    flip(snapshot_folder(Remote("team/cached"), commit) / name)
     for again in (ref, f"team/cached@{commit}", "team/cached"):
         with pytest.raises(
             DigestMismatchError, match=rf"{name}.*changed in the cache.*`hf cache rm model/team/c"
@@ -211,7 +212,7 @@ def test_a_file_changed_on_the_server_is_refused_and_not_kept(
     with pytest.raises((DigestMismatchError, HubError)) as caught:
         load_learner(repository)
     assert repository in str(caught.value)
-    assert not (snapshot_folder(repository, commit) / name).exists()
+    assert not (snapshot_folder(Remote(repository), commit) / name).exists()
     stored.write_bytes(right)
     assert load_learner(repository).config.name.startswith("served-")
 
@@ -290,7 +291,7 @@ def test_offline_what_another_tool_fetched_is_checked_against_its_name(
     online.api.snapshot_download("team/tool")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert load_learner("team/tool").config.name == "small"
-    flip(snapshot_folder("team/tool", commit) / "model.safetensors")
+    flip(snapshot_folder(Remote("team/tool"), commit) / "model.safetensors")
     with pytest.raises(OfflineError, match="was not loaded on this machine before"):
         load_learner("team/tool")
 
@@ -313,3 +314,68 @@ def test_records_that_cannot_be_written_are_named(
     monkeypatch.setenv("SECONDARY_LEARNERS_HOME", str(machine.home / "file"))
     with pytest.raises(HubError, match=r"cannot be written.*set SECONDARY_LEARNERS_HOME"):
         load_learner("team/unwritten")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{}, [], {"files": {}}, {"files": ["x"]}, {"files": {"../x": "0" * 64}}, {"files": {"x": 1}}],
+)
+def test_a_record_that_is_no_record_is_named(
+    change: object, folder: Path, machine: Machine, online: Team
+) -> None:
+    commit = online.publish("team/record2", folder)
+    load_learner("team/record2")
+    (record,) = machine.home.glob("pins/*/*/*.json")
+    data = json.loads(record.read_text())
+    record.write_text(json.dumps(data | change if change and isinstance(change, dict) else change))
+    for use in (lambda: load_learner(f"team/record2@{commit}"), verify):
+        with pytest.raises(ArtefactError, match=rf"{record} is damaged.*Delete it and load again"):
+            use()
+    record.write_text(json.dumps(data | {"repository": 7}))
+    with pytest.raises(ArtefactError, match=rf"{record} is damaged"):
+        verify()
+    (branch,) = machine.home.glob("pins/*/*/refs/*.json")
+    record.write_text(json.dumps(data))
+    branch.write_text('{"commit": 7}')
+    with pytest.raises(ArtefactError, match=rf"{branch} is damaged"):
+        load_learner("team/record2")
+
+
+def test_another_hub_has_a_cache_of_its_own(
+    folder: Path, tmp_path: Path, machine: Machine, team: Team
+) -> None:
+    commit = team.publish("team/cached2", folder)
+    with proxy(team.url) as other:
+        load_learner("team/cached2", endpoint=team.url)
+        load_learner(f"team/cached2@{commit}", endpoint=other.url)
+        assert "config.json" in other.fetched()  # nothing of one Hub passes for the other's
+        places = {Remote("team/cached2", url).cache for url in (team.url, other.url)}
+    assert list(machine.cache.iterdir()) == []
+    assert {place.parent for place in places} == {machine.home.resolve() / "cache"}
+    (name,) = {flip(path) or path.name for path in places.pop().rglob("snapshots/*/config.json")}
+    refused = 0
+    for url in (team.url, other.url):
+        try:
+            load_learner(f"team/cached2@{commit}", endpoint=url)
+        except DigestMismatchError as error:
+            refused += 1
+            assert f"--cache-dir {machine.home.resolve() / 'cache'}" in str(error)
+    assert (name, refused) == ("config.json", 1)
+
+
+def test_what_was_cached_before_is_not_called_the_hub_s(
+    folder: Path, machine: Machine, online: Team
+) -> None:
+    first = online.publish("team/same", folder)
+    load_learner(f"team/same@{first}")
+    weights = snapshot_folder(Remote("team/same"), first) / "model.safetensors"
+    flip(weights)
+    (folder / "README.md").write_text("newer")
+    second = online.publish("team/same", folder)  # with the same weights
+    with pytest.raises(DigestMismatchError, match=r"model\.safetensors.*changed in the cache"):
+        load_learner(f"team/same@{second}")
+    assert weights.is_file()
+
+
+def test_a_token_is_not_in_what_is_printed() -> None:
+    assert "secret" not in repr(Remote("team/x", "http://hub", "secret"))

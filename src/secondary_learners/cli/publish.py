@@ -99,7 +99,8 @@ def _account(publication: Publication) -> str:
     """What was done, or would be, file by file."""
     place = f"{publication.repository} on {publication.endpoint}"
     words = {True: ["private"], False: ["public"], None: []}[publication.private]
-    words = ["new"] * (publication.parent is None) + words
+    if publication.parent is None:  # nobody said which: then a Hub makes it public, unless…
+        words = ["new", *(words or ["public unless that Hub makes new ones private: --private"])]
     rows = [
         (str(change.kind), change.path, f"{change.size:,} bytes", (change.sha256 or "")[:12])
         for change in publication.changes

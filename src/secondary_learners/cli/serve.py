@@ -46,7 +46,12 @@ def serve_command(
     learners serve ROOT
     HF_ENDPOINT=http://127.0.0.1:8080 HF_TOKEN=… learners publish runs/mine team/mine
 
-    Anyone who reaches the server reads its public repositories; all else needs a token.
+    Anyone who reaches the server reads its public repositories; all else needs a token. ROOT is
+    made for you alone to read: it holds the private ones, and the secret that signs links.
+
+    What was uploaded to a repository is kept for as long as that repository, also when no commit
+    names it any more. Delete the repository to free the space; what a killed server left behind is
+    removed when it starts again.
     """
     try:
         from secondary_learners.hub.limits import Limits

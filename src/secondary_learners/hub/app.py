@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ def create_app(root: Path, limits: Limits | None = None) -> Starlette:
             HTTPException: _not_served,
             ClientDisconnect: _nobody,
             OSError: _disk_failed,
+            sqlite3.OperationalError: _database_failed,
             Exception: _failed,
         },
     )
@@ -146,9 +148,27 @@ def _nobody(request: Request, error: Exception) -> Response:
 def _disk_failed(request: Request, error: Exception) -> Response:
     assert isinstance(error, OSError)
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        full = HubError(507, "The server's disk is full: nothing was stored. Ask who runs it.")
-        return _refused(request, full)
+        return _refused(request, _disk_full())
     raise error
+
+
+def _database_failed(request: Request, error: Exception) -> Response:
+    assert isinstance(error, sqlite3.OperationalError)
+    code = getattr(error, "sqlite_errorcode", 0)  # some errors of the module itself have none
+    if code & 0xFF == sqlite3.SQLITE_FULL or code in _NO_SPACE:
+        return _refused(request, _disk_full())
+    if code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        message = "The server is busy: nothing was stored. Try again."
+        return _refused(request, HubError(503, message, headers={"Retry-After": "5"}))
+    raise error
+
+
+# How SQLite calls a quota that is used up, and a disk too full for its index of the journal.
+_NO_SPACE = (sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)
+
+
+def _disk_full() -> HubError:
+    return HubError(507, "The server's disk is full: nothing was stored. Ask who runs it.")
 
 
 def _failed(request: Request, error: Exception) -> Response:

@@ -6,17 +6,18 @@ included. Writers come one after the other. A commit is on disk before it is ans
 
 from __future__ import annotations
 
+import os
 import secrets
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from secondary_learners.errors import SecondaryLearnersError
 
-__all__ = ["Database"]
+__all__ = ["Database", "make_root"]
 
 _SCHEMA_VERSION = 1
 _SCHEMA = """
@@ -92,12 +93,19 @@ CREATE TABLE labels (
 """
 
 
+def make_root(root: Path) -> None:
+    """Make the storage folder, if need be, for its owner alone: it holds private repositories."""
+    root.parent.mkdir(parents=True, exist_ok=True)
+    root.mkdir(mode=0o700, exist_ok=True)
+
+
 class Database:
-    """ROOT/hub.sqlite3, made when it is not there."""
+    """ROOT/hub.sqlite3, made when it is not there. Only its owner reads it: it holds the secret."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
+        _keep_to_owner(path)
         self._writer = _connect(path)
         with self.transaction() as connection:
             _prepare(connection, path)
@@ -150,6 +158,21 @@ class Database:
             connection = self._local.connection = _connect(self._path)
             self._readers.append(connection)
         return connection
+
+
+def _keep_to_owner(path: Path) -> None:
+    """Mode 0600 for the file, which SQLite gives to those it makes beside it, and for old ones.
+
+    An existing file is not opened: closing it would let go of SQLite's locks in this process.
+    """
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    for name in (path.name, f"{path.name}-wal", f"{path.name}-shm"):
+        file = path.with_name(name)
+        # Another user's file, which that user lets a group use, stays as it is.
+        with suppress(FileNotFoundError, PermissionError):
+            if file.stat().st_mode & 0o077:
+                file.chmod(0o600)
 
 
 def _connect(path: Path) -> sqlite3.Connection:

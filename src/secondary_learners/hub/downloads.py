@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 from dataclasses import dataclass
 
 from starlette.requests import Request
@@ -113,8 +114,14 @@ class Shortcut:
         self._app, self._answers = app, answers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        answer = self._answers.find(scope)
-        await (self._app if answer is None else answer)(scope, receive, send)
+        try:
+            answer = self._answers.find(scope)
+            if answer is not None:
+                await answer(scope, receive, send)
+                return
+        except (HubError, sqlite3.OperationalError):
+            pass  # nothing has been sent yet, and the application says what is wrong
+        await self._app(scope, receive, send)
 
 
 def _question(scope: Scope) -> tuple[bytes, bytes]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from secondary_learners.hub.errors import HubError
+from secondary_learners.hub.names import is_sha256
 
 __all__ = ["Incoming", "Objects", "Stored"]
 
@@ -98,6 +99,11 @@ class Objects:
 
     def has(self, sha256: str) -> bool:
         return self.path(sha256).is_file()
+
+    def all(self) -> Iterator[str]:
+        """The sha256 of every object."""
+        for folder in self._folder.iterdir():
+            yield from (path.name for path in folder.iterdir() if is_sha256(path.name))
 
     def remove(self, sha256: str) -> None:
         self.path(sha256).unlink(missing_ok=True)

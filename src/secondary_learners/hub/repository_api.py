@@ -72,7 +72,11 @@ def who_am_i(request: Request) -> JSONResponse:
 
 
 async def validate_metadata(request: Request) -> JSONResponse:
-    """POST /api/validate-yaml: the client asks before it commits a README."""
+    """POST /api/validate-yaml: the client asks before it commits a README.
+
+    Some of its ways (`ModelCard.validate`) send no token, so anyone may ask: the metadata is
+    limited instead.
+    """
     content = (await json_object(request)).get("content")
     if not isinstance(content, str):
         raise HubError(400, "content must be text.")

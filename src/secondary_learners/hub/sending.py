@@ -53,7 +53,10 @@ class Sending:
             return
         if not self.is_whole():
             raise _damaged(self._path)
-        descriptor = os.open(self._path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        try:
+            descriptor = os.open(self._path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        except FileNotFoundError:  # it went since
+            raise _damaged(self._path) from None
         try:
             await self._send_from(descriptor, receive, send)
         finally:

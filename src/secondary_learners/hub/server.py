@@ -14,6 +14,7 @@ import uvicorn
 
 from secondary_learners.errors import SecondaryLearnersError
 from secondary_learners.hub.app import create_app
+from secondary_learners.hub.database import make_root
 from secondary_learners.hub.limits import Limits
 from secondary_learners.hub.protocol import BoundedProtocol
 from secondary_learners.hub.xet_shelves import drop_old_shelves
@@ -27,10 +28,11 @@ def serve(root: Path, host: str, port: int, limits: Limits, say: Callable[[str],
     `port` 0 takes a free one. `say` hears one line when connections are accepted. Raises
     SecondaryLearnersError when another process serves `root`, OSError when the port is taken.
     """
-    root.mkdir(parents=True, exist_ok=True)
+    make_root(root)
     with _only_server(root), _listening(host, port) as listener:
         app = create_app(root, limits)
         app.state.hub.objects.empty_incoming()
+        app.state.hub.remove_strays()
         drop_old_shelves(root)
         config = uvicorn.Config(
             app,

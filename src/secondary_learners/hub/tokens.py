@@ -13,7 +13,7 @@ from pathlib import Path
 
 from secondary_learners.errors import SecondaryLearnersError, UnknownNameError
 from secondary_learners.hub.clock import now
-from secondary_learners.hub.database import Database
+from secondary_learners.hub.database import Database, make_root
 from secondary_learners.hub.errors import HubError
 from secondary_learners.hub.names import check_namespace
 
@@ -84,7 +84,7 @@ def token_is_live(database: Database, identifier: str) -> bool:
 
 @contextmanager
 def _opened(root: Path) -> Iterator[Database]:
-    root.mkdir(parents=True, exist_ok=True)
+    make_root(root)
     database = Database(root / "hub.sqlite3")
     try:
         yield database

@@ -57,7 +57,10 @@ class Client:
         return token
 
     def _no_token(self) -> str:
-        own = "On a server of your own `learners serve-token create USER --role write` makes one."
+        own = (
+            "On a server of your own `learners serve-token create USER ROOT --role write` makes "
+            "one."
+        )
         if self.remote.is_default:
             return f"there is none: set HF_TOKEN, or log in with `hf auth login`. {own}"
         return (

@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from secondary_learners.cards.check import CardFault, check_card
-from secondary_learners.errors import AuditError, PublishError
+from secondary_learners.errors import AuditError, HubError, PublishError
 from secondary_learners.files import sha256_bytes, sha256_file
 from secondary_learners.learners.layout import FORBIDDEN
 from secondary_learners.publishing.audit import (
@@ -148,7 +149,8 @@ def publish(
             client.create(private)
             head = _existing(client)
         text = message or f"Publish {recipe.name}" + (f" {tag}" if tag else "")
-        commit = client.commit(plan.sent, head.commit, text)
+        with _told_of_empty(client.remote, head, new=publication.parent is None):
+            commit = client.commit(plan.sent, head.commit, text)
         _verify(client, commit, plan.contents)
     else:
         assert head is not None  # an artefact has files, and in a new repository all are added
@@ -224,6 +226,21 @@ def _tag_exists(remote: Remote, tag: str, commit: str) -> PublishError:
         f"{remote} has a tag {tag!r} already, on the commit {commit}, and tags do not move: "
         "nothing was sent. Choose another `--tag`."
     )
+
+
+@contextmanager
+def _told_of_empty(remote: Remote, head: State, *, new: bool) -> Iterator[None]:
+    """A failed commit leaves the repository that was made for it: its maker must know."""
+    try:
+        yield
+    except HubError as error:
+        if not new:
+            raise
+        raise type(error)(
+            f"{error} The repository was made for this and stays, empty and "
+            f"{'private' if head.private else 'public'}: publish again, or remove it with "
+            f"`HF_ENDPOINT={remote.address} hf repos delete {remote.repository}`."
+        ) from error
 
 
 def _existing(client: Client) -> State:

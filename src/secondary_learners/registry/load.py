@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -112,25 +115,37 @@ def load_base(ref: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase
     transformers ("owner/name", "owner/name@revision"); what learners.lock pins is loaded as
     pinned. `model.config._commit_hash` is the commit of what came from a Hub.
 
-    Only safetensors weights are read. Raises SecondaryLearnersError when there is no such model.
+    Names of registries and what is locked are compared with recorded digests, and transformers
+    reads a folder with the recorded files alone. A Hub id that is in no registry and not locked is
+    transformers' own affair: it fetches and reads it, and there is no recorded digest to compare
+    with; `learners lock owner/name` makes one. A folder has no digests either. In every case only
+    safetensors weights are read, and code that a repository ships is never run.
+
+    Raises SecondaryLearnersError when there is no such model, or when it needs code of its own.
     """
     import torch
     import transformers
 
-    source, revision, commit = _base_source(ref, locked=None)
-    if not commit and not Path(source).is_dir():
-        commit = _hub_commit(source, revision)
-        revision = commit or revision  # weights and tokenizer of one commit
-    try:
-        model = transformers.AutoModelForCausalLM.from_pretrained(
-            source, revision=revision, dtype=torch.float32, use_safetensors=True
-        )
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source, revision=revision)
-    except (OSError, ValueError) as error:  # how transformers says: not there, or no such model
-        raise SecondaryLearnersError(
-            f"cannot load the base model {source!r}: {error} Give a name from `learners list`, a "
-            "folder with a causal language model, or its id on the Hugging Face Hub."
-        ) from error
+    with _base_source(ref, locked=None) as (source, revision, commit):
+        if not commit and not Path(source.path).is_dir():
+            commit = _hub_commit(source.path, revision)
+            revision = commit or revision  # weights and tokenizer of one commit
+        try:
+            model = transformers.AutoModelForCausalLM.from_pretrained(
+                source.path,
+                revision=revision,
+                dtype=torch.float32,
+                use_safetensors=True,
+                trust_remote_code=False,
+            )
+            tokenizer = _tokenizer(source, revision)
+        except (OSError, ValueError) as error:  # as transformers says: not there, or no such model
+            raise SecondaryLearnersError(
+                f"cannot load the base model {source.name!r}: {_reason(error)} Give a name from "
+                "`learners list`, a folder with a causal language model, or its id on the Hugging "
+                "Face Hub."
+            ) from error
+    model.config._name_or_path = model.name_or_path = source.name
     if commit:
         model.config._commit_hash = commit
     model.eval()
@@ -159,38 +174,67 @@ def load_tokenizer(learner: Learner) -> PreTrainedTokenizerBase:
 
     Raises SecondaryLearnersError when it cannot be had and IncompatibleError when it is another.
     """
-    import transformers
-
     reference = learner.config.tokenizer
     # Not locked by itself: the learner's own config pins the vocabulary.
-    source, revision, _ = _base_source(reference.repo, locked=False)
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            source, revision=revision or reference.revision
-        )
-    except (OSError, ValueError) as error:
-        raise SecondaryLearnersError(
-            f"cannot load the tokenizer {source!r} of the learner {learner.config.name!r}: {error}"
-        ) from error
+    with _base_source(reference.repo, locked=False) as (source, revision, _):
+        try:
+            tokenizer = _tokenizer(source, revision or reference.revision)
+        except (OSError, ValueError) as error:
+            raise SecondaryLearnersError(
+                f"cannot load the tokenizer {source.name!r} of the learner "
+                f"{learner.config.name!r}: {_reason(error)}"
+            ) from error
     learner.check_tokenizer(tokenizer)
     return tokenizer
 
 
-def _base_source(ref: str | Path, *, locked: bool | None) -> tuple[str, str | None, str]:
-    """A folder, its digests checked, or a Hub id for transformers; the revision; the commit."""
+@dataclass(frozen=True)
+class _BaseSource:
+    """What transformers is to read, a folder or a Hub id, and what to call it afterwards."""
+
+    path: str
+    name: str
+
+
+def _tokenizer(source: _BaseSource, revision: str | None) -> PreTrainedTokenizerBase:
+    import transformers
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(
+        source.path, revision=revision, trust_remote_code=False
+    )
+    tokenizer.name_or_path = source.name
+    return tokenizer
+
+
+def _reason(error: Exception) -> str:
+    if "trust_remote_code" in str(error):  # transformers advises to allow it
+        return "it needs code of its own repository, and such code is never run."
+    return str(error)
+
+
+@contextmanager
+def _base_source(
+    ref: str | Path, *, locked: bool | None
+) -> Iterator[tuple[_BaseSource, str | None, str]]:
+    """A folder of checked files, or a Hub id for transformers; the revision; the commit."""
     reference, required, lock = parse_reference(ref), is_required(locked), read_lock()
     if isinstance(reference, FolderReference):
         if required:
             raise _unlocked_folder(reference)
-        return str(reference), None, ""
-    if isinstance(reference, RepositoryReference) and not (required or str(reference) in lock):
-        return reference.repository, reference.revision, ""
+        yield _BaseSource(str(reference), str(reference)), None, ""
+        return
+    unlocked = not (required or str(reference) in lock)
+    if isinstance(reference, RepositoryReference) and unlocked:
+        name = reference.repository
+        yield _BaseSource(name, name), reference.revision, ""
+        return
     try:
         asked = request(reference, "base-model")
     except UnknownNameError:
         if required or isinstance(reference, RepositoryReference) or reference.registry:
             raise
-        return reference.name, reference.revision, ""  # such as "gpt2"
+        yield _BaseSource(reference.name, reference.name), reference.revision, ""  # as "gpt2"
+        return
     found = resolve(asked, lock, required=required)
-    found.check_all()
-    return str(found.folder), None, found.commit
+    with found.checked() as folder:
+        yield _BaseSource(str(folder), str(found.folder)), None, found.commit

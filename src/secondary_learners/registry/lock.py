@@ -9,19 +9,30 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from secondary_learners.errors import LockError
+from secondary_learners.errors import LockError, SecondaryLearnersError
 from secondary_learners.files import write_json
-from secondary_learners.registry.references import is_commit, is_repository
+from secondary_learners.registry.references import (
+    FolderReference,
+    NameReference,
+    is_commit,
+    is_repository,
+    parse_reference,
+)
 
-__all__ = ["Pinned", "is_required", "lock_path", "read_lock", "write_lock"]
+__all__ = ["Pinned", "are_digests", "is_required", "lock_path", "read_lock", "write_lock"]
 
 VERSION = 1
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_ADDRESS = re.compile(r"https?://\S+")
 
 
 @dataclass(frozen=True)
 class Pinned:
-    """One reference: "learner" or "base-model", "bundled" or a repository, and its bytes."""
+    """One reference: "learner" or "base-model", "bundled" or a repository, and its bytes.
+
+    endpoint: the address of the repository's Hub, also when it was that of HF_ENDPOINT, so that the
+    lock means the same on every machine; "" for what is bundled.
+    """
 
     kind: str
     location: str
@@ -32,7 +43,7 @@ class Pinned:
 
 def lock_path() -> Path:
     """$SECONDARY_LEARNERS_LOCK, else learners.lock in the working folder."""
-    return Path(os.environ.get("SECONDARY_LEARNERS_LOCK") or "learners.lock")
+    return Path(os.path.expanduser(os.environ.get("SECONDARY_LEARNERS_LOCK") or "learners.lock"))
 
 
 def is_required(locked: bool | None) -> bool:
@@ -49,16 +60,19 @@ def read_lock(path: Path | None = None, *, may_be_new: bool = False) -> dict[str
     Raises LockError for a damaged lock, and for one that SECONDARY_LEARNERS_LOCK names in vain,
     unless it `may_be_new`.
     """
+    named = path is None and bool(os.environ.get("SECONDARY_LEARNERS_LOCK"))
     path = path or lock_path()
     try:
         data = json.loads(path.read_bytes())
     except FileNotFoundError as error:
-        if os.environ.get("SECONDARY_LEARNERS_LOCK") == str(path) and not may_be_new:
+        if named and not may_be_new:
             raise LockError(
                 f"SECONDARY_LEARNERS_LOCK names {path}, which does not exist. "
                 "Try `learners lock NAME`."
             ) from error
         return {}
+    except OSError as error:
+        raise LockError(f"{path} cannot be read ({error.strerror}). Give another file.") from error
     except ValueError as error:  # not JSON, or not UTF-8
         raise _damaged(path, str(error)) from error
     if not isinstance(data, dict) or not isinstance(data.get("locked"), dict):
@@ -76,18 +90,42 @@ def _pinned(path: Path, key: str, value: object) -> Pinned:
         pinned = Pinned(**value) if isinstance(value, dict) else None
     except TypeError as error:
         raise _damaged(path, f"{key!r}: {error}") from error
-    if pinned is None or not _is_whole(pinned):
-        raise _damaged(path, f"{key!r} lacks a place, a full commit or digests")
+    if pinned is None or not _is_whole(key, pinned):
+        raise _damaged(path, f"{key!r} lacks a kind, a place, a full commit or digests")
     return pinned
 
 
-def _is_whole(pinned: Pinned) -> bool:
-    bundled = (pinned.location, pinned.commit) == ("bundled", "")
+def _is_whole(key: str, pinned: Pinned) -> bool:
+    try:
+        reference = parse_reference(key, is_folder=lambda _: False)
+    except SecondaryLearnersError:
+        return False
+    if pinned.location == "bundled":
+        placed = isinstance(reference, NameReference) and pinned.commit == pinned.endpoint == ""
+    else:
+        placed = (
+            not isinstance(reference, FolderReference)
+            and is_repository(pinned.location)
+            and is_commit(pinned.commit)
+            and isinstance(pinned.endpoint, str)
+            and _ADDRESS.fullmatch(pinned.endpoint) is not None
+        )
+    return placed and pinned.kind in ("learner", "base-model") and are_digests(pinned.files)
+
+
+def are_digests(value: object) -> bool:
+    """Whether `value` is what is recorded of an artefact: plain file names, each with a sha256."""
     return (
-        (bundled or (is_repository(pinned.location) and is_commit(pinned.commit)))
-        and isinstance(pinned.files, dict)
-        and bool(pinned.files)
-        and all(_SHA256.fullmatch(str(digest)) for digest in pinned.files.values())
+        isinstance(value, dict)
+        and bool(value)
+        and all(
+            isinstance(name, str)
+            and name not in ("", ".", "..")
+            and not set(name) & set("/\\\0")
+            and isinstance(digest, str)
+            and _SHA256.fullmatch(digest) is not None
+            for name, digest in value.items()
+        )
     )
 
 

@@ -7,11 +7,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from secondary_learners.errors import ArtefactError, LockError, UnknownNameError
+from secondary_learners.files import sha256_bytes
 from secondary_learners.learners.layout import FILES
-from secondary_learners.registry.lock import Pinned, read_lock, write_lock
+from secondary_learners.registry.guard import alone
+from secondary_learners.registry.lock import Pinned, lock_path, read_lock, write_lock
 from secondary_learners.registry.references import (
     FolderReference,
     NameReference,
+    Reference,
     RepositoryReference,
     parse_reference,
 )
@@ -34,7 +37,7 @@ def lock_references(
     What else the lock holds stays. Every file is fetched and hashed. Raises LockError for a folder,
     and what `load_learner` raises.
     """
-    before = read_lock(path, may_be_new=True)
+    read_lock(path, may_be_new=True)  # a damaged one is refused before anything is fetched
     pins: dict[str, Pinned] = {}
     for ref in refs:
         reference = parse_reference(ref)
@@ -44,7 +47,10 @@ def lock_references(
                 "`learners list`, or a repository owner/name."
             )
         _pin(reference, None, endpoint, token, pins)
-    write_lock({**before, **pins}, path)
+    path = path or lock_path()
+    with alone(f"lock-{sha256_bytes(str(path.absolute()).encode())[:16]}"):
+        before = read_lock(path, may_be_new=True)  # another process may have pinned others
+        write_lock({**before, **pins}, path)
     return {key: (before.get(key), pin) for key, pin in pins.items() if before.get(key) != pin}
 
 
@@ -60,22 +66,21 @@ def _pin(
         return
     found = resolve(asked, {}, required=False)
     assert found.digests is not None  # only a folder of one's own has none
-    config = _config(found)
-    is_learner = "format_version" in config
+    assert found.kind is not None  # decided when it was resolved
+    is_learner = found.kind == "learner"
     if is_learner:
         for name in FILES:
             found.read(name)
     else:
         found.check_all()
     pins[asked.key] = Pinned(
-        kind="learner" if is_learner else "base-model",
+        kind=found.kind,
         location=found.location,
         endpoint=found.endpoint,
         commit=found.commit,
         files=dict(found.digests),
     )
-    for field in ("base_model", "tokenizer") if is_learner else ():
-        needed = parse_reference(str(config[field]["repo"]))
+    for needed in _needed(found) if is_learner else ():
         if isinstance(needed, NameReference):
             try:
                 _pin(needed, "base-model", None, None, pins)
@@ -83,9 +88,13 @@ def _pin(
                 continue
 
 
-def _config(found: Resolved) -> dict[str, dict[str, object]]:
+def _needed(found: Resolved) -> list[Reference]:
+    """The base model and the tokenizer that a learner was made for."""
     try:
         config = json.loads(found.read("config.json"))
-    except ValueError as error:
-        raise ArtefactError(f"config.json of {found.key!r} is not JSON: {error}.") from error
-    return config if isinstance(config, dict) else {}
+        return [parse_reference(str(config[key]["repo"])) for key in ("base_model", "tokenizer")]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArtefactError(
+            f"config.json of {found.key!r} does not say which base model and tokenizer it was "
+            f"made for ({type(error).__name__}: {error}). Ask its maker to publish it again."
+        ) from error

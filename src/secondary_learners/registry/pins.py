@@ -14,7 +14,8 @@ from typing import Any
 from secondary_learners.errors import ArtefactError, HubError
 from secondary_learners.files import sha256_bytes, write_json
 from secondary_learners.registry.home import home
-from secondary_learners.registry.references import is_commit
+from secondary_learners.registry.lock import are_digests
+from secondary_learners.registry.references import is_commit, is_repository
 from secondary_learners.registry.remote import Remote
 
 __all__ = ["all_pins", "read_pin", "read_ref", "write_pin", "write_ref"]
@@ -22,8 +23,9 @@ __all__ = ["all_pins", "read_pin", "read_ref", "write_pin", "write_ref"]
 
 def read_pin(remote: Remote, commit: str) -> dict[str, str]:
     """The sha256 of each file of `commit` as first loaded; empty when it never was."""
-    value = _read(_folder(remote) / f"{commit}.json")
-    return dict(value.get("files", {}))
+    path = _folder(remote) / f"{commit}.json"
+    value = _read(path)
+    return {} if value is None else _files(path, value)
 
 
 def write_pin(remote: Remote, commit: str, digests: Mapping[str, str]) -> None:
@@ -40,8 +42,14 @@ def write_pin(remote: Remote, commit: str, digests: Mapping[str, str]) -> None:
 
 def read_ref(remote: Remote, revision: str | None) -> str | None:
     """The commit that a branch or tag (None: the default branch) was when last loaded."""
-    commit = _read(_ref_path(remote, revision)).get("commit")
-    return commit if isinstance(commit, str) and is_commit(commit) else None
+    path = _ref_path(remote, revision)
+    value = _read(path)
+    if value is None:
+        return None
+    commit = value.get("commit")
+    if not isinstance(commit, str) or not is_commit(commit):
+        raise _damaged(path, "it has no full commit")
+    return commit
 
 
 def write_ref(remote: Remote, revision: str | None, commit: str) -> None:
@@ -52,8 +60,23 @@ def write_ref(remote: Remote, revision: str | None, commit: str) -> None:
 def all_pins() -> Iterator[tuple[str, str, str, dict[str, str]]]:
     """Repository, address of its Hub, commit and digests of everything that was loaded."""
     for path in sorted((home() / "pins").glob("*/*/*.json")):
-        value = _read(path)
-        yield value["repository"], value["endpoint"], value["commit"], value["files"]
+        value = _read(path) or {}
+        repository, endpoint = value.get("repository"), value.get("endpoint")
+        if not (isinstance(repository, str) and is_repository(repository)):
+            raise _damaged(path, "it names no repository")
+        if not (isinstance(endpoint, str) and endpoint) or value.get("commit") != path.stem:
+            raise _damaged(path, "it lacks the address of a Hub, or a full commit")
+        yield repository, endpoint, path.stem, _files(path, value)
+
+
+def _files(path: Path, value: Mapping[str, Any]) -> dict[str, str]:
+    if not are_digests(value.get("files")):
+        raise _damaged(path, "it has no table of digests")
+    return dict(value["files"])
+
+
+def _damaged(path: Path, why: str) -> ArtefactError:
+    return ArtefactError(f"{path} is damaged: {why}. Delete it and load again.")
 
 
 def _folder(remote: Remote) -> Path:
@@ -78,11 +101,15 @@ def _write(path: Path, value: Mapping[str, object]) -> None:
         ) from error
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> dict[str, Any] | None:
     try:
         value = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
-        return {}
+        return None
+    except OSError as error:
+        raise ArtefactError(f"{path} cannot be read ({error.strerror}).") from error
     except ValueError as error:
-        raise ArtefactError(f"{path} is damaged: {error}. Delete it and load again.") from error
-    return value if isinstance(value, dict) else {}
+        raise _damaged(path, str(error)) from error
+    if not isinstance(value, dict):
+        raise _damaged(path, "it is no table")
+    return value

@@ -72,7 +72,7 @@ def _suffix(revision: str | None) -> str:
 
 def is_commit(revision: str | None) -> bool:
     """Whether `revision` is a full commit, which never moves."""
-    return revision is not None and _COMMIT.fullmatch(revision) is not None
+    return isinstance(revision, str) and _COMMIT.fullmatch(revision) is not None
 
 
 def is_revision(value: str) -> bool:

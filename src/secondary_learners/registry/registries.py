@@ -29,8 +29,10 @@ from secondary_learners.files import (
     sha256_file,
     write_json,
 )
+from secondary_learners.registry.guard import alone
 from secondary_learners.registry.home import home
 from secondary_learners.registry.index import Entry, read_index
+from secondary_learners.registry.lock import are_digests
 from secondary_learners.registry.references import FolderReference, is_repository, parse_reference
 
 __all__ = [
@@ -48,6 +50,7 @@ __all__ = [
 
 _ALIAS = re.compile(r"[a-z0-9][a-z0-9-]*")
 _ENDPOINT = re.compile(r"https?://\S+(?<!/)")
+_GUARD = "registries"  # for whoever changes one
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -140,11 +143,7 @@ def add_registry(alias: str, source: str, *, endpoint: str = "", token_env: str 
     and SecondaryLearnersError for an alias that is taken.
     """
     _need(_ALIAS.fullmatch(alias), f"{alias!r} is no alias: use lower-case letters, digits and -.")
-    if alias in read_registries():
-        raise SecondaryLearnersError(
-            f"there is a registry {alias!r} already. Try `learners registry update {alias}`, or "
-            f"`learners registry remove {alias}` first."
-        )
+    _refuse_taken(alias)
     endpoint = endpoint.rstrip("/")
     _need(
         not endpoint or _ENDPOINT.fullmatch(endpoint),
@@ -156,8 +155,9 @@ def add_registry(alias: str, source: str, *, endpoint: str = "", token_env: str 
         "and not the token itself.",
     )
     place = parse_reference(source)
-    if isinstance(place, FolderReference):
-        source = str(place.path.resolve())
+    folder = place.path if isinstance(place, FolderReference) else Path(source)
+    if isinstance(place, FolderReference) or folder.is_dir():  # a plain word is no name here
+        source = str(folder.resolve())
     else:
         _need(
             is_repository(source),
@@ -165,8 +165,18 @@ def add_registry(alias: str, source: str, *, endpoint: str = "", token_env: str 
         )
     registry = Registry(alias=alias, source=source, endpoint=endpoint, token_env=token_env)
     registry, texts = _fetch(registry)
-    _keep(registry, texts)
+    with alone(_GUARD):
+        _refuse_taken(alias)  # by another process in the meantime
+        _keep(registry, texts)
     return registry
+
+
+def _refuse_taken(alias: str) -> None:
+    if alias in read_registries():
+        raise SecondaryLearnersError(
+            f"there is a registry {alias!r} already. Try `learners registry update {alias}`, or "
+            f"`learners registry remove {alias}` first."
+        )
 
 
 def update_registry(
@@ -191,17 +201,27 @@ def update_registry(
     ]
     if not accept(after, changes):
         return None
-    _keep(after, texts)
-    if _snapshot(after) != folder:
-        shutil.rmtree(folder, ignore_errors=True)
+    with alone(_GUARD):
+        if read_registry(alias) != before:
+            raise SecondaryLearnersError(
+                f"another process changed the registry {alias!r} meanwhile, and nothing was kept. "
+                f"Try `learners registry update {alias}` again."
+            )
+        _keep(after, texts)
+        # The last one stays for whoever has begun to read it; those before it go.
+        for old in set(folder.parent.iterdir()) - {_snapshot(after), folder}:
+            if old.is_dir():
+                shutil.rmtree(old, ignore_errors=True)
     return after
 
 
 def remove_registry(alias: str) -> None:
     """Forget a registry; what was loaded from it stays in the cache."""
-    read_registry(alias)
-    (home() / "registries" / alias / "registry.json").unlink()  # first: without it there is none
-    shutil.rmtree(home() / "registries" / alias)
+    with alone(_GUARD):
+        read_registry(alias)
+        folder = home() / "registries" / alias
+        (folder / "registry.json").unlink()  # first: without it there is none
+        shutil.rmtree(folder)
 
 
 def _need(good: object, message: str) -> None:
@@ -295,7 +315,11 @@ def _keep(registry: Registry, texts: Mapping[str, bytes]) -> None:
 def _read(path: Path) -> Registry:
     alias = path.parent.name
     try:
-        return Registry(alias=alias, **json.loads(path.read_bytes()))
+        registry = Registry(alias=alias, **json.loads(path.read_bytes()))
+        texts = (registry.source, registry.endpoint, registry.token_env, registry.commit)
+        if not all(isinstance(text, str) for text in texts) or not are_digests(registry.files):
+            raise ValueError("a field has another type than it should")
+        return registry
     except (ValueError, TypeError) as error:
         raise ArtefactError(
             f"{path} is damaged: {error}. Delete the folder {path.parent} and add the registry "

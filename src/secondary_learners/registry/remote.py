@@ -9,17 +9,20 @@ import errno
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path, PurePosixPath
 
 from secondary_learners.errors import ArtefactError, HubError, OfflineError, UnknownNameError
+from secondary_learners.files import sha256_bytes
 from secondary_learners.learners.layout import FORBIDDEN
+from secondary_learners.registry.home import home
 from secondary_learners.registry.references import is_commit
 
 __all__ = [
     "Listing",
     "Remote",
+    "blobs",
     "download",
     "fetchable",
     "forget",
@@ -44,7 +47,7 @@ class Remote:
 
     repository: str
     endpoint: str = ""
-    token: str | None = None
+    token: str | None = field(default=None, repr=False)
     token_hint: str = ""
 
     @property
@@ -59,6 +62,19 @@ class Remote:
         from huggingface_hub import constants
 
         return self.address == constants.ENDPOINT.rstrip("/")
+
+    @property
+    def cache(self) -> Path:
+        """The cache for this Hub: huggingface_hub's own, or for another Hub a folder of ours.
+
+        huggingface_hub files a repository by its name alone, so that in one cache the "owner/name"
+        of one Hub could pass for that of another.
+        """
+        from huggingface_hub import constants
+
+        if self.is_default:
+            return _resolved(constants.HF_HUB_CACHE)
+        return _resolved(str(home() / "cache" / sha256_bytes(self.address.encode())[:16]))
 
     @property
     def sent_token(self) -> str | bool | None:
@@ -89,12 +105,14 @@ def fetchable(name: str) -> bool:
     return PurePosixPath(name).suffix in _FETCHED
 
 
-def snapshot_folder(repository: str, commit: str) -> Path:
+def snapshot_folder(remote: Remote, commit: str) -> Path:
     """Where huggingface_hub keeps the files of a commit, whether they are there or not."""
-    from huggingface_hub import constants
+    return remote.cache / f"models--{remote.repository.replace('/', '--')}" / "snapshots" / commit
 
-    cache_folder = _resolved(constants.HF_HUB_CACHE)
-    return cache_folder / f"models--{repository.replace('/', '--')}" / "snapshots" / commit
+
+def blobs(remote: Remote) -> frozenset[Path]:
+    """The bytes that the cache has of a repository, for whichever commits they were fetched."""
+    return frozenset((snapshot_folder(remote, "").parent / "blobs").glob("*"))
 
 
 @cache
@@ -141,7 +159,7 @@ def refuse_code(remote: Remote, listing: Listing) -> None:
         if PurePosixPath(name).suffix.lower() in FORBIDDEN:
             raise ArtefactError(
                 f"{remote} ships {name}, which could run code when loaded, and a learner never "
-                "holds such a file: nothing was fetched. Ask its maker to delete it and publish "
+                "holds such a file: it was not fetched. Ask its maker to delete it and publish "
                 "again, or find another with `learners list`."
             )
 
@@ -154,7 +172,7 @@ def download(remote: Remote, commit: str, names: Iterable[str]) -> Path:
     """
     from huggingface_hub import hf_hub_download
 
-    folder = snapshot_folder(remote.repository, commit)
+    folder = snapshot_folder(remote, commit)
 
     def fetch(name: str) -> None:
         path = Path(
@@ -163,6 +181,7 @@ def download(remote: Remote, commit: str, names: Iterable[str]) -> Path:
                 name,
                 revision=commit,
                 endpoint=remote.address,
+                cache_dir=remote.cache,
                 token=remote.sent_token,
                 library_name="secondary-learners",
             )
@@ -206,7 +225,7 @@ def _plain_errors(remote: Remote, revision: str | None) -> Iterator[None]:
         raise _plain(remote, revision, error) from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise HubError(_full_disk()) from error
+            raise HubError(_full_disk(remote)) from error
         if error.errno is None:  # huggingface_hub's check of the size
             raise HubError(
                 f"{remote} sent a file that has another size than it announced. Try again; if that "
@@ -215,12 +234,11 @@ def _plain_errors(remote: Remote, revision: str | None) -> Iterator[None]:
         raise
 
 
-def _full_disk() -> str:
-    from huggingface_hub import constants
-
+def _full_disk(remote: Remote) -> str:
+    variable = "HF_HUB_CACHE" if remote.is_default else "SECONDARY_LEARNERS_HOME"
     return (
-        f"the disk with the cache {constants.HF_HUB_CACHE} is full. Free some space (`hf cache "
-        "prune`), or set HF_HUB_CACHE to another disk, and load again."
+        f"the disk with the cache {remote.cache} is full. Free some space (`hf cache prune`), or "
+        f"set {variable} to another disk, and load again."
     )
 
 

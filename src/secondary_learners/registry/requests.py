@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from secondary_learners.errors import SecondaryLearnersError
+from secondary_learners.errors import ArtefactError, SecondaryLearnersError
 from secondary_learners.registry.index import Entry, find
 from secondary_learners.registry.references import NameReference, RepositoryReference
 from secondary_learners.registry.registries import Shelf, shelf
@@ -53,7 +53,12 @@ def entry_request(
                 f"{key!r}: {entry.name!r} ships as files and has no revisions. "
                 f"Try `learners show {place.prefix}{entry.name}`."
             )
-        assert place.bundled is not None  # checked when the registry was added
+        if place.bundled is None:
+            source = place.registry.source if place.registry else "this installation"
+            raise ArtefactError(
+                f"{key!r} ships with {source}, and no folder learners/ is there any more. See "
+                "`learners registry list`."
+            )
         folder = place.bundled / entry.name
         remedy = f"It is in the registry {place.registry.source}." if place.registry else ""
         return Request(key=key, kind=entry.kind, folder=folder, digests=entry.files, remedy=remedy)

@@ -7,8 +7,13 @@ knows why the others cannot help either raises.
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
-from collections.abc import Mapping, Sequence
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -21,7 +26,9 @@ from secondary_learners.registry.lock import Pinned
 from secondary_learners.registry.pins import read_pin, read_ref, write_pin, write_ref
 from secondary_learners.registry.references import is_commit
 from secondary_learners.registry.remote import (
+    Listing,
     Remote,
+    blobs,
     download,
     fetchable,
     forget,
@@ -68,8 +75,14 @@ class Request:
         return "bundled" if self.remote is None else self.remote.repository
 
     @property
+    def follows_client(self) -> bool:
+        """Whether only HF_ENDPOINT says which Hub it is on."""
+        return self.remote is not None and not self.remote.endpoint
+
+    @property
     def endpoint(self) -> str:
-        return "" if self.remote is None or self.remote.is_default else self.remote.endpoint
+        """The address of the Hub, whichever HF_ENDPOINT it was asked under; "" for what ships."""
+        return "" if self.remote is None else self.remote.address
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,20 +113,77 @@ class Resolved:
         return data
 
     def check_all(self) -> None:
-        """Every file that is there is a recorded one, with its bytes; for what others will read.
+        """Every recorded file has its bytes; and what ships has no other files.
 
-        Files that are recorded but never fetched, such as pictures, may be missing from a cache.
+        A cache is shared with other tools, so that it may hold more than is recorded, and less:
+        files that are never fetched, such as pictures. Whoever reads the folder afterwards reads
+        only the recorded names, or reads `checked` instead.
         """
         if self.digests is None:
             return
-        present = {path.name for path in self.folder.glob("[!.]*")}
+        self._refuse_unrecorded()
+        for name in self._present():
+            self._check(name, self.folder / name)
+
+    @contextmanager
+    def checked(self) -> Iterator[Path]:
+        """A folder with the recorded files and nothing else, for what reads a whole folder.
+
+        Other files are read once, hashed, and written there, in a folder that only this user can
+        change. Tensors, which may be large, are linked and hashed through the link: a file that is
+        renamed over the one in the cache changes nothing. What remains is a process with the right
+        to write into the cached tensors themselves between the hashing and the end of the block
+        (or, where hard links cannot be made, to replace them): they hold numbers, never code.
+        A mapped file stays readable when the folder goes at the end of the block.
+        """
+        if self.digests is None:
+            yield self.folder
+            return
+        self._refuse_unrecorded()
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
+            for name in self._present():
+                source, path = self.folder / name, Path(temporary) / name
+                if not source.is_file():
+                    raise _changed(source, self.digests[name], None, self.remedy)
+                if source.suffix == ".safetensors":
+                    _link(source.resolve(), path)
+                    self._check(name, path)
+                else:
+                    path.write_bytes(self.read(name))
+            yield Path(temporary)
+
+    def _present(self) -> list[str]:
+        """The recorded files that must be there, or are."""
+        assert self.digests is not None
         cached = self.source is not Source.BUNDLED
-        needed = {name for name in self.digests if fetchable(name) or not cached}
-        for name in sorted(present | needed):
-            path, expected = self.folder / name, self.digests.get(name)
-            found = sha256_file(path) if path.is_file() else None
-            if expected is None or found != expected:
-                raise _changed(path, expected, found, self.remedy)
+        return sorted(
+            name
+            for name in self.digests
+            if not cached or fetchable(name) or (self.folder / name).exists()
+        )
+
+    def _refuse_unrecorded(self) -> None:
+        assert self.digests is not None
+        if self.source is Source.BUNDLED:
+            for path in sorted(self.folder.glob("[!.]*")):
+                if path.name not in self.digests:
+                    raise _changed(path, None, sha256_file(path), self.remedy)
+
+    def _check(self, name: str, path: Path) -> None:
+        """Compare the bytes at `path` with what is recorded of the file `name`."""
+        assert self.digests is not None
+        found = sha256_file(path) if path.is_file() else None
+        if found != self.digests[name]:
+            raise _changed(self.folder / name, self.digests[name], found, self.remedy)
+
+
+def _link(target: Path, path: Path) -> None:
+    """Give `target` a second name, in the best way that the file systems of both allow."""
+    for make in (os.link, os.symlink):
+        with suppress(OSError):
+            make(target, path)
+            return
+    shutil.copyfile(target, path)
 
 
 def _changed(path: Path, expected: str | None, found: str | None, remedy: str) -> Exception:
@@ -135,7 +205,21 @@ def resolve(request: Request, lock: Mapping[str, Pinned], *, required: bool) -> 
     places: Sequence[_Resolver] = (_Cached(), _Bundled(), _Hub())
     found = _first((_Locked(lock, required, places), *places), request)
     assert found is not None  # a request has a folder or a remote, and the last ones raise
+    if found.kind is None:
+        return replace(found, kind=_kind(found.read("config.json"), found.key))
     return found
+
+
+def _kind(config: bytes, of: object) -> str:
+    """What an artefact is by its config.json: learners have a version of their format."""
+    try:
+        value = json.loads(config)
+    except ValueError as error:
+        raise ArtefactError(
+            f"{of} is neither a learner nor a base model: its config.json is not JSON ({error}). "
+            "Try `learners list`."
+        ) from error
+    return "learner" if isinstance(value, dict) and "format_version" in value else "base-model"
 
 
 def _first(resolvers: Sequence[_Resolver], request: Request) -> Resolved | None:
@@ -158,9 +242,16 @@ class _Locked:
             return None
         was, now = (pinned.location, pinned.endpoint), (request.location, request.endpoint)
         if was != now:
+            moved = request.follows_client and was[0] == now[0]
+            same = f"Set HF_ENDPOINT to {was[1]}. " if moved else ""
             raise LockError(
                 f"{key!r} resolves elsewhere: learners.lock has {_place(*was)}, and now it leads "
-                f"to {_place(*now)}. If that is meant, try `learners lock {key}`."
+                f"to {_place(*now)}. {same}If that is meant, try `learners lock {key}`."
+            )
+        if request.kind not in (None, pinned.kind):
+            raise LockError(
+                f"{key!r} is locked as a {pinned.kind}, and asked for as a {request.kind}. If it "
+                f"is one now, try `learners lock {key}`."
             )
         return _first(
             self.then,
@@ -227,7 +318,8 @@ class _Hub:
                 ) from error
             log.warning("%s Using the commit of the last time, %s.", error, found.commit)
             return found
-        if request.kind == "learner":
+        request = replace(request, kind=request.kind or _listed_kind(remote, listing))
+        if request.kind != "base-model":  # of those only tensors and text are fetched
             refuse_code(remote, listing)
             missing = set(FILES) - set(listing.files)
             if missing:
@@ -238,8 +330,16 @@ class _Hub:
         digests = _fetch(request, remote, listing.commit, listing.files)
         if not is_commit(request.revision):
             write_ref(remote, request.revision, listing.commit)
-        folder = snapshot_folder(remote.repository, listing.commit)
+        folder = snapshot_folder(remote, listing.commit)
         return _resolved(request, folder, digests, Source.HUB, listing.commit, "")
+
+
+def _listed_kind(remote: Remote, listing: Listing) -> str:
+    """Whether a repository holds a learner or a base model, from its config.json alone."""
+    if "config.json" not in listing.files:
+        return "learner"  # which will be missed
+    path = download(remote, listing.commit, ["config.json"]) / "config.json"
+    return _kind(path.read_bytes(), remote)
 
 
 def _fetch(
@@ -248,8 +348,8 @@ def _fetch(
     """Download what is missing, check every file, and return the digests."""
     pinned = request.digests or read_pin(remote, commit)
     names = _wanted(request.kind, request.digests or listed)
-    folder = snapshot_folder(remote.repository, commit)
-    fresh = [folder / name for name in names if not (folder / name).is_file()]
+    folder = snapshot_folder(remote, commit)
+    known = blobs(remote)  # also those that were fetched for another commit
     download(remote, commit, names)
     digests = dict(pinned)
     for name in names:
@@ -262,7 +362,7 @@ def _fetch(
         else:
             good = found == expected
         if not good:
-            if path in fresh:  # or it would still be found after the Hub is mended
+            if path.resolve() not in known:  # or it would still be found after the Hub is mended
                 forget(path)
                 raise _changed(
                     path,
@@ -283,7 +383,7 @@ def _from_cache(request: Request, commit: str | None) -> Resolved | None:
     remote = request.remote
     if remote is None or commit is None:
         return None
-    folder = snapshot_folder(remote.repository, commit)
+    folder = snapshot_folder(remote, commit)
     digests = request.digests or read_pin(remote, commit)
     if not digests and remote.is_default and is_offline():
         digests = _named_blobs(folder)
@@ -297,7 +397,7 @@ def _last_commit(remote: Remote, revision: str | None) -> str | None:
     """The commit that a branch or tag was last, by our records, else by those of the cache."""
     commit = read_ref(remote, revision)
     if commit is None and remote.is_default:
-        refs = snapshot_folder(remote.repository, "").parent / "refs"
+        refs = snapshot_folder(remote, "").parent / "refs"
         path = refs / (revision or "main")
         commit = path.read_text().strip() if path.is_file() else None
     return commit if is_commit(commit) else None
@@ -329,9 +429,11 @@ def _wanted(kind: str | None, names: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _again(request: Request) -> str:
+    remote = request.remote
+    option = f" --cache-dir {remote.cache}" if remote and not remote.is_default else ""
     return (
         f"It was changed in the cache. See `learners verify {request.key}`, then get it again: "
-        f"`hf cache rm model/{request.location}`. {request.remedy}".rstrip()
+        f"`hf cache rm model/{request.location}{option}`. {request.remedy}".rstrip()
     )
 
 

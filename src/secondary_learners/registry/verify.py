@@ -8,6 +8,7 @@ from pathlib import Path
 
 from secondary_learners.errors import SecondaryLearnersError
 from secondary_learners.files import sha256_file
+from secondary_learners.registry.home import home
 from secondary_learners.registry.index import Entry, find, read_index
 from secondary_learners.registry.lock import read_lock
 from secondary_learners.registry.pins import all_pins
@@ -17,7 +18,8 @@ from secondary_learners.registry.references import (
     is_commit,
     parse_reference,
 )
-from secondary_learners.registry.registries import Shelf, shelf, shelves
+from secondary_learners.registry.registries import Shelf, read_registries, shelf, shelves
+from secondary_learners.registry.remote import Remote, snapshot_folder
 from secondary_learners.registry.requests import entry_request
 
 __all__ = ["Finding", "verify"]
@@ -102,40 +104,46 @@ def _entries() -> list[_Record]:
 def _entry(place: Shelf, entry: Entry) -> list[_Record]:
     asked = entry_request(place, entry)
     registry = "registry" if place.registry is None else f"registry {place.registry.alias}"
-    return _record(asked.key, asked.folder, asked.location, entry.revision, entry.files, registry)
+    place_of = asked.folder or asked.remote
+    return _record(asked.key, place_of, str(entry.revision), entry.files, registry)
 
 
 def _locked() -> list[_Record]:
     records = []
     for key, pin in read_lock().items():
-        reference = parse_reference(key)
-        bundled = None
-        if pin.location == "bundled" and isinstance(reference, NameReference):
-            place = shelf(reference.registry)
-            bundled = place.bundled and place.bundled / reference.name
-        records += _record(key, bundled, pin.location, pin.commit, pin.files, "learners.lock")
+        place = _bundle(key) if pin.location == "bundled" else Remote(pin.location, pin.endpoint)
+        records += _record(key, place, pin.commit, pin.files, "learners.lock")
     return records
+
+
+def _bundle(key: str) -> Path:
+    """Where the files of a name ship; of a registry that was removed, where they are missing."""
+    reference = parse_reference(key)
+    assert isinstance(reference, NameReference)  # `read_lock` has looked
+    if reference.registry is not None and reference.registry not in read_registries():
+        return home() / "registries" / reference.registry / reference.name
+    place = shelf(reference.registry, reference.name)
+    return (place.bundled or place.index) / reference.name
 
 
 def _pinned() -> list[_Record]:
     records = []
-    for repository, _, commit, files in all_pins():
-        records += _record(f"{repository}@{commit}", None, repository, commit, files, "first load")
+    for repository, endpoint, commit, files in all_pins():
+        place = Remote(repository, endpoint)
+        records += _record(f"{repository}@{commit}", place, commit, files, "first load")
     return records
 
 
 def _record(
     name: str,
-    bundled: Path | None,
-    location: str,
-    commit: str | None,
+    place: Path | Remote | None,
+    commit: str,
     files: Mapping[str, str],
     recorded_in: str,
 ) -> list[_Record]:
-    """One record, or none when the files were never fetched."""
-    from secondary_learners.registry.remote import snapshot_folder
-
-    if bundled is not None:
-        return [_Record(name, bundled, files, recorded_in, complete=True)]
-    folder = snapshot_folder(location, str(commit))
+    """One record, of a bundle or of a repository; none when its files were never fetched."""
+    if isinstance(place, Path):
+        return [_Record(name, place, files, recorded_in, complete=True)]
+    assert place is not None
+    folder = snapshot_folder(place, commit)
     return [_Record(name, folder, files, recorded_in, complete=False)] if folder.is_dir() else []
