@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -7,23 +8,50 @@ import torch
 
 from secondary_learners import load_base, load_delta
 from secondary_learners.catalogue import content
-from secondary_learners.errors import ArtefactError, UnknownNameError
+from secondary_learners.errors import (
+    ArtefactError,
+    DigestMismatchError,
+    LockError,
+    UnknownNameError,
+)
+from secondary_learners.finetuning.sparse.deltas import read_delta
 from secondary_learners.finetuning.sparse.tasks import classifier
-from secondary_learners.registry.deltas import delta_folder, find_delta
+from secondary_learners.registry.deltas import delta_files, find_delta
+from secondary_learners.registry.locking import lock_references
 
 IDS = torch.tensor([[100, 200, 300, 5]])
 
 
 def test_an_unknown_name_or_folder() -> None:
-    with pytest.raises(UnknownNameError, match="learners delta show"):
+    with pytest.raises(UnknownNameError, match="learners list"):
         load_delta("no-such-delta")
     with pytest.raises(UnknownNameError):
-        delta_folder("books-mini")  # a learner
-    for ref in (Path("nowhere"), "./nowhere"):
-        with pytest.raises(ArtefactError, match=r"nowhere has no config\.json"):
-            load_delta(ref)
+        delta_files("books-mini")  # a learner
+    with pytest.raises(ArtefactError, match=r"nowhere has no config\.json"):
+        load_delta(Path("nowhere"))
     with pytest.raises(ArtefactError, match="'kind'"):
         load_delta(content("learners") / "books-mini")
+
+
+def test_a_changed_file_is_refused_by_name(
+    tmp_path: Path,
+) -> None:
+    shutil.copytree(content("learners") / "sst2-mask-mini", tmp_path / "sst2-mask-mini")
+    changed = tmp_path / "sst2-mask-mini" / "model.safetensors"
+    data = bytearray(changed.read_bytes())
+    data[-1] ^= 1
+    changed.write_bytes(data)
+    shipped = delta_files("sst2-mask-mini")
+    with pytest.raises(DigestMismatchError, match=r"model\.safetensors"):
+        read_delta(changed.parent, shipped.digests)
+
+
+def test_locked_deltas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECONDARY_LEARNERS_LOCK", str(tmp_path / "learners.lock"))
+    assert set(lock_references(["sst2-mask-mini"])) == {"sst2-mask-mini", "mini"}
+    assert find_delta("sst2-mask-mini", locked=True).config.kind == "mask"
+    with pytest.raises(LockError, match="sst2-layers-mini"):
+        find_delta("sst2-layers-mini", locked=True)
 
 
 @pytest.mark.parametrize("name", ["sst2-layers-mini", "sst2-mask-mini"])

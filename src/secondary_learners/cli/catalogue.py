@@ -64,10 +64,10 @@ def list_command(
         found = list_learners(base=base, architecture=architecture, folder=place.index)
         found = [entry for entry in found if corpus is None or corpus in entry.corpus]
         if not (base or corpus or architecture):
-            found += [e for e in read_index(place.index).values() if e.kind == "base-model"]
+            found += [e for e in read_index(place.index).values() if e.kind != "learner"]
         entries += [(place.prefix + entry.name, entry) for entry in found]
     key = sort_key(sort)
-    entries.sort(key=lambda pair: (pair[1].kind != "learner", key(pair[1])))
+    entries.sort(key=lambda pair: (_KINDS.index(pair[1].kind), key(pair[1])))
     if not entries:
         output.note("nothing matches. Try `learners list` without filters.")
     rows = [("NAME", "KIND", "BASE", "ARCHITECTURE", "CORPUS", "SIZE")]
@@ -78,6 +78,9 @@ def list_command(
     remarks = [remark for name, entry in entries for remark in _remarks(name, entry)]
     text = "\n".join([columns(rows), *([""] if remarks else []), *remarks])
     output.result(text if entries else "", [{**asdict(e), "name": name} for name, e in entries])
+
+
+_KINDS = ("learner", "base-model", "delta")  # as they are listed
 
 
 def _remarks(name: str, entry: Entry) -> list[str]:

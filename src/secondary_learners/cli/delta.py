@@ -142,7 +142,7 @@ def make_command(
 def apply_command(
     output: Output, delta: str, base: str | None, test: Path | None, out: Path | None
 ) -> None:
-    """Put DELTA (a name or a folder) on its base model: measure it, or save the merged model."""
+    """Put DELTA (a name, a repository or ./FOLDER) on its base model; measure or save that."""
     from dataclasses import asdict
 
     from secondary_learners.files import atomic_folder
@@ -154,7 +154,7 @@ def apply_command(
         raise click.UsageError(f"--out {out} exists already: name a new folder.")
     if test is None and out is None:
         raise click.UsageError("say what for: --test FILE measures it, --out FOLDER merges it.")
-    found = find_delta(_reference(delta))
+    found = find_delta(delta)
     config = found.config
     model, tokenizer = load_base(base or config.base_model.repo)
     merged = found.merge(classifier(model, len(config.labels)))
@@ -187,19 +187,19 @@ def apply_command(
 @click.argument("delta")
 @with_output
 def show_command(output: Output, delta: str) -> None:
-    """Show the card of DELTA, a name or a folder."""
-    from secondary_learners.registry.deltas import delta_folder
+    """Show the card of DELTA: a name, a repository or a folder (./FOLDER)."""
+    from secondary_learners.registry.deltas import delta_files
 
-    folder = delta_folder(_reference(delta))
+    files = delta_files(delta)
     value = {}
-    for name in ("config", "evaluation"):
-        path = folder / f"{name}.json"
+    for name in ("config.json", "evaluation.json"):
         try:
-            value[name] = json.loads(path.read_bytes())
-        except (OSError, ValueError) as error:
-            raise ArtefactError(f"{path} is damaged: {error}. Get the folder again.") from error
-    card = folder / "README.md"
-    text = card.read_text(encoding="utf-8") if card.is_file() else json.dumps(value, indent=2)
+            value[name.removesuffix(".json")] = json.loads(files.read(name))
+        except ValueError as error:
+            raise ArtefactError(
+                f"{files.folder / name} is damaged: {error}. Get the folder again."
+            ) from error
+    text = files.read("README.md").decode("utf-8", errors="replace")
     if text.startswith("---\n"):  # the metadata is for the Hub
         text = text.split("\n---\n", 1)[1].lstrip()
     output.result(text, value)
@@ -263,11 +263,6 @@ def _tuned(tuned: str, base: str | None) -> tuple[str, PreTrainedModel]:
         except (OSError, ValueError) as error:
             raise SecondaryLearnersError(f"cannot load the model in {tuned}: {error}") from error
         return base, model
-    delta = find_delta(_reference(tuned))
+    delta = find_delta(tuned)
     name = base or delta.config.base_model.repo
     return name, delta.merge(classifier(load_base(name)[0], len(delta.config.labels)))
-
-
-def _reference(delta: str) -> str | Path:
-    """On the command line a folder needs no slash, unless a delta that ships has its name."""
-    return Path(delta) if (Path(delta) / "config.json").is_file() else delta

@@ -1,34 +1,35 @@
-"""Deltas by name or folder."""
+"""Deltas by name, repository or folder."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from secondary_learners.catalogue import content
-from secondary_learners.errors import ArtefactError, UnknownNameError
+from secondary_learners.registry.load import locate
+from secondary_learners.registry.resolve import Resolved
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from secondary_learners.finetuning.sparse.deltas import Applied, Delta
 
-__all__ = ["delta_folder", "find_delta", "load_delta"]
-
-_DELTA = re.compile(rb'"kind":\s*"(layers|mask)"')
+__all__ = ["delta_files", "find_delta", "load_delta"]
 
 
-def load_delta(ref: str | Path, model: PreTrainedModel | None = None) -> Applied:
+def load_delta(
+    ref: str | Path, model: PreTrainedModel | None = None, *, locked: bool | None = None
+) -> Applied:
     """The delta that `ref` names, on `model`; `remove()` of the result takes it off, exactly.
 
-    ref: a name (see `learners delta show`), or a folder. model: the delta's base model with a
-        classification head; by default a new one is loaded, and is `.model` of the result.
+    ref: as for `load_learner`: a name (see `learners list`), a repository or a folder; every file
+    is hashed. model: the delta's base model with a classification head; by default a new one is
+    loaded, and is `.model` of the result. locked: whether what learners.lock does not pin is
+    refused.
 
-    Raises UnknownNameError, IncompatibleError for another base model, and what `read_delta` raises
-    for a folder that is not sound.
+    Raises UnknownNameError, IncompatibleError for another base model, what `read_delta` raises for
+    files that are not sound, and what `load_learner` raises for a Hub.
     """
-    delta = find_delta(ref)
+    delta = find_delta(ref, locked=locked)
     if model is None:
         from secondary_learners.finetuning.sparse.tasks import classifier
         from secondary_learners.registry.load import load_base
@@ -38,28 +39,14 @@ def load_delta(ref: str | Path, model: PreTrainedModel | None = None) -> Applied
     return delta.apply(model)
 
 
-def find_delta(ref: str | Path) -> Delta:
+def find_delta(ref: str | Path, *, locked: bool | None = None) -> Delta:
     """The delta that `ref` names, on no model yet; raises as `load_delta`."""
     from secondary_learners.finetuning.sparse.deltas import read_delta
 
-    return read_delta(delta_folder(ref))
+    found = delta_files(ref, locked=locked)
+    return read_delta(found.folder, found.digests, remedy=found.remedy)
 
 
-def delta_folder(ref: str | Path) -> Path:
-    """Where the delta that `ref` names is. A name is one that ships; needs no torch."""
-    folder = Path(ref)
-    if (folder / "config.json").is_file() and (isinstance(ref, Path) or "/" in ref):
-        return folder
-    if isinstance(ref, Path) or "/" in ref:
-        raise ArtefactError(f"the folder {ref} has no config.json, so it holds no delta.")
-    names = [path.name for path in content("learners").iterdir() if _is_delta(path)]
-    if ref not in names:
-        raise UnknownNameError("delta", ref, names, "learners delta show")
-    return content("learners") / ref
-
-
-def _is_delta(folder: Path) -> bool:
-    try:
-        return _DELTA.search((folder / "config.json").read_bytes()) is not None
-    except OSError:
-        return False
+def delta_files(ref: str | Path, *, locked: bool | None = None) -> Resolved:
+    """Where the files of the delta that `ref` names are, and their digests; needs no torch."""
+    return locate(ref, kind="delta", locked=locked)

@@ -68,8 +68,8 @@ class Entry:
                 )
 
         need(_is_name(self.name), "name", "lower-case words joined by - . or _")
-        need(self.kind in ("learner", "base-model"), "kind", "'learner' or 'base-model'")
-        optional = _OPTIONAL if self.kind == "learner" else (*_OPTIONAL, "base", "objective")
+        need(self.kind in _ABSENT, "kind", " or ".join(map(repr, _ABSENT)))
+        optional = (*_OPTIONAL, *_ABSENT[self.kind])
         for field in _TEXTS:
             value = getattr(self, field)
             need(isinstance(value, str) and (value != "" or field in optional), field, "a string")
@@ -113,6 +113,11 @@ _TEXTS = (
     "deprecated",
 )
 _OPTIONAL = ("endpoint", "deprecated")
+_ABSENT: dict[str, tuple[str, ...]] = {  # the fields that make no sense for a kind
+    "learner": (),
+    "base-model": ("base", "objective"),
+    "delta": ("objective",),
+}
 
 
 _FIELDS = tuple(known.name for known in dataclasses.fields(Entry))
@@ -187,7 +192,7 @@ def _parse_entry(text: bytes, path: Path) -> Entry:
 
 
 def find(name: str, *, kind: str | None = None, folder: Path | None = None) -> Entry:
-    """The entry with this name or alias, of this kind ("learner" or "base-model") or of any.
+    """The entry with this name or alias, of this kind ("learner", "base-model" or "delta") or any.
 
     Raises UnknownNameError, which suggests the near names. An alias gives a FutureWarning with
     the reason, and so does an entry that is deprecated.

@@ -110,7 +110,9 @@ def _is_whole(key: str, pinned: Pinned) -> bool:
             and isinstance(pinned.endpoint, str)
             and _ADDRESS.fullmatch(pinned.endpoint) is not None
         )
-    return placed and pinned.kind in ("learner", "base-model") and are_digests(pinned.files)
+    return (
+        placed and pinned.kind in ("learner", "base-model", "delta") and are_digests(pinned.files)
+    )
 
 
 def are_digests(value: object) -> bool:

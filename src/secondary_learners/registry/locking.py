@@ -67,8 +67,8 @@ def _pin(
     found = resolve(asked, {}, required=False)
     assert found.digests is not None  # only a folder of one's own has none
     assert found.kind is not None  # decided when it was resolved
-    is_learner = found.kind == "learner"
-    if is_learner:
+    is_model = found.kind == "base-model"
+    if not is_model:
         for name in FILES:
             found.read(name)
     else:
@@ -80,7 +80,7 @@ def _pin(
         commit=found.commit,
         files=dict(found.digests),
     )
-    for needed in _needed(found) if is_learner else ():
+    for needed in () if is_model else _needed(found):
         if isinstance(needed, NameReference):
             try:
                 _pin(needed, "base-model", None, None, pins)
@@ -89,10 +89,11 @@ def _pin(
 
 
 def _needed(found: Resolved) -> list[Reference]:
-    """The base model and the tokenizer that a learner was made for."""
+    """The base model, and a learner's tokenizer, that it was made for."""
     try:
         config = json.loads(found.read("config.json"))
-        return [parse_reference(str(config[key]["repo"])) for key in ("base_model", "tokenizer")]
+        keys = ("base_model", "tokenizer") if found.kind == "learner" else ("base_model",)
+        return [parse_reference(str(config[key]["repo"])) for key in keys]
     except (ValueError, KeyError, TypeError) as error:
         raise ArtefactError(
             f"config.json of {found.key!r} does not say which base model and tokenizer it was "

@@ -211,7 +211,7 @@ def resolve(request: Request, lock: Mapping[str, Pinned], *, required: bool) -> 
 
 
 def _kind(config: bytes, of: object) -> str:
-    """What an artefact is by its config.json: learners have a version of their format."""
+    """What an artefact is by its config.json: learners and deltas have a format version."""
     try:
         value = json.loads(config)
     except ValueError as error:
@@ -219,7 +219,9 @@ def _kind(config: bytes, of: object) -> str:
             f"{of} is neither a learner nor a base model: its config.json is not JSON ({error}). "
             "Try `learners list`."
         ) from error
-    return "learner" if isinstance(value, dict) and "format_version" in value else "base-model"
+    if not isinstance(value, dict) or "format_version" not in value:
+        return "base-model"
+    return "delta" if value.get("kind") in ("layers", "mask") else "learner"
 
 
 def _first(resolvers: Sequence[_Resolver], request: Request) -> Resolved | None:
@@ -422,8 +424,8 @@ def _hub_digest(path: Path, like: str) -> str:
 
 
 def _wanted(kind: str | None, names: Mapping[str, str]) -> tuple[str, ...]:
-    """The files to have: a learner's five, or all of a base model that may be fetched."""
-    if kind == "learner":
+    """The files to have: an artefact's five, or all of a base model that may be fetched."""
+    if kind in ("learner", "delta"):
         return FILES
     return tuple(sorted(name for name in names if fetchable(name) and "/" not in name))
 
