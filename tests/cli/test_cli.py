@@ -530,6 +530,7 @@ def test_an_interrupted_run_goes_on(
     out = tmp_path / "My Ships"
     code = (
         "import os, signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored in the background
         "from secondary_learners.gains import store\n"
         "write, store._PART_ROWS['swapped'] = store._write_part, 64\n"
         "def write_then_interrupt(*arguments):\n"
