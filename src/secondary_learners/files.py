@@ -15,6 +15,7 @@ from typing import Any
 __all__ = [
     "atomic_folder",
     "atomic_path",
+    "fsync_folder",
     "json_bytes",
     "sha256_bytes",
     "sha256_file",
@@ -39,7 +40,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.chmod(0o644)
         temporary.replace(path)
-        _fsync_folder(path.parent)
+        fsync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -53,13 +54,14 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
         yield temporary
         temporary.chmod(0o755)
         temporary.rename(folder)
-        _fsync_folder(folder.parent)
+        fsync_folder(folder.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _fsync_folder(folder: Path) -> None:
-    if os.name == "nt":
+def fsync_folder(folder: Path) -> None:
+    """Bring the names in `folder` to disk: a rename is not there for good before."""
+    if os.name == "nt":  # a folder cannot be opened there
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from secondary_learners.files import fsync_folder
 from secondary_learners.hub.errors import HubError
 from secondary_learners.hub.names import is_sha256
 
@@ -95,7 +96,7 @@ class Objects:
             content.move(path)
             folders.add(path.parent)
         for folder in folders:
-            _fsync_folder(folder)
+            fsync_folder(folder)
 
     def has(self, sha256: str) -> bool:
         return self.path(sha256).is_file()
@@ -118,13 +119,3 @@ class Objects:
                 yield Incoming(self, file, path)
         finally:
             path.unlink(missing_ok=True)
-
-
-def _fsync_folder(folder: Path) -> None:
-    if os.name == "nt":  # a folder cannot be opened there
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

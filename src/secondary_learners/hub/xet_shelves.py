@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from secondary_learners.files import fsync_folder
 from secondary_learners.hub.errors import HubError
 from secondary_learners.hub.xet_formats import XetFormatError, Xorb, index_xorb
 
@@ -53,7 +54,7 @@ class Shelf:
             path.replace(target)
         except FileNotFoundError:
             raise _no_shelf(self.name) from None
-        _fsync_folder(self._folder)
+        fsync_folder(self._folder)
         return new
 
     @contextmanager
@@ -126,13 +127,3 @@ def _no_shelf(name: str) -> HubError:
         f"There is no shelf {name[:40]!r} of yours: it is dropped when an upload pauses for more "
         "than a day. Start the upload again.",
     )
-
-
-def _fsync_folder(folder: Path) -> None:
-    if os.name == "nt":  # a folder cannot be opened there
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -18,13 +17,18 @@ from torch import Tensor
 
 from secondary_learners.errors import (
     ArtefactError,
-    DigestMismatchError,
     IncompatibleError,
     SecondaryLearnersError,
 )
-from secondary_learners.files import atomic_folder, json_bytes, sha256_bytes, write_bytes
+from secondary_learners.files import json_bytes
 from secondary_learners.learners.config import LearnerConfig
-from secondary_learners.learners.layout import FILES, FORBIDDEN
+from secondary_learners.learners.folders import (
+    parse_json,
+    parse_tensors,
+    read_folder,
+    write_folder,
+)
+from secondary_learners.learners.layout import FILES
 from secondary_learners.learners.nets import Net, build_net
 
 __all__ = ["FILES", "Learner", "read_learner", "save_learner", "tokenizer_fingerprint"]
@@ -202,19 +206,7 @@ def save_learner(
         "model.safetensors": safetensors.torch.save(tensors),
         "recipe.toml": recipe_toml.encode(),
     }
-    if folder.exists():
-        _write_all(folder, contents)
-    else:
-        with atomic_folder(folder) as temporary:
-            _write_all(temporary, contents)
-    return {name: sha256_bytes(data) for name, data in contents.items()}
-
-
-def _write_all(folder: Path, contents: Mapping[str, bytes]) -> None:
-    # Without a config there is no artefact: a rewrite cut short is refused, never mixed.
-    (folder / "config.json").unlink(missing_ok=True)
-    for name in sorted(contents, key=lambda name: name == "config.json"):
-        write_bytes(folder / name, contents[name])
+    return write_folder(folder, contents)
 
 
 def read_learner(
@@ -228,31 +220,9 @@ def read_learner(
     Raises DigestMismatchError for a file that was changed, IncompatibleError for a newer format,
     and ArtefactError for a folder that is not a whole and sound artefact.
     """
-    if not folder.is_dir():
-        raise ArtefactError(f"there is no folder {folder}. Try `learners list`.")
-    for place, _, names in os.walk(folder):
-        for path in (Path(place, name) for name in sorted(names) if _suffix(name) in FORBIDDEN):
-            raise ArtefactError(
-                f"{path} could run code when loaded, and an artefact never holds such a file. "
-                f"Delete it only if you know where it came from; see `learners show {folder}`."
-            )
-    contents = {name: _read(folder / name) for name in FILES}
-    if digests is not None:
-        _check_digests(folder, contents, digests, remedy)
-    try:
-        data = json.loads(contents["config.json"])
-    except (ValueError, RecursionError) as error:
-        raise ArtefactError(
-            f"{folder / 'config.json'} is not JSON: {error}. {_again(folder)}"
-        ) from error
-    config = LearnerConfig.from_dict(data)
-    try:
-        tensors = safetensors.torch.load(contents["model.safetensors"])
-    except (safetensors.SafetensorError, KeyError) as error:  # KeyError: a dtype unknown to torch
-        raise ArtefactError(
-            f"{folder / 'model.safetensors'} is truncated or no safetensors file: {error}. "
-            f"{_again(folder)}"
-        ) from error
+    contents = read_folder(folder, digests, remedy=remedy)
+    config = LearnerConfig.from_dict(parse_json(folder, contents))
+    tensors = parse_tensors(folder, contents)
     with torch.device("meta"):  # no memory, no random numbers: the weights come from the file
         net = build_net(config.architecture, config.sizes)
     _check_tensors(config, net.state_dict(), tensors)
@@ -263,40 +233,6 @@ def read_learner(
 def _is_finite(tensor: Tensor) -> bool:
     # Eight times faster than isfinite().all(): nothing of the tensor's size is made.
     return tensor.numel() == 0 or all(map(math.isfinite, tensor.aminmax()))
-
-
-def _suffix(name: str) -> str:
-    return os.path.splitext(name)[1].lower()
-
-
-def _again(folder: Path) -> str:
-    return f"Get the folder again from where it came, and try `learners show {folder}`."
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ArtefactError(
-            f"{path} cannot be read ({error.strerror}); an artefact has the files "
-            f"{', '.join(FILES)}. {_again(path.parent)}"
-        ) from error
-
-
-def _check_digests(
-    folder: Path, contents: Mapping[str, bytes], digests: Mapping[str, str], remedy: str | None
-) -> None:
-    remedy = remedy or (
-        f"Compare with `learners show {folder.name}`, or reinstall with "
-        "`pip install --force-reinstall secondary-learners`."
-    )
-    for name, data in contents.items():
-        expected, found = digests.get(name), sha256_bytes(data)
-        if found != expected:
-            raise DigestMismatchError(
-                f"{folder / name} was changed: its sha256 should be {expected or 'recorded'}, and "
-                f"is {found}. {remedy}"
-            )
 
 
 def _check_tensors(

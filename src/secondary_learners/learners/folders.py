@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -43,31 +44,46 @@ def read_folder(
 ) -> dict[str, bytes]:
     """The five files of the artefact in `folder`.
 
-    digests: the recorded sha256 of each file. remedy: what to do about a changed file. Raises
-    DigestMismatchError for one, and ArtefactError for a file that is missing or that could run
-    code when it is loaded.
+    digests: the recorded sha256 of each file. remedy: what to do about a changed file, by default
+    for what pip installed. Raises DigestMismatchError for one, and ArtefactError for a file that
+    is missing or that could run code when it is loaded.
     """
     if not folder.is_dir():
         raise ArtefactError(f"there is no folder {folder}. Try `learners list`.")
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in FORBIDDEN:
+    for place, _, names in os.walk(folder):
+        for path in (Path(place, name) for name in sorted(names) if _suffix(name) in FORBIDDEN):
             raise ArtefactError(
                 f"{path} could run code when loaded, and an artefact never holds such a file. "
-                "Delete it only if you know where it came from."
+                f"Delete it only if you know where it came from; see `learners show {folder}`."
             )
     contents = {name: _read(folder / name) for name in FILES}
-    for name, data in contents.items() if digests is not None else ():
-        expected, found = (digests or {}).get(name), sha256_bytes(data)
-        if found != expected:
-            raise DigestMismatchError(
-                f"{folder / name} was changed: its sha256 should be {expected or 'recorded'}, and "
-                f"is {found}. {remedy or _again(folder)}"
-            )
+    if digests is not None:
+        _check_digests(folder, contents, digests, remedy)
     return contents
 
 
+def _check_digests(
+    folder: Path, contents: Mapping[str, bytes], digests: Mapping[str, str], remedy: str | None
+) -> None:
+    remedy = remedy or (
+        f"Compare with `learners show {folder.name}`, or reinstall with "
+        "`pip install --force-reinstall secondary-learners`."
+    )
+    for name, data in contents.items():
+        expected, found = digests.get(name), sha256_bytes(data)
+        if found != expected:
+            raise DigestMismatchError(
+                f"{folder / name} was changed: its sha256 should be {expected or 'recorded'}, and "
+                f"is {found}. {remedy}"
+            )
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
+
+
 def _again(folder: Path) -> str:
-    return f"Get the folder {folder.name} again from where it came."
+    return f"Get the folder again from where it came, and try `learners show {folder}`."
 
 
 def _read(path: Path) -> bytes:
