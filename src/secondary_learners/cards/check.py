@@ -14,6 +14,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from secondary_learners.cards.deltas import delta_results
 from secondary_learners.cards.render import (
     base_model_figures,
     base_model_results,
@@ -68,6 +69,12 @@ _SECTIONS = {
         "how it is rebuilt": r"rebuil|reproduc",
         "its licence": r"licen[cs]e",
     },
+    "delta": {
+        "how it is used": r"\buse\b|\busage\b",
+        "its figures": r"figures|results|evaluation",
+        "intended use and limits": r"intended|limit",
+        "how it is rebuilt": r"rebuil|reproduc",
+    },
     "base-model": {
         "how it is used": r"\buse\b|\busage\b",
         "its figures": r"figures|results|evaluation",
@@ -77,7 +84,7 @@ _SECTIONS = {
     },
 }
 _BLOCK = re.compile(r"\s*---(?:\r\n|\r|\n)(.*?)(?:\r\n|\r|\n)---[ \t]*(?:\r\n|\n|$)", re.DOTALL)
-_LOADS = re.compile(r"\b(load_learner|load_base|from_pretrained)\(")
+_LOADS = re.compile(r"\b(load_learner|load_delta|load_base|from_pretrained)\(")
 _LINK = re.compile(r"\]\(\s*<?([^)>\s]+)")
 _LEFT_OPEN = re.compile(r"\[More Information Needed\]|\bTODO\b|\bFIXME\b|\bTBD\b")
 _QUOTED = re.compile(r"(`{2,}).*?\1", re.DOTALL)
@@ -106,7 +113,7 @@ def check_card(card: str | Path, folder: Path | None = None) -> list[Problem]:
 def _check(text: str, folder: Path | None) -> Iterator[Problem]:
     data = yield from _metadata(text)
     config, evaluation = _json(folder, "config.json"), _json(folder, "evaluation.json")
-    kind = "base-model" if data.get("library_name") == "transformers" else "learner"
+    kind = _kind(data)
     yield from _licence(data, folder)
     yield from _identifiers(data)
     yield from _sections(text, kind)
@@ -119,6 +126,13 @@ def _check(text: str, folder: Path | None) -> Iterator[Problem]:
             f"it names {' and '.join(paths)}, which is on the machine it was made on. Name the "
             "file alone.",
         )
+
+
+def _kind(data: Mapping[str, Any]) -> str:
+    if data.get("library_name") == "transformers":
+        return "base-model"
+    tags = data.get("tags")
+    return "delta" if isinstance(tags, list) and "delta" in tags else "learner"
 
 
 def machine_paths(text: str) -> list[str]:
@@ -267,12 +281,14 @@ def _figures(
                 f"the Hub refuses the data set type {result.dataset_type!r} of a result: letters, "
                 "digits, . _ and - only.",
             )
-    if evaluation is None or (kind == "learner" and config is None):
+    if evaluation is None or (kind != "base-model" and config is None):
         return
     try:
         if kind == "learner":
             expected = learner_results(config, evaluation)
             shown = learner_figures(config, evaluation)
+        elif kind == "delta":
+            expected, shown = delta_results(config, evaluation), [f"{evaluation['bytes']:,}"]
         else:
             expected, shown = base_model_results(evaluation), base_model_figures(evaluation)
     except (KeyError, TypeError, ValueError, AttributeError) as error:

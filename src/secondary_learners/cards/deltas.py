@@ -4,12 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from string import Template
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from secondary_learners.cards.render import markdown_table
 from secondary_learners.catalogue import content
 
-__all__ = ["delta_card"]
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
+
+__all__ = ["delta_card", "delta_results"]
+
+
+def delta_results(config: Mapping[str, Any], evaluation: Mapping[str, Any]) -> list[EvalResult]:
+    """The figures in a delta's model-index."""
+    from huggingface_hub import EvalResult
+
+    task, metrics = config["task"], evaluation["metrics"]
+    return [
+        EvalResult(
+            task_type="text-classification",
+            dataset_type=task["name"],
+            dataset_name=f"{task['name']}, {metrics['examples']} unseen examples",
+            metric_type=kind,
+            metric_value=round(metrics[field], 4),
+        )
+        for kind, field in (("accuracy", "accuracy"), ("matthews_correlation", "mcc"))
+    ]
 
 
 def delta_card(
@@ -21,19 +41,9 @@ def delta_card(
     attribution: str,
 ) -> str:
     """README.md of a delta: metadata for the Hub, then cards/delta.md filled in."""
-    from huggingface_hub import EvalResult, ModelCardData
+    from huggingface_hub import ModelCardData
 
     task, metrics = config["task"], evaluation["metrics"]
-    results = [
-        EvalResult(
-            task_type="text-classification",
-            dataset_type=task["name"],
-            dataset_name=f"{task['name']}, {metrics['examples']} unseen examples",
-            metric_type=kind,
-            metric_value=round(metrics[field], 4),
-        )
-        for kind, field in (("accuracy", "accuracy"), ("matthews_correlation", "mcc"))
-    ]
     data = ModelCardData(
         license=licence,
         language="en",
@@ -41,7 +51,7 @@ def delta_card(
         pipeline_tag="text-classification",
         model_name=config["name"],
         tags=["secondary-learners", "delta", "close-fine-tuning", config["kind"]],
-        eval_results=results,
+        eval_results=delta_results(config, evaluation),
     )
     size, whole = evaluation["bytes"], evaluation["full_model_bytes"]
     values = {
