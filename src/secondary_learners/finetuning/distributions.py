@@ -49,7 +49,10 @@ def f_tail(value: float, between: float, within: float) -> float:
     """P(F >= value) with so many degrees of freedom between and within the groups."""
     if math.isinf(value):
         return 0.0
-    return incomplete_beta(within / 2, between / 2, within / (within + between * max(value, 0.0)))
+    scaled = between * max(value, 0.0)
+    if scaled < within:  # from the other side, where a small value is not lost beside `within`
+        return 1 - incomplete_beta(between / 2, within / 2, scaled / (within + scaled))
+    return incomplete_beta(within / 2, between / 2, within / (within + scaled))
 
 
 def t_tail(value: float, freedom: float) -> float:
