@@ -15,6 +15,7 @@ from string import Template
 from typing import Any
 
 from secondary_learners.cards.deltas import delta_results
+from secondary_learners.cards.losses import TAG, loss_figures, loss_results
 from secondary_learners.cards.render import (
     base_model_figures,
     base_model_results,
@@ -59,16 +60,18 @@ class Problem:
 
 
 # Headings by what they must speak of, so that a maker may word them otherwise.
+_LEARNER = {
+    "how it is used": r"\buse\b|\busage\b",
+    "its figures": r"figures|results|evaluation",
+    "what it looks for": r"looks for|tokens",
+    "intended use and limits": r"intended|limit",
+    "energy and CO₂": r"energy|co2|co₂|emission",
+    "how it is rebuilt": r"rebuil|reproduc",
+    "its licence": r"licen[cs]e",
+}
 _SECTIONS = {
-    "learner": {
-        "how it is used": r"\buse\b|\busage\b",
-        "its figures": r"figures|results|evaluation",
-        "what it looks for": r"looks for|tokens",
-        "intended use and limits": r"intended|limit",
-        "energy and CO₂": r"energy|co2|co₂|emission",
-        "how it is rebuilt": r"rebuil|reproduc",
-        "its licence": r"licen[cs]e",
-    },
+    "learner": _LEARNER,
+    "loss-learner": _LEARNER,
     "delta": {
         "how it is used": r"\buse\b|\busage\b",
         "its figures": r"figures|results|evaluation",
@@ -132,7 +135,8 @@ def _kind(data: Mapping[str, Any]) -> str:
     if data.get("library_name") == "transformers":
         return "base-model"
     tags = data.get("tags")
-    return "delta" if isinstance(tags, list) and "delta" in tags else "learner"
+    tags = tags if isinstance(tags, list) else []
+    return "delta" if "delta" in tags else "loss-learner" if TAG in tags else "learner"
 
 
 def machine_paths(text: str) -> list[str]:
@@ -287,6 +291,8 @@ def _figures(
         if kind == "learner":
             expected = learner_results(config, evaluation)
             shown = learner_figures(config, evaluation)
+        elif kind == "loss-learner":
+            expected, shown = loss_results(config, evaluation), loss_figures(config, evaluation)
         elif kind == "delta":
             expected, shown = delta_results(config, evaluation), [f"{evaluation['bytes']:,}"]
         else:

@@ -18,10 +18,24 @@ __all__ = [
     "base_model_card",
     "base_model_figures",
     "base_model_results",
+    "base_name",
+    "base_place",
+    "emissions",
+    "energy_text",
+    "fill",
+    "held_out_table",
     "learner_card",
     "learner_figures",
     "learner_results",
+    "licence_metadata",
+    "licence_text",
     "markdown_table",
+    "sentence",
+    "size_text",
+    "table_rows",
+    "token_text",
+    "transfer_text",
+    "with_metadata",
 ]
 
 _TAGS = ["secondary-learners", "information-gain-filtration", "data-selection"]
@@ -52,8 +66,8 @@ def learner_card(
     comparison, objective = evaluation.get("fine_tuning"), config["objective"]["domain"]
     values = {
         "name": config["name"],
-        "summary": _sentence(summary),
-        "base": _base(config),
+        "summary": sentence(summary),
+        "base": base_name(config),
         "objective": objective,
         "facts": _facts(config, licence),
         "plot": "![Fine-tuning with and without the learner](comparison.png)\n\n"
@@ -61,22 +75,22 @@ def learner_card(
         else "",
         "reference": reference or config["name"],
         "labels": _labels(config),
-        "held_out": _held_out(config, evaluation),
+        "held_out": held_out_table(config, evaluation),
         "comparison": _comparison(comparison, objective),
-        "transfer": _transfer(evaluation.get("transfer")),
-        "raising": _tokens(evaluation["tokens"]["raise"]),
-        "lowering": _tokens(evaluation["tokens"]["lower"]),
+        "transfer": transfer_text(evaluation.get("transfer")),
+        "raising": token_text(evaluation["tokens"]["raise"]),
+        "lowering": token_text(evaluation["tokens"]["lower"]),
         "tested": _tested(comparison),
-        "corpus": f"Corpus: {_sentence(config['corpus']['description'])} {attribution}".strip(),
-        "energy": _energy(evaluation.get("energy")),
+        "corpus": f"Corpus: {sentence(config['corpus']['description'])} {attribution}".strip(),
+        "energy": energy_text(evaluation.get("energy")),
         "command": evaluation["command"],
         "torch": config["versions"]["torch"],
         "device": evaluation["device"],
-        "licence": _licence(licence),
+        "licence": licence_text(licence),
     }
-    return _with_metadata(
+    return with_metadata(
         _learner_metadata(config, evaluation, licence, language, datasets),
-        _fill("learner.md", values),
+        fill("learner.md", values),
     )
 
 
@@ -96,16 +110,16 @@ def base_model_card(
 
     values = {
         "name": name,
-        "summary": _sentence(summary),
+        "summary": sentence(summary),
         "reference": reference or name,
         "figures": markdown_table(["", ""], _base_model_rows(evaluation)),
         "attribution": attribution,
-        "energy": _energy(evaluation.get("energy")),
+        "energy": energy_text(evaluation.get("energy")),
         "command": command,
-        "licence": _licence(licence),
+        "licence": licence_text(licence),
     }
     data = ModelCardData(
-        **_licence_metadata(licence),
+        **licence_metadata(licence),
         language=language or None,
         library_name="transformers",
         pipeline_tag="text-generation",
@@ -113,9 +127,9 @@ def base_model_card(
         model_name=name,
         metrics=["perplexity"],
         eval_results=base_model_results(evaluation),
-        co2_eq_emissions=_emissions(evaluation),
+        co2_eq_emissions=emissions(evaluation),
     )
-    return _with_metadata(data, _fill("base-model.md", values))
+    return with_metadata(data, fill("base-model.md", values))
 
 
 def learner_figures(config: Mapping[str, Any], evaluation: Mapping[str, Any]) -> list[str]:
@@ -126,20 +140,20 @@ def learner_figures(config: Mapping[str, Any], evaluation: Mapping[str, Any]) ->
     comparison, energy = evaluation.get("fine_tuning"), evaluation.get("energy")
     agreement = config["labels"]["spearman_with_exact"]
     return [
-        *_rows(_held_out(config, evaluation)),
+        *table_rows(held_out_table(config, evaluation)),
         *([] if agreement is None else [f"**{_number(agreement)}**"]),
-        *(_rows(_comparison_table(comparison)) if comparison else []),
-        *_rows(_transfer(evaluation.get("transfer"))),
+        *(table_rows(_comparison_table(comparison)) if comparison else []),
+        *table_rows(transfer_text(evaluation.get("transfer"))),
         *([f"{energy['kwh']:.4g} kWh"] if energy else []),
     ]
 
 
 def base_model_figures(evaluation: Mapping[str, Any]) -> list[str]:
     """The figures that a base model's card shows; raises as `learner_figures` does."""
-    return _rows(markdown_table(["", ""], _base_model_rows(evaluation)))
+    return table_rows(markdown_table(["", ""], _base_model_rows(evaluation)))
 
 
-def _rows(text: str) -> list[str]:
+def table_rows(text: str) -> list[str]:
     """The rows of the table in `text`, without its two lines of header."""
     return [line for line in text.splitlines() if line.startswith("|")][2:]
 
@@ -149,7 +163,7 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _fill(template: str, values: Mapping[str, Any]) -> str:
+def fill(template: str, values: Mapping[str, Any]) -> str:
     text = (content("cards") / template).read_text(encoding="utf-8")
     return Template(text).substitute(values)
 
@@ -157,7 +171,7 @@ def _fill(template: str, values: Mapping[str, Any]) -> str:
 # Metadata
 
 
-def _with_metadata(data: ModelCardData, text: str) -> str:
+def with_metadata(data: ModelCardData, text: str) -> str:
     return f"---\n{data.to_yaml()}\n---\n\n{text}"
 
 
@@ -174,7 +188,7 @@ def _learner_metadata(
     # Only what has a commit is on a Hub: a bundled base model or a folder is not an id there.
     on_hub = base["revision"] is not None and HUB_ID.fullmatch(base["repo"]) is not None
     return ModelCardData(
-        **_licence_metadata(licence),
+        **licence_metadata(licence),
         base_model=base["repo"] if on_hub else None,
         # Of the relations the Hub knows, the one of what works beside an unchanged base model.
         base_model_relation="adapter" if on_hub else None,
@@ -186,7 +200,7 @@ def _learner_metadata(
         model_name=config["name"],
         metrics=["spearmanr", *(["perplexity"] if evaluation.get("fine_tuning") else [])],
         eval_results=learner_results(config, evaluation),
-        co2_eq_emissions=_emissions(evaluation),
+        co2_eq_emissions=emissions(evaluation),
     )
 
 
@@ -237,13 +251,13 @@ def base_model_results(evaluation: Mapping[str, Any]) -> list[EvalResult]:
     ]
 
 
-def _licence_metadata(licence: str) -> dict[str, Any]:
+def licence_metadata(licence: str) -> dict[str, Any]:
     if licence in LICENCES:
         return {"license": licence}
     return {"license": "other", "license_name": licence, "license_link": "LICENSE"}
 
 
-def _emissions(evaluation: Mapping[str, Any]) -> dict[str, Any] | None:
+def emissions(evaluation: Mapping[str, Any]) -> dict[str, Any] | None:
     energy = evaluation.get("energy")
     if not energy:
         return None
@@ -258,7 +272,7 @@ def _emissions(evaluation: Mapping[str, Any]) -> dict[str, Any] | None:
 # The text
 
 
-def _sentence(text: str) -> str:
+def sentence(text: str) -> str:
     return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
@@ -269,10 +283,9 @@ def _code(text: str) -> str:
 def _facts(config: Mapping[str, Any], licence: str) -> str:
     base, optimizer = config["base_model"], config["optimizer"]
     corpus, objective = config["corpus"], config["objective"]
-    parameters = _parameters(config)
     rows = [
         ["predicts", f"information gain, in {config['score']['unit']}"],
-        ["base model", _base(config) + _where(base)],
+        ["base model", base_name(config) + base_place(base)],
         [
             "objective",
             f"the loss on {objective['contexts']} contexts of {_code(objective['domain'])}",
@@ -282,23 +295,19 @@ def _facts(config: Mapping[str, Any], licence: str) -> str:
             f"{_code(corpus['name'])}, {corpus['in_domain_share']:.0%} of it objective text",
         ],
         ["optimiser step", f"{optimizer['name']}, learning rate {optimizer['learning_rate']:g}"],
-        [
-            "size",
-            f"{config['architecture']}, {parameters:,} parameters, "
-            f"{4 * parameters / 1e6:.2f} MB in float32",
-        ],
+        ["size", size_text(config)],
         ["licence", licence],
     ]
     return markdown_table(["", ""], rows)
 
 
-def _base(config: Mapping[str, Any]) -> str:
+def base_name(config: Mapping[str, Any]) -> str:
     """The base model's name; of a folder of the maker's machine its last part."""
     name = config["base_model"]["repo"]
     return _code(PureWindowsPath(name).name if _is_absolute(name) else name)
 
 
-def _where(base: Mapping[str, Any]) -> str:
+def base_place(base: Mapping[str, Any]) -> str:
     if base["revision"] is not None:
         return f" at commit `{base['revision']}`"
     bundled = (content("learners") / base["repo"] / "config.json").is_file()
@@ -306,6 +315,14 @@ def _where(base: Mapping[str, Any]) -> str:
     if bundled and not _is_absolute(base["repo"]):
         return ", which ships with secondary-learners"
     return ", in a folder of its maker's"
+
+
+def size_text(config: Mapping[str, Any]) -> str:
+    parameters = _parameters(config)
+    return (
+        f"{config['architecture']}, {parameters:,} parameters, "
+        f"{4 * parameters / 1e6:.2f} MB in float32"
+    )
 
 
 def _parameters(config: Mapping[str, Any]) -> int:
@@ -339,10 +356,12 @@ def _agreement(config: Mapping[str, Any]) -> str:
     )
 
 
-def _held_out(config: Mapping[str, Any], evaluation: Mapping[str, Any]) -> str:
+def held_out_table(
+    config: Mapping[str, Any], evaluation: Mapping[str, Any], *, unit: str = "contexts"
+) -> str:
     held_out, chosen = evaluation["held_out"], config["architecture"]
     return markdown_table(
-        ["learner", "Spearman", "R²", "contexts"],
+        ["learner", "Spearman", "R²", unit],
         [
             [
                 name,
@@ -404,7 +423,7 @@ def _comparison_table(comparison: Mapping[str, Any]) -> str:
     )
 
 
-def _transfer(transfer: Sequence[Mapping[str, Any]] | None) -> str:
+def transfer_text(transfer: Sequence[Mapping[str, Any]] | None) -> str:
     if not transfer:
         return (
             "Not measured: how well it ranks for another base model, or for its own after many "
@@ -431,7 +450,7 @@ def _tested(comparison: Mapping[str, Any] | None) -> str:
     return f"It was made at the base model's own weights, and {tested}"
 
 
-def _energy(energy: Mapping[str, Any] | None) -> str:
+def energy_text(energy: Mapping[str, Any] | None) -> str:
     if not energy:
         return "Not measured. `learners run … --energy` does."
     return (
@@ -468,7 +487,7 @@ def _base_model_rows(evaluation: Mapping[str, Any]) -> list[list[str]]:
     ]
 
 
-def _licence(licence: str) -> str:
+def licence_text(licence: str) -> str:
     if licence == UNSTATED:
         return "The maker of these weights has stated no licence."
     return f"Of the weights: {licence}."
@@ -488,5 +507,5 @@ def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-def _tokens(tokens: Sequence[str]) -> str:
+def token_text(tokens: Sequence[str]) -> str:
     return ", ".join(f"`` {token} ``" for token in tokens) or "none stand out"

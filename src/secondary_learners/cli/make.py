@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from secondary_learners.cli.devices import resolve_device
-from secondary_learners.cli.output import Output, with_output
+from secondary_learners.cli.output import Output, columns, with_output
 from secondary_learners.errors import LabelStoreError
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def run_command(
     """
     from secondary_learners.recipes.energy import WORLD
     from secondary_learners.recipes.run import run_learner, run_pretraining
-    from secondary_learners.recipes.schema import PretrainRecipe
+    from secondary_learners.recipes.schema import MultistageRecipe, PretrainRecipe
 
     if country and not energy:
         raise click.UsageError("--country is for --energy: add it, or leave out --country.")
@@ -121,9 +121,16 @@ def run_command(
         loss = made.evaluation["held_out_loss"]
         output.result(f"{folder}: held-out loss {loss:.3f} nats per token", made.evaluation)
         return
+    wanted = (country.upper() if country else WORLD) if energy else None
+    if isinstance(recipe, MultistageRecipe):
+        from secondary_learners.recipes.multistage import run_multistage
+
+        if seeds is not None:
+            recipe = replace(recipe, seeds=seeds)
+        _report_stages(output, run_multistage(recipe, corpus, folder, energy=wanted, **common))
+        return
     if seeds is not None:
         recipe = replace(recipe, evaluation=replace(recipe.evaluation, seeds=seeds))
-    wanted = (country.upper() if country else WORLD) if energy else None
     _report(output, run_learner(recipe, corpus, folder, energy=wanted, **common))
 
 
@@ -187,7 +194,7 @@ def _recipe(
 ) -> Recipe:
     """The recipe that the options name or describe, with their changes."""
     from secondary_learners.recipes.data import own_recipe
-    from secondary_learners.recipes.schema import PretrainRecipe, find_recipe
+    from secondary_learners.recipes.schema import MultistageRecipe, PretrainRecipe, find_recipe
 
     if recipe is not None:
         if objective or pool:
@@ -204,6 +211,13 @@ def _recipe(
         if given:
             raise _only_for_learners(next(iter(given)).replace("_", "-"), found.name)
         return found
+    if isinstance(found, MultistageRecipe):
+        for option in given.keys() - {"base", "licence"}:
+            raise click.UsageError(
+                f"--{option.replace('_', '-')} is for recipes of information gain, and {recipe} is "
+                "of training losses: write it into a TOML file of your own."
+            )
+        return replace(found, **given)
     labels = {name: given.pop(name) for name in _LABEL_OPTIONS if name in given}
     return replace(found, labels=replace(found.labels, **labels), **given)
 
@@ -232,7 +246,10 @@ def _learner_recipe(recipe: Recipe) -> LearnerRecipe:
     from secondary_learners.recipes.schema import LearnerRecipe
 
     if not isinstance(recipe, LearnerRecipe):
-        raise click.UsageError(f"{recipe.name} is a base model. Try `learners run {recipe.name}`.")
+        raise click.UsageError(
+            f"{recipe.name} is of another kind (`{recipe.kind}`), which has no labels of "
+            "information gain. Try `learners run`."
+        )
     return recipe
 
 
@@ -243,4 +260,18 @@ def _report(output: Output, made: Finished) -> None:
         for name, figures in made.evaluation["held_out"].items()
     ]
     lines += [f'the learner is in {made.folder}: load_learner("{made.folder}")']
+    output.result("\n".join(lines), {"folder": str(made.folder), **made.evaluation})
+
+
+def _report_stages(output: Output, made: Finished) -> None:
+    from secondary_learners.finetuning.staged import HEADER, cells
+
+    comparison = made.evaluation["fine_tuning"]
+    rows = comparison["rows"] if comparison else []
+    lines = [columns([HEADER, *map(cells, rows)]), ""] if rows else []
+    figures = made.evaluation["held_out"]["linear"]
+    lines += [
+        f"Spearman {figures['spearman']:.3f} with losses of held-out examples",
+        f'the learner is in {made.folder}: load_learner("{made.folder}")',
+    ]
     output.result("\n".join(lines), {"folder": str(made.folder), **made.evaluation})

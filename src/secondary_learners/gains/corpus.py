@@ -23,6 +23,7 @@ __all__ = [
     "Source",
     "normalise",
     "read_documents",
+    "read_files",
     "read_texts",
     "visible_files",
 ]
@@ -101,6 +102,17 @@ def read_documents(sources: Iterable[Source], root: Path | None) -> list[Documen
             )
         documents.extend(found)
     return documents
+
+
+def read_files(source: Source, root: Path | None) -> dict[str, str]:
+    """The files of a source by name, whole and as they are; raises CorpusError for none."""
+    found = {Path(name.rpartition(":")[0]).name: text for name, text in _files(source, root)}
+    if not found:
+        raise CorpusError(
+            f"nothing matches {source.files!r} below {root}. Try `--corpus FOLDER` with the folder "
+            "that holds it."
+        )
+    return found
 
 
 def _raw(source: Source, root: Path | None) -> Iterator[tuple[str, str]]:

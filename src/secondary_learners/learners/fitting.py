@@ -197,10 +197,12 @@ def fit_linear(
     counts: str = "sqrt",
     unit: str = "nats per token",
     seed: int = 0,
+    attention_mask: npt.NDArray[np.bool_] | None = None,
 ) -> Fit:
     """Ridge regression on (c / n)**a, its strength chosen by cross-validation over documents.
 
-    input_ids: [n, length]. labels: information gains [n], in `unit`. documents: a number for each
+    input_ids: [n, length]; `attention_mask` of that shape is False at padding, and left out for
+    contexts of one length. labels: information gains [n], in `unit`. documents: a number for each
     context's document [n], and `domains` [n] for where it comes from: about 15 % of each domain, in
     whole documents, is held out for the report, and then the net is fitted on everything with the
     strength chosen without them.
@@ -212,7 +214,9 @@ def fit_linear(
     with torch.no_grad():
         columns, values = linear_features(
             problem.ids,
-            torch.ones_like(problem.ids, dtype=torch.bool),
+            torch.ones_like(problem.ids, dtype=torch.bool)
+            if attention_mask is None
+            else torch.from_numpy(attention_mask),
             vocabulary=vocabulary,
             bigrams=bigrams,
             counts=counts,

@@ -17,7 +17,12 @@ from secondary_learners.cards.vocabulary import UNSTATED
 from secondary_learners.errors import ArtefactError, SecondaryLearnersError
 from secondary_learners.learners.config import LearnerConfig
 from secondary_learners.learners.layout import FILES, FORBIDDEN
-from secondary_learners.recipes.schema import LearnerRecipe, Recipe, parse_recipe
+from secondary_learners.recipes.schema import (
+    LearnerRecipe,
+    PretrainRecipe,
+    Recipe,
+    parse_recipe,
+)
 from secondary_learners.registry.index import Entry
 
 __all__ = ["ArtefactFault", "audit", "check_licence", "files_to_publish", "registry_entry"]
@@ -64,7 +69,7 @@ def audit(folder: Path) -> list[Problem]:
 
 def _audit(folder: Path) -> Iterator[Problem]:
     recipe, recipe_problem = _recipe(folder)
-    base_model = recipe is not None and not isinstance(recipe, LearnerRecipe)
+    base_model = isinstance(recipe, PretrainRecipe)
     for name in _BASE_FILES if base_model else FILES:
         if not (folder / name).is_file():
             yield Problem(ArtefactFault.FILE, f"{name} is missing. `learners run` writes it.")
@@ -173,7 +178,7 @@ def _agreement(folder: Path, recipe: Recipe) -> Iterator[Problem]:
         text = (folder / "README.md").read_bytes().decode("utf-8", errors="replace")
         yield from check_licence(text, recipe)
     try:
-        config = _learner_config(folder) if isinstance(recipe, LearnerRecipe) else None
+        config = None if isinstance(recipe, PretrainRecipe) else _learner_config(folder)
     except SecondaryLearnersError:
         return  # said already
     if config is not None and config.name != recipe.name:
@@ -219,20 +224,27 @@ def registry_entry(
     size: int = 0,
 ) -> Entry:
     """The registry entry of what was published; raises ArtefactError for what it would not take."""
-    if isinstance(recipe, LearnerRecipe):
-        config = _learner_config(folder)
-        of_kind: dict[str, Any] = {
-            "base": config.base_model.repo,
-            "tokenizer": config.tokenizer.repo,
-            "objective": recipe.objective_domain,
-            "architecture": config.architecture,
-            "optimizer": recipe.labels.optimizer,
+    of_kind: dict[str, Any]
+    if isinstance(recipe, PretrainRecipe):
+        of_kind = {
+            "kind": recipe.kind,
+            "tokenizer": recipe.name,
+            "architecture": "gpt2",
+            "optimizer": "muon+adamw",
         }
     else:
-        of_kind = {"tokenizer": recipe.name, "architecture": "gpt2", "optimizer": "muon+adamw"}
+        config = _learner_config(folder)
+        own = isinstance(recipe, LearnerRecipe)
+        of_kind = {
+            "kind": "learner",
+            "base": config.base_model.repo,
+            "tokenizer": config.tokenizer.repo,
+            "objective": recipe.objective_domain if own else f"{recipe.task} losses",
+            "architecture": config.architecture,
+            "optimizer": recipe.labels.optimizer if own else "adamw",
+        }
     return Entry(
         name=recipe.name,
-        kind=recipe.kind,
         summary=recipe.summary,
         corpus="+".join(dict.fromkeys(source.domain for source in recipe.sources)),
         licence=recipe.licence,

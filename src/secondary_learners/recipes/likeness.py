@@ -74,6 +74,7 @@ HELD_OUT_R2 = Limit(0.04)
 LABEL_AGREEMENT = Limit(0.02)  # Spearman of the labels with the exact subsample
 LABEL_MOMENTS = Limit(0.03, relative=True)  # mean and sd of the labels, in published sds
 PERPLEXITY = Limit(0.02, relative=True)  # of each arm at the end of fine-tuning
+TASK_SCORE = Limit(0.03)  # accuracy or Matthews' correlation of each arm
 LOSS = Limit(0.01, relative=True)  # of a base model, on held-out text
 SCORES = Limit(0.01)  # what the correlation of both learners' scores may lack of 1
 
@@ -231,6 +232,7 @@ def _figures(folder: Path) -> Iterator[tuple[str, tuple[float, Limit]]]:
     rows = comparison.get("rows")
     for row in rows if isinstance(rows, list) else []:
         found.append((f"perplexity ({_get(row, 'arm')})", _get(row, "perplexity"), PERPLEXITY))
+        found.append((f"score ({_get(row, 'arm')})", _get(row, "score"), TASK_SCORE))
     for name, value, limit in found:
         if not math.isnan(number(value)):
             yield name, (number(value), limit)

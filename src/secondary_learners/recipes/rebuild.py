@@ -21,6 +21,7 @@ import torch
 
 from secondary_learners.errors import ArtefactError, RecipeError, SecondaryLearnersError
 from secondary_learners.files import sha256_file, write_json
+from secondary_learners.filtering.selection import pad
 from secondary_learners.learners.artifact import read_learner
 from secondary_learners.learners.config import LearnerConfig
 from secondary_learners.recipes.data import LabellingData, Splits, finetuning_data
@@ -37,8 +38,15 @@ from secondary_learners.recipes.likeness import (
     read_json,
     verdict,
 )
+from secondary_learners.recipes.multistage import read_staged_task, run_multistage
 from secondary_learners.recipes.run import run_learner, run_pretraining
-from secondary_learners.recipes.schema import LearnerRecipe, PretrainRecipe, Recipe, parse_recipe
+from secondary_learners.recipes.schema import (
+    LearnerRecipe,
+    MultistageRecipe,
+    PretrainRecipe,
+    Recipe,
+    parse_recipe,
+)
 from secondary_learners.registry.load import load_base, locate
 
 __all__ = ["Published", "Rebuild", "published_seconds", "read_published", "rebuild"]
@@ -87,7 +95,7 @@ def read_published(reference: str | Path) -> Published:
         recipe = parse_recipe(path.read_text(encoding="utf-8"), str(path))
     except UnicodeDecodeError as error:
         raise RecipeError(f"{path} is not UTF-8 text (byte {error.start}).") from error
-    if isinstance(recipe, LearnerRecipe):
+    if not isinstance(recipe, PretrainRecipe):
         read_learner(folder)
     for name in ("config.json", "evaluation.json"):
         read_json(folder / name)
@@ -135,6 +143,8 @@ def rebuild(
             if not (out / "work" / f"{recipe.name}.toml").is_file():  # written last
                 run_pretraining(recipe, corpus, out, **common)
             scores: list[Figure] = []
+        elif isinstance(recipe, MultistageRecipe):
+            scores = _rebuild_multistage(published, recipe, corpus, out, common)
         else:
             scores = _rebuild_learner(published, recipe, corpus, out, common)
     files = compare_files(published.folder, out)
@@ -169,8 +179,29 @@ def _rebuild_learner(
     _, tokenizer = load_base(recipe.base)
     stream = finetuning_data(recipe, dealt, tokenizer).stream
     contexts = stream.select(np.arange(min(_SCORED, len(stream))))
+    ids = contexts.input_ids
+    return _compare_learners(published, out, ids, np.ones(ids.shape, np.bool_))
+
+
+def _rebuild_multistage(
+    published: Published,
+    recipe: MultistageRecipe,
+    corpus: Path | None,
+    out: Path,
+    common: dict[str, Any],
+) -> list[Figure]:
+    run_multistage(recipe, corpus, out, **common)
+    task = read_staged_task(recipe, corpus, *load_base(recipe.base))
+    return _compare_learners(published, out, *pad([row["input_ids"] for row in task.dev[:_SCORED]]))
+
+
+def _compare_learners(
+    published: Published, out: Path, input_ids: Any, attention_mask: Any
+) -> list[Figure]:
+    """The scores of both learners for contexts [n, length] that neither was fitted on."""
+    parts = [torch.from_numpy(array).split(512) for array in (input_ids, attention_mask)]
     before, after = (
-        torch.cat([learner.score(ids) for ids in torch.from_numpy(contexts.input_ids).split(512)])
+        torch.cat([learner.score(ids, mask) for ids, mask in zip(*parts, strict=True)])
         for learner in (read_learner(published.folder), read_learner(out))
     )
     return compare_scores(before.numpy(), after.numpy())

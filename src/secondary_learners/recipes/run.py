@@ -9,24 +9,21 @@ from __future__ import annotations
 import contextlib
 import datetime
 import logging
-import platform
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from secondary_learners.cards.render import base_model_card, learner_card
 from secondary_learners.errors import MissingExtraError, RecipeError
-from secondary_learners.files import json_bytes, sha256_bytes, sha256_file, write_bytes
+from secondary_learners.files import json_bytes, sha256_bytes, write_bytes
 from secondary_learners.filtering.thresholds import parse_threshold
 from secondary_learners.finetuning.compare import Comparison, Settings, compare
 from secondary_learners.finetuning.summary import summary
-from secondary_learners.gains.contexts import Contexts
 from secondary_learners.gains.fingerprints import embedding_fingerprint
 from secondary_learners.gains.store import Labels, LabelSettings, label_to_store, read_labels
 from secondary_learners.learners.artifact import (
@@ -48,6 +45,7 @@ from secondary_learners.recipes.data import (
     read_splits,
 )
 from secondary_learners.recipes.energy import Meter, open_meter
+from secondary_learners.recipes.facts import artefact_files, base_commit, device_name, versions
 from secondary_learners.recipes.pretrain import pretrain
 from secondary_learners.recipes.schema import (
     LearnerRecipe,
@@ -125,7 +123,7 @@ def _package_base(
         licence=recipe.licence,
         location="bundled",
         added=datetime.date.today(),
-        **_files(out),
+        **artefact_files(out),
     )
     write_bytes(out / "work" / f"{recipe.name}.toml", entry_toml(entry).encode())
 
@@ -271,9 +269,9 @@ def _package(
         "held_out": {name: held_out_figures(fitted) for name, fitted in fits.items()},
         "fine_tuning": comparison and summary(comparison),
         "plot": comparison is not None and _plot(comparison, out / "comparison.png"),
-        "tokens": token_weights(learner, tokenizer, labels.contexts),
+        "tokens": token_weights(learner, tokenizer, labels.contexts.input_ids),
         "command": command,
-        "device": _device(model),
+        "device": device_name(model),
     }
     if energy:
         evaluation["energy"] = energy
@@ -306,7 +304,7 @@ def _learner_entry(recipe: LearnerRecipe, made: Finished) -> Entry:
         licence=recipe.licence,
         location="bundled",
         added=datetime.date.today(),
-        **_files(made.folder),
+        **artefact_files(made.folder),
     )
 
 
@@ -338,12 +336,19 @@ def fit_learners(recipe: LearnerRecipe, labels: Labels, *, vocabulary: int) -> d
 
 
 def token_weights(
-    learner: Learner, tokenizer: Any, contexts: Contexts, count: int = 12
+    learner: Learner,
+    tokenizer: Any,
+    input_ids: npt.NDArray[np.int64],
+    attention_mask: npt.NDArray[np.bool_] | None = None,
+    count: int = 12,
 ) -> dict[str, list[str]]:
-    """The tokens that raise and lower the score most, by mean share where they occur ≥ 10 times."""
-    sample = contexts.input_ids[:4000]
-    shares = learner.contributions(sample).cpu().numpy().ravel()
-    ids = sample.ravel()
+    """The tokens that raise and lower the score most, by mean share where they occur ≥ 10 times.
+
+    input_ids: [contexts, length]; `attention_mask` of that shape is False at padding.
+    """
+    sample = input_ids[:4000]
+    mask = np.ones(sample.shape, np.bool_) if attention_mask is None else attention_mask[:4000]
+    shares, ids = learner.contributions(sample, mask).cpu().numpy()[mask], sample[mask]
     times = np.bincount(ids)
     mean = np.bincount(ids, weights=shares) / np.maximum(times, 1)
     common = np.flatnonzero(times >= min(10, times.max()))
@@ -361,7 +366,7 @@ def _config(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
 ) -> LearnerConfig:
-    facts, commit = labels.facts, _commit(model)
+    facts, commit = labels.facts, base_commit(model)
     base = recipe.base.partition("@")[0] if commit else recipe.base  # the commit says it better
     return LearnerConfig(
         name=recipe.name,
@@ -397,12 +402,7 @@ def _config(
             "model_fingerprint": facts["model_fingerprint"],
             "seed": facts["seed"],
         },
-        versions={
-            "secondary-learners": version("secondary-learners"),
-            "torch": torch.__version__,
-            "transformers": version("transformers"),
-            "python": platform.python_version(),
-        },
+        versions=versions(),
     )
 
 
@@ -466,27 +466,5 @@ def _plot(comparison: Comparison, path: Path) -> bool:
     return True
 
 
-def _files(folder: Path) -> dict[str, Any]:
-    paths = [path for path in sorted(folder.iterdir()) if path.is_file()]
-    paths = [path for path in paths if not path.name.startswith(".")]
-    return {
-        "size": sum(path.stat().st_size for path in paths),
-        "files": {path.name: sha256_file(path) for path in paths},
-    }
-
-
 def _corpus_name(sources: Any) -> str:
     return "+".join(dict.fromkeys(source.domain for source in sources))
-
-
-def _commit(model: PreTrainedModel) -> str | None:
-    """The commit of a base model that came from a Hub; transformers keeps it with the config."""
-    commit = getattr(model.config, "_commit_hash", None)
-    full = isinstance(commit, str) and re.fullmatch("[0-9a-f]{40}", commit)
-    return commit if full else None
-
-
-def _device(model: PreTrainedModel) -> str:
-    if model.device.type == "cuda":
-        return torch.cuda.get_device_name(model.device)
-    return f"CPU, {torch.get_num_threads()} threads, {platform.machine()}"
