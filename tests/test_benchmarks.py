@@ -28,6 +28,7 @@ needs_tools = pytest.mark.skipif(
         "gains",
         "load",
         "multistage",
+        "overhead",
         "own_text",
         "scoring",
         pytest.param("serve", marks=needs_tools),

@@ -93,7 +93,11 @@ def finetune_command(
     if save is not None and save.exists():
         raise click.UsageError(f"--save {save} exists already: name a new folder.")
     recipe = find_recipe(str(_folder(learner) / "recipe.toml"))
-    assert isinstance(recipe, LearnerRecipe)
+    if not isinstance(recipe, LearnerRecipe):
+        raise click.UsageError(
+            f"{recipe.name} does not predict information gain (its kind is `{recipe.kind}`), so it "
+            f"is not compared here. Try `learners show {recipe.name}`."
+        )
     if objective is not None and pool is not None:
         own = own_recipe("own", objective, pool)
         recipe = replace(  # the learner's own split, so that what it was made from is left out

@@ -102,26 +102,30 @@ class NaiveBayes:
         self._matrix = csr_matrix
         self._model = BernoulliNB(alpha=smoothing, binarize=None)
         self._fitted = False
+        self._tables: tuple[float, npt.NDArray[np.float64]] | None = None
 
     def admit(self, input_ids: Ids, attention_mask: Flags, step: int) -> Flags:
         if not self._fitted:
             return np.ones(len(input_ids), np.bool_)
-        features = self._features([(input_ids, attention_mask)])
-        flags: Flags = self._log_probabilities(features)[:, 1] >= np.log(self._admit_above)
+        odds = self._log_odds(*self._presence([(input_ids, attention_mask)]))
+        flags: Flags = -np.logaddexp(0, -odds) >= np.log(self._admit_above)
         return flags
 
     def learn(self, input_ids: Ids, attention_mask: Flags, informative: Flags) -> float | None:
         self._waiting.append((input_ids, attention_mask, informative))
         if sum(len(flags) for _, _, flags in self._waiting) < self._together:
             return None
-        features = self._features([(ids, mask) for ids, mask, _ in self._waiting])
+        tokens, starts = self._presence([(ids, mask) for ids, mask, _ in self._waiting])
         classes = np.concatenate([flags for _, _, flags in self._waiting]).astype(np.int64)
         self._waiting.clear()
         before = None
         if self._fitted:
-            before = -float(self._log_probabilities(features)[range(len(classes)), classes].mean())
+            odds = self._log_odds(tokens, starts)
+            before = float(np.logaddexp(0, np.where(classes == 1, -odds, odds)).mean())
+        shape = (len(classes), self._width)
+        features = self._matrix((np.ones(len(tokens)), tokens, starts), shape)
         self._model.partial_fit(features, classes, classes=(0, 1))
-        self._fitted = True
+        self._fitted, self._tables = True, None
         return before
 
     def check_tokenizer(self, tokenizer: Any) -> None:
@@ -144,23 +148,24 @@ class NaiveBayes:
         self._waiting = [
             (ids.numpy(), mask.numpy(), flags.numpy()) for ids, mask, flags in state["waiting"]
         ]
+        self._tables = None
         if self._fitted:
             self._model = clone(self._model)
-            self._refresh()  # sets up what a model needs before it has counts
+            # Sets up what a model needs before it has counts.
+            nothing = self._matrix((1, self._width), dtype=np.float64)
+            self._model.partial_fit(nothing, [0], classes=(0, 1))
             self._model.class_count_ = state["class_count"].numpy().copy()
             self._model.feature_count_ = state["feature_count"].numpy().copy()
-            self._refresh()
 
-    def _features(self, batches: Sequence[tuple[Ids, Flags]]) -> Any:
-        """The token presence of all rows of the batches, sparse [rows, width]."""
+    def _presence(self, batches: Sequence[tuple[Ids, Flags]]) -> tuple[Ids, npt.NDArray[np.int32]]:
+        """The `token_presence` of all rows of the batches."""
         highest = max(int(ids.max(initial=0, where=mask)) for ids, mask in batches)
         if highest >= self._width:
             self._widen(1 << highest.bit_length())
         parts = [token_presence(ids, mask, self._width) for ids, mask in batches]
         tokens = np.concatenate([tokens for tokens, _ in parts])
         counts = np.concatenate([np.diff(starts) for _, starts in parts])
-        starts = np.concatenate([[0], counts.cumsum()]).astype(np.int32)
-        return self._matrix((np.ones(len(tokens)), tokens, starts), (len(counts), self._width))
+        return tokens, np.concatenate([[0], counts.cumsum()]).astype(np.int32)
 
     def _widen(self, width: int) -> None:
         """Give the new tokens counts of 0: the same as having had the columns from the start."""
@@ -169,19 +174,27 @@ class NaiveBayes:
             counts = self._model.feature_count_
             self._model.feature_count_ = np.pad(counts, ((0, 0), (0, extra)))
             self._model.n_features_in_ = width
-            self._refresh()
+            self._tables = None
 
-    def _refresh(self) -> None:
-        """Have the probabilities follow the counts: learn an example too light to change them."""
-        nothing = self._matrix((1, self._width), dtype=np.float64)
-        counts = getattr(self._model, "class_count_", np.ones(2))
-        larger = [int(counts.argmax())]
-        self._model.partial_fit(nothing, larger, classes=(0, 1), sample_weight=[1e-300])
+    def _log_odds(self, tokens: Ids, starts: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
+        """log P(informative) - log P(uninformative) of each row [batch].
 
-    def _log_probabilities(self, features: Any) -> npt.NDArray[np.float64]:
-        """log P(uninformative), log P(informative) [batch, 2]."""
-        logs: npt.NDArray[np.float64] = self._model.predict_log_proba(features)
-        return logs
+        What predict_log_proba gives, from the same counts: that one goes over the vocabulary at
+        every call, and this one over the tokens that there are.
+        """
+        if self._tables is None:
+            alpha, having = self._model.alpha, self._model.feature_count_  # [2, width]
+            all_ = self._model.class_count_[:, None]
+            absent, present = np.log(all_ - having + alpha), np.log(having + alpha)
+            evidence = present - absent
+            with np.errstate(divide="ignore"):  # of a class without examples yet
+                prior = np.log(self._model.class_count_)
+            prior += (absent - np.log(all_ + 2 * alpha)).sum(axis=1)
+            self._tables = float(prior[1] - prior[0]), evidence[1] - evidence[0]
+        prior_odds, evidence_odds = self._tables
+        rows = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+        odds: npt.NDArray[np.float64] = np.bincount(rows, evidence_odds[tokens], len(starts) - 1)
+        return prior_odds + odds
 
 
 class LearnerPredictor:

@@ -45,7 +45,9 @@ class StagedTask:
         read = read_task(folder, dev_examples=settings.tested or None)
         self.encoded = encode(read, tokenizer, settings.longest)
         self.name, self.metric, self.labels = read.name, read.metric, read.labels
-        self.tokenizer = tokenizer
+        self.tokenizer = copy.deepcopy(tokenizer)
+        if tokenizer.pad_token is None:
+            self.tokenizer.pad_token = tokenizer.convert_ids_to_tokens(self.encoded.pad)
         self._base, self._settings = base, settings
         rows = _rows(self.encoded.train)
         order = np.random.default_rng(0).permutation(len(rows))
@@ -268,7 +270,7 @@ def _measure(
     seconds = time.process_time() - begun
     logits = trainer.predict(cast(Any, task.dev)).predictions
     seen = epochs * len(task.train)
-    filtered = isinstance(trainer, FilteredTrainer)
+    savings = trainer.savings if isinstance(trainer, FilteredTrainer) else None
     return Run(
         task=task.name,
         arm=arm,
@@ -276,8 +278,8 @@ def _measure(
         seed=seed,
         seen=seen,
         forwarded=timed.counts.forwarded if timed else seen,
-        trained=trainer.savings.trained if filtered else seen,
-        updates=trainer.savings.updates if filtered else trainer.state.global_step,
+        trained=savings.trained if savings else seen,
+        updates=savings.updates if savings else trainer.state.global_step,
         cpu_seconds=seconds,
         deciding_seconds=timed.seconds if timed else 0.0,
         score=task.score(np.asarray(logits).argmax(axis=1)),

@@ -19,6 +19,7 @@ from transformers.loss.loss_utils import ForCausalLMLoss
 from transformers.trainer_utils import TrainOutput
 
 from secondary_learners.errors import SecondaryLearnersError, UnknownNameError
+from secondary_learners.files import atomic_path
 from secondary_learners.filtering.decisions import BatchFilter
 from secondary_learners.finetuning.losses import IGNORED, example_losses, loss_items
 from secondary_learners.finetuning.pending import Padding, Pending, Rows
@@ -105,6 +106,7 @@ class FilteredTrainer(transformers.Trainer):
         self._pending = Pending()
         self._shares: deque[tuple[int, int]] = deque(maxlen=16)  # (kept, run) of recent batches
         self._flops = 0.0
+        self._flops_per_token: float | None = None
         self._side = "right"  # where the collator pads, once a batch shows it
         self._loss, self._norm, self._updated = 0.0, None, False
         self._refuse()
@@ -137,8 +139,8 @@ class FilteredTrainer(transformers.Trainer):
         network = model.module if isinstance(model, DistributedDataParallel) else model
         batch = self._prepare_inputs(inputs)
         begun = time.perf_counter()
-        self.savings.plain_flops += super().floating_point_ops(batch)
         rows = Rows.of(batch, self._main)
+        self.savings.plain_flops += self._training_flops(rows)
         self._choose(network, rows)
         self.savings.seconds_choosing += time.perf_counter() - begun
         state = self.accelerator.gradient_state
@@ -199,8 +201,8 @@ class FilteredTrainer(transformers.Trainer):
             "seen_before": self._seen_before,
             "processes": self.args.world_size,
         }
-        Path(output_dir).mkdir(parents=True, exist_ok=True)
-        torch.save(state, self._state_path(output_dir))
+        with atomic_path(self._state_path(output_dir)) as path:
+            torch.save(state, path)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
@@ -277,7 +279,10 @@ class FilteredTrainer(transformers.Trainer):
 
     def _training_flops(self, rows: Rows) -> float:
         """What a forward and a backward pass of the rows take; a third of it is forward."""
-        return float(super().floating_point_ops(cast(Any, rows.columns)))
+        numel = rows.columns[rows.main].numel()
+        if self._flops_per_token is None:  # counting the parameters takes long
+            self._flops_per_token = super().floating_point_ops(rows.columns) / max(1, numel)
+        return self._flops_per_token * numel
 
     def _spend(self, flops: float, *, training: bool = False) -> None:
         self._flops += flops

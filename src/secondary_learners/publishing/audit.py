@@ -224,7 +224,7 @@ def registry_entry(
     size: int = 0,
 ) -> Entry:
     """The registry entry of what was published; raises ArtefactError for what it would not take."""
-    of_kind: dict[str, Any]
+    of_kind: dict[str, Any] = {"kind": "learner"}
     if isinstance(recipe, PretrainRecipe):
         of_kind = {
             "kind": recipe.kind,
@@ -234,15 +234,15 @@ def registry_entry(
         }
     else:
         config = _learner_config(folder)
-        own = isinstance(recipe, LearnerRecipe)
-        of_kind = {
-            "kind": "learner",
+        of_kind |= {
             "base": config.base_model.repo,
             "tokenizer": config.tokenizer.repo,
-            "objective": recipe.objective_domain if own else f"{recipe.task} losses",
             "architecture": config.architecture,
-            "optimizer": recipe.labels.optimizer if own else "adamw",
         }
+        if isinstance(recipe, LearnerRecipe):
+            of_kind |= {"objective": recipe.objective_domain, "optimizer": recipe.labels.optimizer}
+        else:
+            of_kind |= {"objective": f"{recipe.task} losses", "optimizer": "adamw"}
     return Entry(
         name=recipe.name,
         summary=recipe.summary,
