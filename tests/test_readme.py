@@ -36,7 +36,7 @@ def test_the_snippet_runs() -> None:
 
 
 def test_the_trainer_snippet_runs(tmp_path: Path) -> None:
-    pytest.importorskip("sklearn")
+    pytest.importorskip("accelerate")
     pattern = r"<!-- executed by tests/test_readme.py: trainer -->\n```python\n(.*?)```"
     snippet = re.search(pattern, README, re.S)
     assert snippet

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import time
 
 import numpy as np
 import pytest
 import torch
 
-from secondary_learners.errors import IncompatibleError, MissingExtraError, SecondaryLearnersError
+from secondary_learners.errors import IncompatibleError, SecondaryLearnersError
 from secondary_learners.filtering.predictors import LearnerPredictor, NaiveBayes, token_presence
 from secondary_learners.filtering.thresholds import Quantile, Shifting
 
@@ -122,10 +121,24 @@ def test_costs_little_with_a_large_vocabulary():
     assert (time.process_time() - begun) / 20 < 0.05
 
 
-def test_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "sklearn.naive_bayes", None)
-    with pytest.raises(MissingExtraError, match=r"secondary-learners\[multistage\]"):
-        NaiveBayes()
+@pytest.mark.parametrize("place", ["first", "last"])
+def test_a_row_without_tokens_has_the_prior_odds(place):
+    random = np.random.default_rng(9)
+    ids, mask = batch(random)
+    mask[0 if place == "first" else -1] = False
+    truth = ids[:, 1] < 30
+    ours = NaiveBayes(vocabulary=64, together=1, admit_above=0.4)
+    for _ in range(3):
+        ours.learn(*batch(random), truth)
+    admitted, doubt = ours.admit(ids, mask, 0), ours.learn(ids, mask, truth)
+    theirs = bayes.BernoulliNB(alpha=0.05)
+    random = np.random.default_rng(9)
+    batch(random)
+    for _ in range(3):
+        theirs.partial_fit(dense(*batch(random), 64), truth, classes=(False, True))
+    logs = theirs.predict_log_proba(dense(ids, mask, 64))
+    assert (admitted == (logs[:, 1] >= np.log(0.4))).all()
+    assert doubt == pytest.approx(-logs[range(8), truth.astype(int)].mean())
 
 
 def test_refuses_values_out_of_range():

@@ -16,7 +16,7 @@ from secondary_learners.registry.load import load_base, load_learner
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.is_gradient_checkpointing:FutureWarning"
 )  # in peft
-pytest.importorskip("sklearn")
+pytest.importorskip("accelerate")
 trl = pytest.importorskip("trl")
 peft = pytest.importorskip("peft")
 

@@ -23,7 +23,7 @@ from secondary_learners.filtering.thresholds import Shifting
 from secondary_learners.finetuning.trainer import FilteredTrainer, shares
 from trainer_helpers import collate, make_arguments, make_model, make_rows
 
-pytest.importorskip("sklearn")
+pytest.importorskip("accelerate")
 pytestmark = pytest.mark.filterwarnings("ignore:.*pin_memory.*:UserWarning")
 
 

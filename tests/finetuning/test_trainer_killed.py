@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("sklearn")
+pytest.importorskip("accelerate")
 
 TESTS = Path(__file__).parents[1]
 # Goes on from the last checkpoint, tells each decision, and waits to be killed after step `stop`.

@@ -72,6 +72,18 @@ def test_linear_is_the_closed_form_of_ridge_regression(bigrams: int, counts: str
     np.testing.assert_allclose(found.predictions, x[found.held_out] @ weights + bias, atol=1e-7)
 
 
+@pytest.mark.parametrize("bigrams", [0, 16])
+def test_padding_is_no_part_of_a_context(bigrams: int) -> None:
+    ids, labels, documents = data()
+    options = {"vocabulary": VOCABULARY, "bigrams": bigrams}
+    expected = fit_linear(ids, labels, documents, **options)
+    padded = np.concatenate([ids, np.full((len(ids), 5), VOCABULARY - 1)], axis=1)
+    mask = np.arange(padded.shape[1]) < np.full((len(ids), 1), ids.shape[1])
+    found = fit_linear(padded, labels, documents, attention_mask=mask, **options)
+    np.testing.assert_allclose(found.net.weight.numpy(), expected.net.weight.numpy(), atol=1e-6)
+    np.testing.assert_allclose(found.predictions, expected.predictions, atol=1e-7)
+
+
 def test_the_strength_has_the_least_error_over_folds_of_documents() -> None:
     ids, labels, documents = data(n=60)
     labels = labels + np.random.default_rng(1).normal(size=60).astype(np.float32) * 0.3

@@ -15,6 +15,7 @@ from secondary_learners.recipes.schema import (
     LabelPlan,
     LearnerPlan,
     LearnerRecipe,
+    MultistageRecipe,
     PretrainRecipe,
     Shares,
     find_recipe,
@@ -51,7 +52,8 @@ def test_there_are_bundled_recipes() -> None:
 @pytest.mark.parametrize("name", recipe_names())
 def test_a_bundled_recipe_parses_under_its_own_name_and_round_trips(name: str) -> None:
     recipe = find_recipe(name)
-    assert recipe.name == name
+    # A multistage recipe is called after what it does, and its name is the learner's.
+    assert recipe.name == name or isinstance(recipe, MultistageRecipe)
     assert parse_recipe(recipe_toml(recipe)) == recipe
 
 
@@ -66,7 +68,7 @@ def test_a_bundled_recipe_begins_with_its_command(name: str) -> None:
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_the_shipped_artefact_was_made_by_the_bundled_recipe_of_its_name(name: str) -> None:
-    shipped = content("learners") / name / "recipe.toml"
+    shipped = content("learners") / find_recipe(name).name / "recipe.toml"
     if shipped.is_file():
         assert type(find_recipe(str(shipped))) is type(find_recipe(name))
         assert find_recipe(str(shipped)).sources == find_recipe(name).sources

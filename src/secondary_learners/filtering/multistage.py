@@ -44,8 +44,6 @@ class MultistageFilter:
 
     Stages move only between steps and never back; a run never ends for lack of examples. A loss
     that is not finite is kept, and leaves thresholds and predictor alone.
-
-    Raises MissingExtraError for the default predictor without scikit-learn.
     """
 
     def __init__(

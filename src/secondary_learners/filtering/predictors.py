@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from secondary_learners.errors import MissingExtraError, SecondaryLearnersError
+from secondary_learners.errors import SecondaryLearnersError
 from secondary_learners.filtering.selection import Scorer, Selector
 from secondary_learners.filtering.thresholds import Threshold, parse_threshold
 
@@ -62,7 +62,11 @@ def token_presence(
 
 
 class NaiveBayes:
-    """Bernoulli naive Bayes over token presence, learning as it goes (scikit-learn's BernoulliNB).
+    """Bernoulli naive Bayes over token presence, learning as it goes.
+
+    The model is scikit-learn's BernoulliNB with `partial_fit`, and so are its probabilities. It is
+    not used itself because it costs several percent of a small language model's training step, most
+    of it in checks of its arguments.
 
     admit_above: a row is worth a forward pass when its probability of being informative is at least
         this.
@@ -72,8 +76,6 @@ class NaiveBayes:
     together: how many examples it waits for before it learns from them, which is faster than
         learning from each batch.
     vocabulary: the number of token ids; by default grows with the ids that come.
-
-    Raises MissingExtraError without scikit-learn.
     """
 
     ready = False
@@ -86,28 +88,25 @@ class NaiveBayes:
         together: int = 32,
         vocabulary: int | None = None,
     ) -> None:
-        try:
-            from scipy.sparse import csr_matrix
-            from sklearn.naive_bayes import BernoulliNB
-        except ImportError as error:
-            raise MissingExtraError("scikit-learn", "multistage") from error
         if not 0 < admit_above < 1 or not smoothing > 0 or together < 1:
             raise SecondaryLearnersError(
                 f"admit_above is {admit_above}, smoothing {smoothing} and together {together}. "
                 "Try NaiveBayes(admit_above=0.5, smoothing=0.05, together=32)."
             )
-        self._admit_above, self._width = admit_above, vocabulary or 1
-        self._together = together
+        self._admit_above, self._smoothing, self._together = admit_above, smoothing, together
         self._waiting: list[tuple[Ids, Flags, Flags]] = []
-        self._matrix = csr_matrix
-        self._model = BernoulliNB(alpha=smoothing, binarize=None)
-        self._fitted = False
+        self._class_count = np.zeros(2)
+        self._feature_count = np.zeros((2, vocabulary or 1))  # rows with the token, in each class
         self._tables: tuple[float, npt.NDArray[np.float64]] | None = None
+
+    @property
+    def _fitted(self) -> bool:
+        return bool(self._class_count.any())
 
     def admit(self, input_ids: Ids, attention_mask: Flags, step: int) -> Flags:
         if not self._fitted:
             return np.ones(len(input_ids), np.bool_)
-        odds = self._log_odds(*self._presence([(input_ids, attention_mask)]))
+        odds = self._log_odds(*self._presence([(input_ids, attention_mask)]), len(input_ids))
         flags: Flags = -np.logaddexp(0, -odds) >= np.log(self._admit_above)
         return flags
 
@@ -115,86 +114,74 @@ class NaiveBayes:
         self._waiting.append((input_ids, attention_mask, informative))
         if sum(len(flags) for _, _, flags in self._waiting) < self._together:
             return None
-        tokens, starts = self._presence([(ids, mask) for ids, mask, _ in self._waiting])
+        tokens, rows = self._presence([(ids, mask) for ids, mask, _ in self._waiting])
         classes = np.concatenate([flags for _, _, flags in self._waiting]).astype(np.int64)
         self._waiting.clear()
         before = None
         if self._fitted:
-            odds = self._log_odds(tokens, starts)
+            odds = self._log_odds(tokens, rows, len(classes))
             before = float(np.logaddexp(0, np.where(classes == 1, -odds, odds)).mean())
-        shape = (len(classes), self._width)
-        features = self._matrix((np.ones(len(tokens)), tokens, starts), shape)
-        self._model.partial_fit(features, classes, classes=(0, 1))
-        self._fitted, self._tables = True, None
+        self._class_count += np.bincount(classes, minlength=2)
+        np.add.at(self._feature_count, (classes[rows], tokens), 1)
+        self._tables = None
         return before
 
     def check_tokenizer(self, tokenizer: Any) -> None:
         """Any tokenizer will do: the counts are made in the run that uses them."""
 
     def state_dict(self) -> dict[str, Any]:
-        state: dict[str, Any] = {"width": self._width, "fitted": self._fitted}
-        state["waiting"] = [
-            [torch.from_numpy(array.copy()) for array in batch] for batch in self._waiting
-        ]
-        if self._fitted:
-            state["class_count"] = torch.from_numpy(self._model.class_count_.copy())
-            state["feature_count"] = torch.from_numpy(self._model.feature_count_.copy())
-        return state
+        return {
+            "class_count": torch.from_numpy(self._class_count.copy()),
+            "feature_count": torch.from_numpy(self._feature_count.copy()),
+            "waiting": [
+                [torch.from_numpy(array.copy()) for array in batch] for batch in self._waiting
+            ],
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        from sklearn.base import clone
-
-        self._width, self._fitted = state["width"], state["fitted"]
+        self._class_count = state["class_count"].numpy().copy()
+        self._feature_count = state["feature_count"].numpy().copy()
         self._waiting = [
             (ids.numpy(), mask.numpy(), flags.numpy()) for ids, mask, flags in state["waiting"]
         ]
         self._tables = None
-        if self._fitted:
-            self._model = clone(self._model)
-            # Sets up what a model needs before it has counts.
-            nothing = self._matrix((1, self._width), dtype=np.float64)
-            self._model.partial_fit(nothing, [0], classes=(0, 1))
-            self._model.class_count_ = state["class_count"].numpy().copy()
-            self._model.feature_count_ = state["feature_count"].numpy().copy()
 
-    def _presence(self, batches: Sequence[tuple[Ids, Flags]]) -> tuple[Ids, npt.NDArray[np.int32]]:
-        """The `token_presence` of all rows of the batches."""
+    def _presence(self, batches: Sequence[tuple[Ids, Flags]]) -> tuple[Ids, Ids]:
+        """Each token that a row has, once, and the number of that row among all of the batches."""
         highest = max(int(ids.max(initial=0, where=mask)) for ids, mask in batches)
-        if highest >= self._width:
-            self._widen(1 << highest.bit_length())
-        parts = [token_presence(ids, mask, self._width) for ids, mask in batches]
-        tokens = np.concatenate([tokens for tokens, _ in parts])
-        counts = np.concatenate([np.diff(starts) for _, starts in parts])
-        return tokens, np.concatenate([[0], counts.cumsum()]).astype(np.int32)
-
-    def _widen(self, width: int) -> None:
-        """Give the new tokens counts of 0: the same as having had the columns from the start."""
-        extra, self._width = width - self._width, width
-        if self._fitted:
-            counts = self._model.feature_count_
-            self._model.feature_count_ = np.pad(counts, ((0, 0), (0, extra)))
-            self._model.n_features_in_ = width
+        width = self._feature_count.shape[1]
+        if highest >= width:  # the same as having had the columns from the start
+            width, before = 1 << highest.bit_length(), width
+            self._feature_count = np.pad(self._feature_count, ((0, 0), (0, width - before)))
             self._tables = None
+        parts = [token_presence(ids, mask, width) for ids, mask in batches]
+        counts = np.concatenate([np.diff(starts) for _, starts in parts])
+        return np.concatenate([tokens for tokens, _ in parts]), np.repeat(
+            np.arange(len(counts)), counts
+        )
 
-    def _log_odds(self, tokens: Ids, starts: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
-        """log P(informative) - log P(uninformative) of each row [batch].
-
-        What predict_log_proba gives, from the same counts: that one goes over the vocabulary at
-        every call, and this one over the tokens that there are.
-        """
+    def _log_odds(self, tokens: Ids, rows: Ids, count: int) -> npt.NDArray[np.float64]:
+        """log P(informative) - log P(uninformative) of each of the `count` rows [count]."""
         if self._tables is None:
-            alpha, having = self._model.alpha, self._model.feature_count_  # [2, width]
-            all_ = self._model.class_count_[:, None]
-            absent, present = np.log(all_ - having + alpha), np.log(having + alpha)
-            evidence = present - absent
-            with np.errstate(divide="ignore"):  # of a class without examples yet
-                prior = np.log(self._model.class_count_)
-            prior += (absent - np.log(all_ + 2 * alpha)).sum(axis=1)
-            self._tables = float(prior[1] - prior[0]), evidence[1] - evidence[0]
-        prior_odds, evidence_odds = self._tables
-        rows = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
-        odds: npt.NDArray[np.float64] = np.bincount(rows, evidence_odds[tokens], len(starts) - 1)
-        return prior_odds + odds
+            self._tables = self._make_tables()
+        prior, evidence = self._tables
+        odds: npt.NDArray[np.float64] = np.bincount(rows, evidence[tokens], count)
+        return prior + odds
+
+    def _make_tables(self) -> tuple[float, npt.NDArray[np.float64]]:
+        """The log odds of a row without tokens, and what each token adds [width]."""
+        alpha, width = self._smoothing, self._feature_count.shape[1]
+        shown = np.flatnonzero(self._feature_count.any(axis=0))  # all others are alike
+        examples, having = self._class_count[:, None], self._feature_count[:, shown]
+        absent, never = np.log(examples - having + alpha), np.log(examples[:, 0] + alpha)
+        odds = np.log(having + alpha) - absent
+        evidence = np.full(width, never[0] - never[1])
+        evidence[shown] = odds[1] - odds[0]
+        with np.errstate(divide="ignore"):  # of a class without examples yet
+            prior = np.log(self._class_count)
+        prior += absent.sum(axis=1) + (width - len(shown)) * never
+        prior -= width * np.log(self._class_count + 2 * alpha)
+        return float(prior[1] - prior[0]), evidence
 
 
 class LearnerPredictor:

@@ -102,7 +102,9 @@ def run_multistage(
             task, losses, recipe.losses, name=recipe.name, base=(recipe.base, base)
         )
     log.info("Spearman %.3f with held-out losses", fitted.held_out_spearman)
-    rest = task.part(2 * used, 2 * used + recipe.settings.examples or None)
+    rest = task.part(2 * used)
+    if recipe.settings.examples:
+        rest = rest.part(0, recipe.settings.examples)
     done = run_arms(
         rest,
         recipe.epochs,
