@@ -12,7 +12,6 @@ from secondary_learners.errors import SecondaryLearnersError
 from secondary_learners.filtering.multistage import MultistageFilter
 from secondary_learners.filtering.predictors import LearnerPredictor, NaiveBayes
 
-
 WIDTH = 64
 
 

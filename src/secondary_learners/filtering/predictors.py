@@ -165,8 +165,9 @@ class NaiveBayes:
         if self._tables is None:
             self._tables = self._make_tables()
         prior, evidence = self._tables
-        odds: npt.NDArray[np.float64] = np.bincount(rows, evidence[tokens], count)
-        return prior + odds
+        odds: npt.NDArray[np.float64] = np.full(count, prior)
+        np.add.at(odds, rows, evidence[tokens])
+        return odds
 
     def _make_tables(self) -> tuple[float, npt.NDArray[np.float64]]:
         """The log odds of a row without tokens, and what each token adds [width]."""
