@@ -122,7 +122,7 @@ def loss_results(config: Mapping[str, Any], evaluation: Mapping[str, Any]) -> li
                 dataset_type=hub_id(task["name"]),
                 dataset_name=f"{task['name']}, development set",
                 metric_type=_METRICS[task["metric"]],
-                metric_name=f"{task['metric']}, {row['arm']}, {comparison['seeds']} seeds",
+                metric_name=f"{task['metric']}, {row['arm']}, {_seeds(comparison)}",
                 metric_value=round(row["score"], 4),
             )
         )
@@ -161,14 +161,14 @@ def _comparison(evaluation: Mapping[str, Any]) -> str:
             "It was not tried in fine-tuning when it was made, so whether it saves anything is "
             "not known. `learners run` with `--seeds` compares."
         )
-    settings, seeds, epochs = comparison["settings"], comparison["seeds"], comparison["epochs"]
+    settings, epochs = comparison["settings"], comparison["epochs"]
     times = "once" if epochs == 1 else f"{epochs} times"
     words = (
         f"The base model with a new head went {times} over {comparison['examples']:,} examples of "
         f"{task['name']} that the learner had nothing to do with, in batches of "
         f"{settings['batch_size']}, learning rate {settings['learning_rate']:g}; with "
         f"`MultistageFilter` a share of {settings['warmup']:g} of the steps is warm-up. "
-        f"{seeds} {'seed' if seeds == 1 else 'seeds'}, means; the {task['metric']} × 100 with its "
+        f"{_seeds(comparison)}, means; the {task['metric']} × 100 with its "
         f"standard deviation over seeds, on {task['tested']:,} examples. A random arm trains on as "
         "many examples as the arm above it, chosen blindly. Seconds are of CPU; the making of the "
         "learner is not in them."
@@ -213,6 +213,10 @@ def _plain_words(comparison: Mapping[str, Any]) -> str:
         f"{mine['less_time']:.1f} times less time, {_points(lost)} below training on everything "
         f"and {_points(ahead)} above random skipping at the same rate. {verdict}"
     )
+
+
+def _seeds(comparison: Mapping[str, Any]) -> str:
+    return "1 seed" if comparison["seeds"] == 1 else f"{comparison['seeds']} seeds"
 
 
 def _points(value: float) -> str:
