@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -10,12 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 from classification_helpers import write_task
+from cli_helpers import learners
 from secondary_learners.cards.check import CardFault, check_card
 from secondary_learners.catalogue import content
-from secondary_learners.cli import main
 from secondary_learners.errors import CorpusError, RecipeError
 from secondary_learners.files import sha256_file
 from secondary_learners.filtering.multistage import MultistageFilter
@@ -184,17 +182,17 @@ def test_the_command_runs_it(
 ) -> None:
     path = tmp_path / "sea.toml"
     path.write_text(recipe_toml(plan))
-    arguments = ["run", str(path), "--corpus", str(corpus), "--out", str(tmp_path / "out")]
-    result = CliRunner().invoke(main, [*arguments, "--seeds", "0", "--json"])
-    assert result.exit_code == 0, result.output
-    value = json.loads(result.stdout)
+    arguments = ["run", path, "--corpus", corpus, "--out", tmp_path / "out", "--device", "cpu"]
+    result = learners(*arguments, "--seeds", "0", "--json")
+    assert result.code == 0, result.err
+    value = result.json
     assert value["fine_tuning"] is None
     assert value["held_out"] == made.evaluation["held_out"]
     assert "It was not tried in fine-tuning" in (tmp_path / "out" / "README.md").read_text()
     assert check_card(tmp_path / "out") == []
-    result = CliRunner().invoke(main, [*arguments, "--contexts", "50"])
-    assert result.exit_code == 2
-    assert "--contexts is for recipes of information gain" in result.stderr
+    result = learners(*arguments, "--contexts", "50")
+    assert result.code == 2
+    assert "--contexts is for recipes of information gain" in result.err
 
 
 def test_what_ships_was_made_by_the_bundled_recipe_and_its_card_is_sound() -> None:
