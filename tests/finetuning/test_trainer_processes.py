@@ -92,11 +92,11 @@ result["distance-twice"] = float((plain - everything).abs().max())
 for forwards in ("same", "again"):
     options = {{"forwards": forwards, "gradient_accumulation_steps": 2, "save_steps": 2}}
     options["save_strategy"] = "steps"
-    whole = train(forwards, Chatty if forwards == "again" else FilteredTrainer, filter=staged(),
-                  **options)
-    again = train(f"{{forwards}}-again", FilteredTrainer, filter=staged(), **options,
-                  resume=str(folder / forwards / "checkpoint-2"))
-    result[f"{{forwards}}-resumed"] = bool((whole == again).all())
+    name, kind = f"twice-{{forwards}}", Chatty if forwards == "again" else FilteredTrainer
+    whole = train(name, kind, filter=staged(), **options)
+    again = train(f"{{name}}-again", FilteredTrainer, filter=staged(), **options,
+                  resume=str(folder / name / "checkpoint-2"))
+    result[f"{{name}}-resumed"] = bool((whole == again).all())
 if torch.distributed.get_rank() == 0:
     (folder / "result.json").write_text(json.dumps(result))
 torch.distributed.destroy_process_group()
@@ -144,9 +144,9 @@ def test_step_together_when_one_keeps_nothing(result):
 def test_accumulate_over_several_batches(result):
     assert result["distance-twice"] < 1e-4
     assert result["everything-twice"]["steps"] == 4
-    for forwards in ("same", "again"):
-        assert result[f"{forwards}-resumed"]
-        savings, again = result[forwards]["savings"], result[f"{forwards}-again"]["savings"]
+    for name in ("twice-same", "twice-again"):
+        assert result[f"{name}-resumed"]
+        savings, again = result[name]["savings"], result[f"{name}-again"]["savings"]
         assert savings["waiting"] == 0
         kept = savings["seen"] - savings["skipped_forward"] - savings["skipped_backward"]
         assert savings["trained"] == again["trained"] == kept

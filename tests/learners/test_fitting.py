@@ -80,7 +80,9 @@ def test_padding_is_no_part_of_a_context(bigrams: int) -> None:
     padded = np.concatenate([ids, np.full((len(ids), 5), VOCABULARY - 1)], axis=1)
     mask = np.arange(padded.shape[1]) < np.full((len(ids), 1), ids.shape[1])
     found = fit_linear(padded, labels, documents, attention_mask=mask, **options)
-    np.testing.assert_allclose(found.net.weight.numpy(), expected.net.weight.numpy(), atol=1e-6)
+    np.testing.assert_allclose(
+        found.net.weight.detach().numpy(), expected.net.weight.detach().numpy(), atol=1e-6
+    )
     np.testing.assert_allclose(found.predictions, expected.predictions, atol=1e-7)
 
 
