@@ -82,8 +82,7 @@ def make_command(
     **options: Any,
 ) -> None:
     """Fine-tune a base model on a task and write what changed as a delta."""
-    from secondary_learners.finetuning.sparse.making import Tuning
-    from secondary_learners.finetuning.sparse.tasks import Training
+    from secondary_learners.finetuning.sparse.settings import Training, Tuning
     from secondary_learners.recipes.deltas import DeltaRecipe, run_delta
 
     training = Training(
