@@ -14,7 +14,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from secondary_learners.cards.deltas import delta_results
+from secondary_learners.cards.deltas import delta_figures, delta_results
 from secondary_learners.cards.render import (
     base_model_figures,
     base_model_results,
@@ -74,6 +74,7 @@ _SECTIONS = {
         "its figures": r"figures|results|evaluation",
         "intended use and limits": r"intended|limit",
         "how it is rebuilt": r"rebuil|reproduc",
+        "its licence": r"licen[cs]e",
     },
     "base-model": {
         "how it is used": r"\buse\b|\busage\b",
@@ -288,7 +289,7 @@ def _figures(
             expected = learner_results(config, evaluation)
             shown = learner_figures(config, evaluation)
         elif kind == "delta":
-            expected, shown = delta_results(config, evaluation), [f"{evaluation['bytes']:,}"]
+            expected, shown = delta_results(config, evaluation), delta_figures(evaluation)
         else:
             expected, shown = base_model_results(evaluation), base_model_figures(evaluation)
     except (KeyError, TypeError, ValueError, AttributeError) as error:

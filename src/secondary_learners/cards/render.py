@@ -15,13 +15,19 @@ if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCardData
 
 __all__ = [
+    "base_metadata",
     "base_model_card",
     "base_model_figures",
     "base_model_results",
+    "base_name",
     "learner_card",
     "learner_figures",
     "learner_results",
+    "licence_line",
+    "licence_metadata",
     "markdown_table",
+    "sentence",
+    "table_rows",
 ]
 
 _TAGS = ["secondary-learners", "information-gain-filtration", "data-selection"]
@@ -52,8 +58,8 @@ def learner_card(
     comparison, objective = evaluation.get("fine_tuning"), config["objective"]["domain"]
     values = {
         "name": config["name"],
-        "summary": _sentence(summary),
-        "base": _base(config),
+        "summary": sentence(summary),
+        "base": base_name(config),
         "objective": objective,
         "facts": _facts(config, licence),
         "plot": "![Fine-tuning with and without the learner](comparison.png)\n\n"
@@ -67,12 +73,12 @@ def learner_card(
         "raising": _tokens(evaluation["tokens"]["raise"]),
         "lowering": _tokens(evaluation["tokens"]["lower"]),
         "tested": _tested(comparison),
-        "corpus": f"Corpus: {_sentence(config['corpus']['description'])} {attribution}".strip(),
+        "corpus": f"Corpus: {sentence(config['corpus']['description'])} {attribution}".strip(),
         "energy": _energy(evaluation.get("energy")),
         "command": evaluation["command"],
         "torch": config["versions"]["torch"],
         "device": evaluation["device"],
-        "licence": _licence(licence),
+        "licence": licence_line(licence),
     }
     return _with_metadata(
         _learner_metadata(config, evaluation, licence, language, datasets),
@@ -96,16 +102,16 @@ def base_model_card(
 
     values = {
         "name": name,
-        "summary": _sentence(summary),
+        "summary": sentence(summary),
         "reference": reference or name,
         "figures": markdown_table(["", ""], _base_model_rows(evaluation)),
         "attribution": attribution,
         "energy": _energy(evaluation.get("energy")),
         "command": command,
-        "licence": _licence(licence),
+        "licence": licence_line(licence),
     }
     data = ModelCardData(
-        **_licence_metadata(licence),
+        **licence_metadata(licence),
         language=language or None,
         library_name="transformers",
         pipeline_tag="text-generation",
@@ -126,20 +132,20 @@ def learner_figures(config: Mapping[str, Any], evaluation: Mapping[str, Any]) ->
     comparison, energy = evaluation.get("fine_tuning"), evaluation.get("energy")
     agreement = config["labels"]["spearman_with_exact"]
     return [
-        *_rows(_held_out(config, evaluation)),
+        *table_rows(_held_out(config, evaluation)),
         *([] if agreement is None else [f"**{_number(agreement)}**"]),
-        *(_rows(_comparison_table(comparison)) if comparison else []),
-        *_rows(_transfer(evaluation.get("transfer"))),
+        *(table_rows(_comparison_table(comparison)) if comparison else []),
+        *table_rows(_transfer(evaluation.get("transfer"))),
         *([f"{energy['kwh']:.4g} kWh"] if energy else []),
     ]
 
 
 def base_model_figures(evaluation: Mapping[str, Any]) -> list[str]:
     """The figures that a base model's card shows; raises as `learner_figures` does."""
-    return _rows(markdown_table(["", ""], _base_model_rows(evaluation)))
+    return table_rows(markdown_table(["", ""], _base_model_rows(evaluation)))
 
 
-def _rows(text: str) -> list[str]:
+def table_rows(text: str) -> list[str]:
     """The rows of the table in `text`, without its two lines of header."""
     return [line for line in text.splitlines() if line.startswith("|")][2:]
 
@@ -170,14 +176,9 @@ def _learner_metadata(
 ) -> ModelCardData:
     from huggingface_hub import ModelCardData
 
-    base = config["base_model"]
-    # Only what has a commit is on a Hub: a bundled base model or a folder is not an id there.
-    on_hub = base["revision"] is not None and HUB_ID.fullmatch(base["repo"]) is not None
     return ModelCardData(
-        **_licence_metadata(licence),
-        base_model=base["repo"] if on_hub else None,
-        # Of the relations the Hub knows, the one of what works beside an unchanged base model.
-        base_model_relation="adapter" if on_hub else None,
+        **licence_metadata(licence),
+        **base_metadata(config),
         datasets=list(datasets) or None,
         language=language or None,
         library_name="secondary-learners",
@@ -237,7 +238,18 @@ def base_model_results(evaluation: Mapping[str, Any]) -> list[EvalResult]:
     ]
 
 
-def _licence_metadata(licence: str) -> dict[str, Any]:
+def base_metadata(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The base model, if it is on a Hub: only that has a commit, and a bundled one is no id there.
+
+    Of the relations that the Hub knows, it is that of what works beside an unchanged base model.
+    """
+    base = config["base_model"]
+    if base["revision"] is None or not HUB_ID.fullmatch(base["repo"]):
+        return {}
+    return {"base_model": base["repo"], "base_model_relation": "adapter"}
+
+
+def licence_metadata(licence: str) -> dict[str, Any]:
     if licence in LICENCES:
         return {"license": licence}
     return {"license": "other", "license_name": licence, "license_link": "LICENSE"}
@@ -258,7 +270,7 @@ def _emissions(evaluation: Mapping[str, Any]) -> dict[str, Any] | None:
 # The text
 
 
-def _sentence(text: str) -> str:
+def sentence(text: str) -> str:
     return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
@@ -272,7 +284,7 @@ def _facts(config: Mapping[str, Any], licence: str) -> str:
     parameters = _parameters(config)
     rows = [
         ["predicts", f"information gain, in {config['score']['unit']}"],
-        ["base model", _base(config) + _where(base)],
+        ["base model", base_name(config) + _where(base)],
         [
             "objective",
             f"the loss on {objective['contexts']} contexts of {_code(objective['domain'])}",
@@ -292,7 +304,7 @@ def _facts(config: Mapping[str, Any], licence: str) -> str:
     return markdown_table(["", ""], rows)
 
 
-def _base(config: Mapping[str, Any]) -> str:
+def base_name(config: Mapping[str, Any]) -> str:
     """The base model's name; of a folder of the maker's machine its last part."""
     name = config["base_model"]["repo"]
     return _code(PureWindowsPath(name).name if _is_absolute(name) else name)
@@ -468,7 +480,7 @@ def _base_model_rows(evaluation: Mapping[str, Any]) -> list[list[str]]:
     ]
 
 
-def _licence(licence: str) -> str:
+def licence_line(licence: str) -> str:
     if licence == UNSTATED:
         return "The maker of these weights has stated no licence."
     return f"Of the weights: {licence}."
