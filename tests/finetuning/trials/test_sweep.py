@@ -349,7 +349,7 @@ def test_killed_with_two_processes_and_resumed_with_one(
 
 
 def test_a_process_that_dies_is_reported_and_what_is_done_is_kept(
-    loaded: tuple, sea: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    full: Sweep, loaded: tuple, sea: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     receive = workers._receive
     heard = 0
@@ -357,7 +357,7 @@ def test_a_process_that_dies_is_reported_and_what_is_done_is_kept(
     def dying(connection: Any, job: Any) -> Any:
         nonlocal heard
         heard += 1
-        if heard == 9:
+        if heard == 20:  # 7 messages a trial, and two at a time: one trial at least has ended
             for pid in children(os.getpid()):
                 if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes():
                     os.kill(pid, signal.SIGKILL)
@@ -365,6 +365,19 @@ def test_a_process_that_dies_is_reported_and_what_is_done_is_kept(
                 receive(connection, job)
         return receive(connection, job)
 
-    monkeypatch.setattr(workers, "_receive", dying)
-    with pytest.raises(TrialsError, match="died, perhaps for want of memory"):
-        sweep(loaded, sea, tmp_path, processes=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(workers, "_receive", dying)
+        with pytest.raises(TrialsError, match="died, perhaps for want of memory"):
+            sweep(loaded, sea, tmp_path, processes=2)
+    study = optuna.load_study(
+        study_name="sea, standard", storage=f"sqlite:///{tmp_path / 'trials.db'}"
+    )
+    done = [trial for trial in study.get_trials() if trial.state.is_finished()]
+    study._storage._backend.engine.dispose()  # type: ignore[attr-defined]
+    assert 1 <= len(done) < 4
+    repeated = counted(monkeypatch)
+    found = sweep(loaded, sea, tmp_path)
+    kept = {tuple(trial.params[name] for name in ("init_seed", "order_seed")) for trial in done}
+    assert not {(init, order) for init, order, _ in repeated} & kept
+    assert len(repeated) == 4 - len(done)
+    assert set(found.table.trials) < set(full.table.of("sea", "standard"))
