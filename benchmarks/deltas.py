@@ -35,12 +35,12 @@ from secondary_learners.finetuning.sparse.distances import (
     layer_distances,
 )
 from secondary_learners.finetuning.sparse.fingerprints import base_fingerprint
-from secondary_learners.finetuning.sparse.making import Tuning, fine_tune
+from secondary_learners.finetuning.sparse.making import fine_tune
 from secondary_learners.finetuning.sparse.masks import merge_masks
 from secondary_learners.finetuning.sparse.plots import plot_distances
+from secondary_learners.finetuning.sparse.settings import Training, Tuning
 from secondary_learners.finetuning.sparse.tasks import (
     Examples,
-    Training,
     classifier,
     metrics_of,
     predict,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -12,12 +13,16 @@ import torch
 
 from secondary_learners.cards.check import CardFault
 from secondary_learners.catalogue import content
-from secondary_learners.publishing.audit import ArtefactFault, audit, files_to_publish
+from secondary_learners.publishing.audit import (
+    ArtefactFault,
+    audit,
+    files_to_publish,
+    registry_entry,
+)
+from secondary_learners.recipes.schema import parse_recipe
 from secondary_learners.registry.index import read_index
 
-SHIPPED = [  # deltas are not published yet
-    content("learners") / entry.name for entry in read_index().values() if entry.kind != "delta"
-]
+SHIPPED = [content("learners") / name for name in read_index()]
 
 
 @pytest.fixture
@@ -60,6 +65,50 @@ def test_a_base_model_needs_its_tokenizer(tmp_path: Path) -> None:
     (folder / "tokenizer.json").unlink()
     (folder / "model.safetensors").write_bytes(b"no tensors")
     assert kinds(folder) == [ArtefactFault.FILE, ArtefactFault.CONTENT]
+
+
+@pytest.fixture
+def delta(tmp_path: Path) -> Path:
+    return shutil.copytree(content("learners") / "sst2-mask-mini", tmp_path / "mask")
+
+
+def test_a_delta_lacks_what_a_learner_would(delta: Path) -> None:
+    (delta / "evaluation.json").unlink()
+    cut(delta)
+    (problem, other) = audit(delta)
+    assert (problem.kind, other.kind) == (ArtefactFault.FILE, ArtefactFault.CONTENT)
+    assert "evaluation.json" in problem.message and "truncated" in other.message
+
+
+DELTAS: list[tuple[str, str, str, StrEnum, str]] = [
+    ("config.json", '"mask"', '"masks"', ArtefactFault.CONTENT, "'kind'"),
+    ("config.json", '"sst2-mask-mini"', '"other"', ArtefactFault.RECIPE, "'other'"),
+    ("recipe.toml", 'kind = "mask"', 'kind = "veil"', ArtefactFault.RECIPE, "'veil'"),
+    ("recipe.toml", '"sst2/dev.tsv"', '"/home/me/dev.tsv"', ArtefactFault.PATH, "/home/me"),
+    ("recipe.toml", '"apache-2.0"', '"mit"', ArtefactFault.LICENCE, "'mit'"),
+    ("recipe.toml", "summary = ", 'summary = "" # ', ArtefactFault.ENTRY, "summary"),
+    ("README.md", "| 0.711 |", "| 0.999 |", CardFault.FIGURE, "0.711"),
+    ("README.md", "329,728", "300,000", CardFault.FIGURE, "329,728"),
+    ("README.md", "license: apache-2.0\n", "", CardFault.LICENCE, "nobody has said"),
+]
+
+
+@pytest.mark.parametrize(("name", "old", "new", "kind", "words"), DELTAS)
+def test_what_is_wrong_with_a_delta(
+    delta: Path, name: str, old: str, new: str, kind: StrEnum, words: str
+) -> None:
+    replace(delta / name, old, new)
+    said = [problem.message for problem in audit(delta) if problem.kind is kind]
+    assert said and words in said[0]
+
+
+def test_the_entry_of_a_delta_is_the_shipped_one() -> None:
+    folder = content("learners") / "sst2-mask-mini"
+    recipe = parse_recipe((folder / "recipe.toml").read_text(encoding="utf-8"))
+    shipped = read_index()[recipe.name]
+    made = registry_entry(folder, recipe, "team/mask", "0" * 40, files=shipped.files)
+    there = {"location": "team/mask", "revision": "0" * 40, "size": 0, "added": made.added}
+    assert made == dataclasses.replace(shipped, **there)
 
 
 @pytest.mark.parametrize("name", ["model.pkl", "work/labels/old.PT", "train.py"])

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +12,7 @@ import pytest
 import torch
 
 from hub_helpers import Server, running, token
+from publishing_helpers import Machine
 from secondary_learners.catalogue import content
 from secondary_learners.learners.artifact import Learner, read_learner, save_learner
 from secondary_learners.learners.nets import LinearNet
@@ -30,53 +27,10 @@ print(json.dumps([learner.config.name, *scores.tolist()]))
 BUCKETS = 2**19  # 2 MB of float32
 
 
-@dataclass(frozen=True)
-class Machine:
-    """A user's machine: its own caches and settings, its own token."""
-
-    home: Path
-    server: Server
-    token: str | None
-    xet: bool = True
-
-    def run(self, *arguments: object, offline: bool = False) -> subprocess.CompletedProcess[str]:
-        environment = {
-            key: value for key, value in os.environ.items() if not key.startswith(("HF_", "SECON"))
-        }
-        environment |= {
-            "HF_HOME": str(self.home / "hf"),
-            "HF_ENDPOINT": self.server.url,
-            "HF_HUB_OFFLINE": "1" if offline else "0",
-            "HF_HUB_DISABLE_XET": "0" if self.xet else "1",
-            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-            "OMP_NUM_THREADS": "1",
-            "SECONDARY_LEARNERS_HOME": str(self.home / "ours"),
-        }
-        if self.token is not None:
-            environment["HF_TOKEN"] = self.token
-        self.home.mkdir(exist_ok=True)
-        command = [sys.executable, *map(str, arguments)]
-        return subprocess.run(
-            command, env=environment, cwd=self.home, capture_output=True, text=True
-        )
-
-    def learners(self, *arguments: object) -> Any:
-        """What `learners ARGUMENTS --json` answers."""
-        done = self.run("-m", "secondary_learners", *arguments, "--json")
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
-
-    def score(self, ref: str, *, offline: bool = False) -> list[Any]:
-        done = self.run("-c", SCORE, ref, offline=offline)
-        assert done.returncode == 0, done.stderr
-        scores = json.loads(done.stdout)
-        assert isinstance(scores, list)
-        return scores
-
-    def python(self, code: str, *arguments: object) -> str:
-        done = self.run("-c", code, *arguments)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+def score(machine: Machine, ref: object, *, offline: bool = False) -> list[Any]:
+    scores = json.loads(machine.python(SCORE, ref, offline=offline))
+    assert isinstance(scores, list)
+    return scores
 
 
 @pytest.fixture(scope="module")
@@ -118,13 +72,13 @@ def test_round_trip(
     maker_token = token(server.root, f"maker{xet:d}{private:d}", "write", ("team",))
     reader_token = token(server.root, f"reader{xet:d}{private:d}", "read", ("team",))
     maker = Machine(tmp_path / "maker", server, maker_token, xet)
-    expected = maker.score(str(artefact))
+    expected = score(maker, str(artefact))
 
     # publish with a tag, and load it elsewhere
     visibility = ("--private",) if private else ()
     first = maker.learners("publish", artefact, repository, "--tag", "v1.0", *visibility)
     reader = Machine(tmp_path / "reader", server, reader_token if private else None, xet)
-    assert reader.score(f"{repository}@v1.0") == expected
+    assert score(reader, f"{repository}@v1.0") == expected
 
     # without a token a private repository is not there, and the message says what to do
     if private:
@@ -134,7 +88,7 @@ def test_round_trip(
         assert "token" in refused.stderr and "Traceback" not in refused.stderr.split("Error:")[-1]
 
     # offline what was loaded once loads again
-    assert reader.score(f"{repository}@v1.0", offline=True) == expected
+    assert score(reader, f"{repository}@v1.0", offline=True) == expected
 
     # the card is edited on the hub; the maker publishes again; both edits are there
     maker.python(
@@ -165,8 +119,8 @@ def test_round_trip(
     assert "## Contact" in merged and "## How to use" in merged
 
     # the old tag is what it was
-    assert later.score(f"{repository}@v1.0") == expected
-    assert later.score(f"{repository}@v1.1") == expected
+    assert score(later, f"{repository}@v1.0") == expected
+    assert score(later, f"{repository}@v1.1") == expected
     old = (tmp_path / "later" / "hf" / "hub").rglob(f"snapshots/{first['commit']}/README.md")
     # In the repository the card's example loads from there.
     there = original.replace(
@@ -184,8 +138,8 @@ def test_by_name_through_a_teams_registry(artefact: Path, server: Server, tmp_pa
     (entries / f"{name}.toml").write_text(published["entry_toml"])
     reader = Machine(tmp_path / "reader", server, None)
     reader.learners("registry", "add", "team", entries)
-    assert reader.score(f"team:{name}") == maker.score(str(artefact))
-    assert reader.score(f"team:{name}", offline=True) == maker.score(str(artefact))
+    assert score(reader, f"team:{name}") == score(maker, str(artefact))
+    assert score(reader, f"team:{name}", offline=True) == score(maker, str(artefact))
 
 
 def test_transformers_and_datasets_load_from_the_same_server(

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
+from delta_helpers import write_task
 from recipes_helpers import OTHER, WANTED, prose, write_text
 from secondary_learners.catalogue import content
 from secondary_learners.errors import (
@@ -23,10 +24,12 @@ from secondary_learners.errors import (
     SecondaryLearnersError,
     UnknownNameError,
 )
+from secondary_learners.finetuning.sparse.settings import Training, Tuning
 from secondary_learners.gains import store
 from secondary_learners.gains.corpus import Source
 from secondary_learners.recipes import rebuild as rebuild_module
 from secondary_learners.recipes import run as run_module
+from secondary_learners.recipes.deltas import run_delta
 from secondary_learners.recipes.likeness import (
     DECISIVE,
     Figure,
@@ -44,7 +47,13 @@ from secondary_learners.recipes.rebuild import (
     rebuild,
 )
 from secondary_learners.recipes.run import run_learner, run_pretraining
-from secondary_learners.recipes.schema import EvaluationPlan, LearnerRecipe, PretrainRecipe
+from secondary_learners.recipes.schema import (
+    DeltaRecipe,
+    EvaluationPlan,
+    LearnerRecipe,
+    PretrainRecipe,
+    parse_recipe,
+)
 
 COMMON: dict[str, Any] = {"device": "cpu", "command": "learners run tiny", "progress": False}
 EVALUATION = EvaluationPlan(seeds=2, updates=3, batch_size=4, test_contexts=20)
@@ -258,6 +267,14 @@ def test_everything_that_ships_has_what_a_rebuild_needs(name: str) -> None:
     assert 60 < seconds < 24 * 3600
 
 
+@pytest.mark.parametrize("name", ["sst2-mask-mini", "sst2-layers-mini"])
+def test_the_deltas_that_ship_have_what_a_rebuild_needs(name: str) -> None:
+    shipped = read_published(name)
+    assert isinstance(shipped.recipe, DeltaRecipe)
+    seconds = published_seconds(shipped)
+    assert seconds is not None and 10 < seconds < 100
+
+
 def test_a_base_model_is_rebuilt_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "text").mkdir()
     write_text(tmp_path / "text", characters=12_000)
@@ -283,6 +300,59 @@ def test_a_base_model_is_rebuilt_too(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(rebuild_module, "run_pretraining", killed)  # it is not trained twice
     assert again(made, tmp_path / "text", tmp_path / "out").verdict is Verdict.IDENTICAL
+
+
+def test_a_delta_is_rebuilt_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    task = write_task(tmp_path)
+    recipe = DeltaRecipe(
+        name="ships",
+        task="ships",
+        base=str(task.base),
+        train=str(task.train),
+        test=str(task.test),
+        tuning=Tuning(probe=20, training=Training(epochs=2, batch_size=10)),
+    )
+    command = {**COMMON, "command": "learners delta make"}
+    made = run_delta(recipe, None, tmp_path / "ships", **command).folder
+    assert parse_recipe((made / "recipe.toml").read_text()) == replace(
+        recipe, summary="The task ships as a mask and a head", train="train.tsv", test="test.tsv"
+    )
+    found = again(made, tmp_path, tmp_path / "out")
+    assert found.verdict is Verdict.IDENTICAL
+    assert {file.name for file in found.files if file.same} >= {"config.json", "model.safetensors"}
+    assert {figure.name for figure in found.figures} == {
+        *("accuracy", "Matthews correlation", "share of zeros in the masked layers"),
+        *("accuracy, full fine-tuning", "Matthews correlation, full fine-tuning"),
+        *("correlation of logits", "share of the same answers"),
+    }
+    assert found.circumstances == ()
+    with monkeypatch.context() as patch:  # it is not trained twice
+        patch.setattr(rebuild_module, "run_delta", killed)
+        assert again(made, tmp_path, tmp_path / "out").verdict is Verdict.IDENTICAL
+
+    # A mask that is the other way round reaches no answer of the published one.
+    other = shutil.copytree(made, tmp_path / "other")
+    tensors = load_file(other / "model.safetensors")
+    tensors["score.weight"] = -tensors["score.weight"]
+    save_file(tensors, other / "model.safetensors")
+    turned = again(other, tmp_path, tmp_path / "turned")
+    assert turned.verdict is Verdict.DIFFERENT
+    assert {figure.name for figure in turned.figures if not figure.within} == {
+        *("correlation of logits", "share of the same answers"),
+    }
+    assert turned.figures[0].rebuilt == pytest.approx(-1)
+
+    with pytest.raises(CorpusError, match=r"'train\.tsv' here.*--corpus FOLDER"):
+        again(made, None, tmp_path / "nowhere")
+    (tmp_path / "less").mkdir()
+    shutil.copy(task.test, tmp_path / "less")
+    lines = task.train.read_text().splitlines()
+    (tmp_path / "less" / "train.tsv").write_text("\n".join(lines[:31]) + "\n")
+    less = again(made, tmp_path / "less", tmp_path / "out-of-less")
+    assert "the digest of its training examples is" in caplog.text
+    assert "training examples (digest)" in {each.name for each in less.circumstances}
 
 
 _KEYS = st.sampled_from(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,8 +10,10 @@ from hypothesis import strategies as st
 
 from secondary_learners.catalogue import content
 from secondary_learners.errors import RecipeError, UnknownNameError
+from secondary_learners.finetuning.sparse.settings import Training
 from secondary_learners.gains.corpus import Source
 from secondary_learners.recipes.schema import (
+    DeltaRecipe,
     EvaluationPlan,
     LabelPlan,
     LearnerPlan,
@@ -62,7 +65,7 @@ def test_a_bundled_recipe_begins_with_its_command(name: str) -> None:
     first = (content("recipes") / f"{name}.toml").read_text().splitlines()[0]
     assert first.startswith(f"# learners run {name}")
     recipe = find_recipe(name)
-    needs_files = any(source.files for source in recipe.sources)
+    needs_files = isinstance(recipe, DeltaRecipe) or any(source.files for source in recipe.sources)
     assert ("--corpus" in first) == needs_files
 
 
@@ -70,8 +73,12 @@ def test_a_bundled_recipe_begins_with_its_command(name: str) -> None:
 def test_the_shipped_artefact_was_made_by_the_bundled_recipe_of_its_name(name: str) -> None:
     shipped = content("learners") / find_recipe(name).name / "recipe.toml"
     if shipped.is_file():
-        assert type(find_recipe(str(shipped))) is type(find_recipe(name))
-        assert find_recipe(str(shipped)).sources == find_recipe(name).sources
+        made, recipe = find_recipe(str(shipped)), find_recipe(name)
+        assert type(made) is type(recipe)
+        if isinstance(made, DeltaRecipe):
+            assert made == recipe
+        else:
+            assert made.sources == recipe.sources
 
 
 def test_defaults_fill_what_a_recipe_leaves_out() -> None:
@@ -215,3 +222,38 @@ def test_a_changed_recipe_is_checked_as_well() -> None:
     assert isinstance(recipe, LearnerRecipe)
     with pytest.raises(RecipeError, match="in_domain_share"):
         replace(recipe, in_domain_share=0.0)
+
+
+DELTA = """
+kind = "delta"
+name = "ships"
+task = "ships"
+train = "train.tsv"
+test = "test.tsv"
+"""
+
+
+def test_a_delta_recipe_round_trips_with_what_it_leaves_out() -> None:
+    recipe = parse_recipe(DELTA + '[tuning]\nkind = "layers"\nshare = 0.25\nlayers = ["h.0"]\n')
+    assert isinstance(recipe, DeltaRecipe)
+    assert (recipe.tuning.share, recipe.tuning.layers) == (0.25, ("h.0",))
+    assert recipe.tuning.training == Training()
+    assert parse_recipe(recipe_toml(recipe)) == recipe
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ('stored = "int8"', "stored is 'int8', and must be one of bfloat16, float16, float32"),
+        ("examples = -1", "examples is -1"),
+        ("max_length = 0", "max_length is 0"),
+        ('[tuning]\nkind = "veil"', "tuning: kind is 'veil'"),
+        ("[tuning]\nstart = 1", "start is 1, and must be one of magnitude, random"),
+        ("[tuning]\nshare = 2.0", "share 2.0"),
+        ("[tuning.training]\nepochs = 0", "epochs is 0"),
+        ("[tuning.training]\nwhen = 1", "unknown field 'when'"),
+    ],
+)
+def test_what_a_delta_recipe_may_not_say(more: str, words: str) -> None:
+    with pytest.raises(RecipeError, match=re.escape(words)):
+        parse_recipe(f"{DELTA}{more}\n", "x.toml")

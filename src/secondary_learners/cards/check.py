@@ -14,7 +14,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from secondary_learners.cards.deltas import delta_results
+from secondary_learners.cards.deltas import delta_figures, delta_results
 from secondary_learners.cards.losses import TAG, loss_figures, loss_results
 from secondary_learners.cards.render import (
     base_model_figures,
@@ -77,6 +77,7 @@ _SECTIONS = {
         "its figures": r"figures|results|evaluation",
         "intended use and limits": r"intended|limit",
         "how it is rebuilt": r"rebuil|reproduc",
+        "its licence": r"licen[cs]e",
     },
     "base-model": {
         "how it is used": r"\buse\b|\busage\b",
@@ -294,7 +295,7 @@ def _figures(
         elif kind == "loss-learner":
             expected, shown = loss_results(config, evaluation), loss_figures(config, evaluation)
         elif kind == "delta":
-            expected, shown = delta_results(config, evaluation), [f"{evaluation['bytes']:,}"]
+            expected, shown = delta_results(config, evaluation), delta_figures(evaluation)
         else:
             expected, shown = base_model_results(evaluation), base_model_figures(evaluation)
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -6,13 +6,22 @@ from collections.abc import Mapping
 from string import Template
 from typing import TYPE_CHECKING, Any
 
-from secondary_learners.cards.render import markdown_table
+from secondary_learners.cards.render import (
+    base_metadata,
+    base_name,
+    licence_line,
+    licence_metadata,
+    markdown_table,
+    sentence,
+    table_rows,
+)
+from secondary_learners.cards.vocabulary import hub_id
 from secondary_learners.catalogue import content
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
-__all__ = ["delta_card", "delta_results"]
+__all__ = ["delta_card", "delta_figures", "delta_results"]
 
 
 def delta_results(config: Mapping[str, Any], evaluation: Mapping[str, Any]) -> list[EvalResult]:
@@ -23,13 +32,18 @@ def delta_results(config: Mapping[str, Any], evaluation: Mapping[str, Any]) -> l
     return [
         EvalResult(
             task_type="text-classification",
-            dataset_type=task["name"],
+            dataset_type=hub_id(task["name"]),
             dataset_name=f"{task['name']}, {metrics['examples']} unseen examples",
             metric_type=kind,
             metric_value=round(metrics[field], 4),
         )
         for kind, field in (("accuracy", "accuracy"), ("matthews_correlation", "mcc"))
     ]
+
+
+def delta_figures(evaluation: Mapping[str, Any]) -> list[str]:
+    """The figures that a delta's card shows, as it shows them; raises as `learner_figures` does."""
+    return [f"{evaluation['bytes']:,}", *table_rows(_table(evaluation))]
 
 
 def delta_card(
@@ -39,14 +53,20 @@ def delta_card(
     summary: str,
     licence: str,
     attribution: str,
+    reference: str | None = None,
+    language: str = "",
 ) -> str:
-    """README.md of a delta: metadata for the Hub, then cards/delta.md filled in."""
+    """The card of a delta from its config.json and evaluation.json; see `learner_card`.
+
+    attribution: where the task's data are from. reference: what `load_delta` is given.
+    """
     from huggingface_hub import ModelCardData
 
     task, metrics = config["task"], evaluation["metrics"]
     data = ModelCardData(
-        license=licence,
-        language="en",
+        **licence_metadata(licence),
+        **base_metadata(config),
+        language=language or None,
         library_name="secondary-learners",
         pipeline_tag="text-classification",
         model_name=config["name"],
@@ -56,20 +76,16 @@ def delta_card(
     size, whole = evaluation["bytes"], evaluation["full_model_bytes"]
     values = {
         "name": config["name"],
-        "summary": summary,
+        "summary": sentence(summary),
         "task": task["name"],
-        "base": config["base_model"]["repo"],
+        "base": base_name(config),
+        "reference": reference or config["name"],
         "fingerprint": config["base_model"]["fingerprint"],
         "what": _what(config, evaluation),
         "bytes": f"{size:,}",
         "ratio": f"{whole / size:.1f}",
-        "table": markdown_table(
-            ["", "accuracy", "Matthews correlation"],
-            [
-                _row("this delta, as applied", metrics),
-                _row("full fine-tuning, same data and seed", evaluation["full_fine_tuning"]),
-            ],
-        ),
+        "table": _table(evaluation),
+        "seed": evaluation["seed"],
         "test_examples": f"{metrics['examples']:,}",
         "majority": f"{evaluation['majority_accuracy']:.3f}",
         "training": _training(config["training"], evaluation),
@@ -77,11 +93,11 @@ def delta_card(
         "layers": ", ".join(f"`{name}`" for name in config["layers"]) or "none",
         "head": ", ".join(f"`{name}` {shape}" for name, shape in config["head"].items()),
         "labels": ", ".join(f"`{label}`" for label in config["labels"]),
-        "attribution": attribution,
+        "attribution": sentence(attribution or task["name"]),
         "command": evaluation["command"],
         "torch": config["versions"]["torch"],
         "device": evaluation["device"],
-        "licence": licence,
+        "licence": licence_line(licence),
     }
     text = (content("cards") / "delta.md").read_text(encoding="utf-8")
     return f"---\n{data.to_yaml()}\n---\n\n{Template(text).substitute(values)}"
@@ -107,6 +123,16 @@ def _chosen(config: Mapping[str, Any]) -> str:
     return (
         f"{layers}, those that turned most in a full fine-tuning on "
         f"{config['training']['probe']:,} examples"
+    )
+
+
+def _table(evaluation: Mapping[str, Any]) -> str:
+    return markdown_table(
+        ["", "accuracy", "Matthews correlation"],
+        [
+            _row("this delta, as applied", evaluation["metrics"]),
+            _row("full fine-tuning, same data and seed", evaluation["full_fine_tuning"]),
+        ],
     )
 
 

@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from secondary_learners.cards.render import (
+    base_metadata,
     base_name,
     base_place,
     emissions,
     energy_text,
     fill,
     held_out_table,
+    licence_line,
     licence_metadata,
-    licence_text,
     markdown_table,
     sentence,
     size_text,
@@ -58,6 +59,7 @@ def loss_card(
     task, losses = evaluation["task"], evaluation["losses"]
     data = ModelCardData(
         **licence_metadata(licence),
+        **base_metadata(config),
         language=language or None,
         library_name="secondary-learners",
         pipeline_tag="text-ranking",
@@ -94,7 +96,7 @@ def loss_card(
         "command": evaluation["command"],
         "torch": config["versions"]["torch"],
         "device": evaluation["device"],
-        "licence": licence_text(licence),
+        "licence": licence_line(licence),
     }
     return with_metadata(data, fill("loss-learner.md", values))
 

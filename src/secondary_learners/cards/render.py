@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCardData
 
 __all__ = [
+    "base_metadata",
     "base_model_card",
     "base_model_figures",
     "base_model_results",
@@ -27,8 +28,8 @@ __all__ = [
     "learner_card",
     "learner_figures",
     "learner_results",
+    "licence_line",
     "licence_metadata",
-    "licence_text",
     "markdown_table",
     "sentence",
     "size_text",
@@ -86,7 +87,7 @@ def learner_card(
         "command": evaluation["command"],
         "torch": config["versions"]["torch"],
         "device": evaluation["device"],
-        "licence": licence_text(licence),
+        "licence": licence_line(licence),
     }
     return with_metadata(
         _learner_metadata(config, evaluation, licence, language, datasets),
@@ -116,7 +117,7 @@ def base_model_card(
         "attribution": attribution,
         "energy": energy_text(evaluation.get("energy")),
         "command": command,
-        "licence": licence_text(licence),
+        "licence": licence_line(licence),
     }
     data = ModelCardData(
         **licence_metadata(licence),
@@ -184,14 +185,9 @@ def _learner_metadata(
 ) -> ModelCardData:
     from huggingface_hub import ModelCardData
 
-    base = config["base_model"]
-    # Only what has a commit is on a Hub: a bundled base model or a folder is not an id there.
-    on_hub = base["revision"] is not None and HUB_ID.fullmatch(base["repo"]) is not None
     return ModelCardData(
         **licence_metadata(licence),
-        base_model=base["repo"] if on_hub else None,
-        # Of the relations the Hub knows, the one of what works beside an unchanged base model.
-        base_model_relation="adapter" if on_hub else None,
+        **base_metadata(config),
         datasets=list(datasets) or None,
         language=language or None,
         library_name="secondary-learners",
@@ -249,6 +245,17 @@ def base_model_results(evaluation: Mapping[str, Any]) -> list[EvalResult]:
             metric_value=round(math.exp(evaluation["held_out_loss"]), 2),
         )
     ]
+
+
+def base_metadata(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The base model, if it is on a Hub: only that has a commit, and a bundled one is no id there.
+
+    Of the relations that the Hub knows, it is that of what works beside an unchanged base model.
+    """
+    base = config["base_model"]
+    if base["revision"] is None or not HUB_ID.fullmatch(base["repo"]):
+        return {}
+    return {"base_model": base["repo"], "base_model_relation": "adapter"}
 
 
 def licence_metadata(licence: str) -> dict[str, Any]:
@@ -487,7 +494,7 @@ def _base_model_rows(evaluation: Mapping[str, Any]) -> list[list[str]]:
     ]
 
 
-def licence_text(licence: str) -> str:
+def licence_line(licence: str) -> str:
     if licence == UNSTATED:
         return "The maker of these weights has stated no licence."
     return f"Of the weights: {licence}."

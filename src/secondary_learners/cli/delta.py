@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from secondary_learners.cli.devices import resolve_device
+from secondary_learners.cli.invocation import invocation
 from secondary_learners.cli.output import Output, with_output
 from secondary_learners.errors import ArtefactError, SecondaryLearnersError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["delta_command"]
+    from secondary_learners.recipes.deltas import FinishedDelta
+
+__all__ = ["delta_command", "report_delta"]
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -61,6 +62,7 @@ def delta_command() -> None:
 @click.option("--compare/--no-compare", default=True, help="Fine-tune the whole model, too.")
 @click.option("--licence", default="unknown", help="Of the delta's weights, such as apache-2.0.")
 @click.option("--attribution", default="", help="Where the data are from, for the card.")
+@click.option("--language", default="", help="Of the text, for the card, such as en.")
 @click.option("--summary", default="", help="One line for the card.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda or auto.")
 @click.option(
@@ -82,9 +84,9 @@ def make_command(
     **options: Any,
 ) -> None:
     """Fine-tune a base model on a task and write what changed as a delta."""
-    from secondary_learners.finetuning.sparse.making import Tuning
-    from secondary_learners.finetuning.sparse.tasks import Training
-    from secondary_learners.recipes.deltas import DeltaRecipe, run_delta
+    from secondary_learners.finetuning.sparse.settings import Training, Tuning
+    from secondary_learners.recipes.deltas import run_delta
+    from secondary_learners.recipes.schema import DeltaRecipe
 
     training = Training(
         **{
@@ -113,13 +115,19 @@ def make_command(
     )
     made = run_delta(
         recipe,
+        None,
         out,
-        command=shlex.join(["learners", *sys.argv[1:]]),
+        command=invocation(),
         device=resolve_device(device),
         compare=compare,
         progress=output.progress,
     )
-    evaluation = made.evaluation
+    report_delta(output, made)
+
+
+def report_delta(output: Output, made: FinishedDelta) -> None:
+    """What a delta takes and gives up."""
+    out, evaluation = made.folder, made.evaluation
     metrics, full = evaluation["metrics"], evaluation["full_fine_tuning"]
     than = f" (full fine-tuning: {full['accuracy']:.3f}, {full['mcc']:.3f})" if full else ""
     ratio = evaluation["full_model_bytes"] / evaluation["bytes"]
@@ -147,7 +155,7 @@ def apply_command(
 
     from secondary_learners.files import atomic_folder
     from secondary_learners.finetuning.sparse.tasks import classifier, evaluate, read_examples
-    from secondary_learners.registry.deltas import find_delta
+    from secondary_learners.registry.deltas import base_reference, find_delta
     from secondary_learners.registry.load import load_base
 
     if out is not None and out.exists():
@@ -156,7 +164,7 @@ def apply_command(
         raise click.UsageError("say what for: --test FILE measures it, --out FOLDER merges it.")
     found = find_delta(delta)
     config = found.config
-    model, tokenizer = load_base(base or config.base_model.repo)
+    model, tokenizer = load_base(base or base_reference(config))
     merged = found.merge(classifier(model, len(config.labels)))
     value: dict[str, Any] = {"delta": config.name}
     lines = []
@@ -249,7 +257,7 @@ def _tuned(tuned: str, base: str | None) -> tuple[str, PreTrainedModel]:
     import transformers
 
     from secondary_learners.finetuning.sparse.tasks import classifier
-    from secondary_learners.registry.deltas import find_delta
+    from secondary_learners.registry.deltas import base_reference, find_delta
     from secondary_learners.registry.load import load_base
 
     path = Path(tuned)
@@ -264,5 +272,5 @@ def _tuned(tuned: str, base: str | None) -> tuple[str, PreTrainedModel]:
             raise SecondaryLearnersError(f"cannot load the model in {tuned}: {error}") from error
         return base, model
     delta = find_delta(tuned)
-    name = base or delta.config.base_model.repo
+    name = base or base_reference(delta.config)
     return name, delta.merge(classifier(load_base(name)[0], len(delta.config.labels)))

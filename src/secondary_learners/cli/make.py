@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from secondary_learners.cli.delta import report_delta
 from secondary_learners.cli.devices import resolve_device
+from secondary_learners.cli.invocation import invocation
 from secondary_learners.cli.output import Output, columns, with_output
 from secondary_learners.errors import LabelStoreError
 
@@ -94,15 +94,21 @@ def run_command(
     device: str,
     **text: Any,
 ) -> None:
-    """Make a learner: corpus, labels, fit, evaluation, package.
+    """Make a learner: corpus, labels, fit, evaluation, package. Or a base model, or a delta.
 
     RECIPE is a name from `learners list --recipes` or a TOML file. Without one, --objective and
     --pool (files or folders of text) make a learner for your own text. A killed run goes on where
     it was.
     """
+    from secondary_learners.recipes.deltas import run_delta
     from secondary_learners.recipes.energy import WORLD
     from secondary_learners.recipes.run import run_learner, run_pretraining
-    from secondary_learners.recipes.schema import MultistageRecipe, PretrainRecipe
+    from secondary_learners.recipes.schema import (
+        DeltaRecipe,
+        LearnerRecipe,
+        MultistageRecipe,
+        PretrainRecipe,
+    )
 
     if country and not energy:
         raise click.UsageError("--country is for --energy: add it, or leave out --country.")
@@ -110,13 +116,17 @@ def run_command(
     folder = out or Path("runs") / recipe.name
     common: dict[str, Any] = {
         "device": resolve_device(device),
-        "command": _command(),
+        "command": invocation(),
         "progress": output.progress,
     }
-    if isinstance(recipe, PretrainRecipe):
+    if not isinstance(recipe, LearnerRecipe | MultistageRecipe):
         for option, given in (("seeds", seeds is not None), ("energy", energy)):
             if given:
-                raise _only_for_learners(option, recipe.name)
+                raise _only_for_learners(option, recipe)
+    if isinstance(recipe, DeltaRecipe):
+        report_delta(output, run_delta(recipe, corpus, folder, **common))
+        return
+    if isinstance(recipe, PretrainRecipe):
         made = run_pretraining(recipe, corpus, folder, **common)
         loss = made.evaluation["held_out_loss"]
         output.result(f"{folder}: held-out loss {loss:.3f} nats per token", made.evaluation)
@@ -186,7 +196,7 @@ def fit_command(output: Output, labels: Path, out: Path, **plan: Any) -> None:
     recipe = _learner_recipe(find_recipe(str(labels / "recipe.toml")))
     chosen = {name: value for name, value in plan.items() if value not in (None, ())}
     recipe = replace(recipe, name=_name(out), learner=replace(recipe.learner, **chosen))
-    _report(output, fit_labels(recipe, labels, out, command=_command()))
+    _report(output, fit_labels(recipe, labels, out, command=invocation()))
 
 
 def _recipe(
@@ -194,7 +204,7 @@ def _recipe(
 ) -> Recipe:
     """The recipe that the options name or describe, with their changes."""
     from secondary_learners.recipes.data import own_recipe
-    from secondary_learners.recipes.schema import MultistageRecipe, PretrainRecipe, find_recipe
+    from secondary_learners.recipes.schema import LearnerRecipe, MultistageRecipe, find_recipe
 
     if recipe is not None:
         if objective or pool:
@@ -207,10 +217,6 @@ def _recipe(
             "give a RECIPE (see `learners list --recipes`), or both --objective and --pool."
         )
     given = {name: value for name, value in changes.items() if value is not None}
-    if isinstance(found, PretrainRecipe):
-        if given:
-            raise _only_for_learners(next(iter(given)).replace("_", "-"), found.name)
-        return found
     if isinstance(found, MultistageRecipe):
         for option in given.keys() - {"base", "licence"}:
             raise click.UsageError(
@@ -218,23 +224,20 @@ def _recipe(
                 "of training losses: write it into a TOML file of your own."
             )
         return replace(found, **given)
+    if not isinstance(found, LearnerRecipe):
+        if given:
+            raise _only_for_learners(next(iter(given)).replace("_", "-"), found)
+        return found
     labels = {name: given.pop(name) for name in _LABEL_OPTIONS if name in given}
     return replace(found, labels=replace(found.labels, **labels), **given)
 
 
-def _only_for_learners(option: str, recipe: str) -> click.UsageError:
-    return click.UsageError(f"--{option} is for learners; {recipe} is a base model.")
+def _only_for_learners(option: str, recipe: Recipe) -> click.UsageError:
+    return click.UsageError(f"--{option} is for learners; {recipe.name} is {_what(recipe)}.")
 
 
-def _command() -> str:
-    """This command as a card may show it: whole paths of this machine become names."""
-    arguments = []
-    for argument in sys.argv[1:]:
-        option, equals, value = argument.rpartition("=") if argument[:2] == "--" else ("", "", "")
-        text = value or argument
-        path = Path(text)
-        arguments.append(option + equals + (path.name if path.is_absolute() else text))
-    return shlex.join(["learners", *arguments])
+def _what(recipe: Recipe) -> str:
+    return f"a {recipe.kind.replace('-', ' ')}"
 
 
 def _name(out: Path) -> str:
@@ -247,8 +250,7 @@ def _learner_recipe(recipe: Recipe) -> LearnerRecipe:
 
     if not isinstance(recipe, LearnerRecipe):
         raise click.UsageError(
-            f"{recipe.name} is of another kind (`{recipe.kind}`), which has no labels of "
-            "information gain. Try `learners run`."
+            f"{recipe.name} is {_what(recipe)}. Try `learners run {recipe.name}`."
         )
     return recipe
 

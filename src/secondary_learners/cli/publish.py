@@ -52,7 +52,7 @@ def publish_command(
     card: Choice,
     message: str | None,
 ) -> None:
-    """Publish the learner or base model in FOLDER to a repository of a Hub.
+    """Publish the learner, delta or base model in FOLDER to a repository of a Hub.
 
     The folder is audited, and everything goes in one commit. Prints the registry entry to add: save
     it as registry/NAME.toml, or in a registry of your own (see `learners registry`).

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import date
 from enum import StrEnum
 from pathlib import Path
@@ -15,10 +15,13 @@ import yaml
 from secondary_learners.cards.check import Problem, check_card, machine_paths
 from secondary_learners.cards.vocabulary import UNSTATED
 from secondary_learners.errors import ArtefactError, SecondaryLearnersError
+from secondary_learners.finetuning.sparse.config import DeltaConfig
 from secondary_learners.learners.config import LearnerConfig
 from secondary_learners.learners.layout import FILES, FORBIDDEN
 from secondary_learners.recipes.schema import (
+    DeltaRecipe,
     LearnerRecipe,
+    MultistageRecipe,
     PretrainRecipe,
     Recipe,
     parse_recipe,
@@ -57,7 +60,7 @@ def files_to_publish(folder: Path) -> list[Path]:
 
 
 def audit(folder: Path) -> list[Problem]:
-    """Everything that keeps `folder`, a learner or a base model, from being published.
+    """Everything that keeps `folder`, a learner, delta or base model, from being published.
 
     Nothing in it is run. An empty list: its files are complete and load, its recipe parses, its
     card would be taken by the Hub and shows the figures of evaluation.json.
@@ -69,8 +72,8 @@ def audit(folder: Path) -> list[Problem]:
 
 def _audit(folder: Path) -> Iterator[Problem]:
     recipe, recipe_problem = _recipe(folder)
-    base_model = isinstance(recipe, PretrainRecipe)
-    for name in _BASE_FILES if base_model else FILES:
+    kind = "learner" if recipe is None else recipe.kind
+    for name in _BASE_FILES if kind == "base-model" else FILES:
         if not (folder / name).is_file():
             yield Problem(ArtefactFault.FILE, f"{name} is missing. `learners run` writes it.")
     for path in sorted(folder.rglob("*")):
@@ -81,7 +84,7 @@ def _audit(folder: Path) -> Iterator[Problem]:
             )
     if recipe_problem is not None:
         yield recipe_problem
-    yield from _content(folder, base_model)
+    yield from _content(folder, kind)
     yield from _evaluation(folder)
     if (folder / "README.md").is_file():
         yield from check_card(folder)
@@ -101,22 +104,24 @@ def _recipe(folder: Path) -> tuple[Recipe | None, Problem | None]:
         return None, Problem(ArtefactFault.RECIPE, f"recipe.toml does not resolve: {error}")
 
 
-def _content(folder: Path, base_model: bool) -> Iterator[Problem]:
+def _content(folder: Path, kind: str) -> Iterator[Problem]:
     if not all((folder / name).is_file() for name in ("config.json", "model.safetensors")):
         return
     try:
-        if base_model:
+        if kind == "base-model":
             _read_base(folder)
         else:
-            _read_learner(folder)
+            _read_artefact(folder, kind)
     except SecondaryLearnersError as error:
         yield Problem(ArtefactFault.CONTENT, str(error))
 
 
-def _read_learner(folder: Path) -> None:
+def _read_artefact(folder: Path, kind: str) -> None:
     """Read config and weights as any loader would; what else is missing was said already."""
+    from secondary_learners.finetuning.sparse.deltas import read_delta
     from secondary_learners.learners.artifact import read_learner
 
+    read: Callable[[Path], object] = read_delta if kind == "delta" else read_learner
     with tempfile.TemporaryDirectory() as name:
         view = Path(name)
         for file in FILES:
@@ -126,7 +131,7 @@ def _read_learner(folder: Path) -> None:
             else:
                 (view / file).touch()
         try:
-            read_learner(view)
+            read(view)
         except ArtefactError as error:
             raise ArtefactError(str(error).replace(str(view), str(folder))) from error
 
@@ -178,14 +183,14 @@ def _agreement(folder: Path, recipe: Recipe) -> Iterator[Problem]:
         text = (folder / "README.md").read_bytes().decode("utf-8", errors="replace")
         yield from check_licence(text, recipe)
     try:
-        config = None if isinstance(recipe, PretrainRecipe) else _learner_config(folder)
+        config = None if isinstance(recipe, PretrainRecipe) else _config(folder, recipe)
     except SecondaryLearnersError:
         return  # said already
     if config is not None and config.name != recipe.name:
         yield Problem(
             ArtefactFault.RECIPE,
             f"recipe.toml makes {recipe.name!r} and config.json is {config.name!r}. "
-            "Make the learner again from its recipe.",
+            f"Make the {recipe.kind} again from its recipe.",
         )
     try:
         registry_entry(folder, recipe, "owner/name", "0" * 40)
@@ -209,8 +214,13 @@ def check_licence(card: str, recipe: Recipe) -> Iterator[Problem]:
         )
 
 
-def _learner_config(folder: Path) -> LearnerConfig:
-    return LearnerConfig.from_dict(_json(folder / "config.json"))
+def _config(
+    folder: Path, recipe: LearnerRecipe | MultistageRecipe | DeltaRecipe
+) -> LearnerConfig | DeltaConfig:
+    config: type[LearnerConfig | DeltaConfig] = (
+        DeltaConfig if isinstance(recipe, DeltaRecipe) else LearnerConfig
+    )
+    return config.from_dict(_json(folder / "config.json"))
 
 
 def registry_entry(
@@ -224,29 +234,33 @@ def registry_entry(
     size: int = 0,
 ) -> Entry:
     """The registry entry of what was published; raises ArtefactError for what it would not take."""
-    of_kind: dict[str, Any] = {"kind": "learner"}
+    of_kind: dict[str, Any] = {"kind": recipe.kind}
     if isinstance(recipe, PretrainRecipe):
-        of_kind = {
-            "kind": recipe.kind,
-            "tokenizer": recipe.name,
-            "architecture": "gpt2",
-            "optimizer": "muon+adamw",
-        }
+        of_kind |= {"tokenizer": recipe.name, "architecture": "gpt2", "optimizer": "muon+adamw"}
     else:
-        config = _learner_config(folder)
-        of_kind |= {
-            "base": config.base_model.repo,
-            "tokenizer": config.tokenizer.repo,
-            "architecture": config.architecture,
-        }
-        if isinstance(recipe, LearnerRecipe):
-            of_kind |= {"objective": recipe.objective_domain, "optimizer": recipe.labels.optimizer}
+        config = _config(folder, recipe)
+        of_kind |= {"base": config.base_model.repo, "tokenizer": config.tokenizer.repo}
+        if isinstance(recipe, DeltaRecipe):
+            of_kind |= {"architecture": recipe.tuning.kind, "optimizer": "adamw"}
+        elif isinstance(recipe, MultistageRecipe):
+            of_kind |= {
+                "kind": "learner",
+                "objective": f"{recipe.task} losses",
+                "architecture": config.architecture,
+                "optimizer": "adamw",
+            }
         else:
-            of_kind |= {"objective": f"{recipe.task} losses", "optimizer": "adamw"}
+            of_kind |= {
+                "objective": recipe.objective_domain,
+                "architecture": config.architecture,
+                "optimizer": recipe.labels.optimizer,
+            }
     return Entry(
         name=recipe.name,
         summary=recipe.summary,
-        corpus="+".join(dict.fromkeys(source.domain for source in recipe.sources)),
+        corpus=recipe.task
+        if isinstance(recipe, DeltaRecipe)
+        else "+".join(dict.fromkeys(source.domain for source in recipe.sources)),
         licence=recipe.licence,
         location=repository,
         revision=commit,

@@ -101,7 +101,7 @@ def publish(
     card: Choice = "merge",
     message: str | None = None,
 ) -> Publication:
-    """Publish the learner or base model in `folder` to the repository "owner/name" of a Hub.
+    """Publish the learner, delta or base model in `folder` to the repository "owner/name" of a Hub.
 
     The folder is audited first. Everything goes in one commit on the head that was looked at, so a
     failure leaves the repository as it was; then the commit is tagged. Files that are only on the
@@ -361,7 +361,8 @@ def _plan(client: Client, head: State | None, folder: Path, recipe: Recipe, card
 def _for_repository(card: str, recipe: Recipe, remote: Remote) -> str:
     """The card whose example loads from the repository, not from where it was made."""
     local = rf"(?:{re.escape(recipe.name)}|\./[^\"/]+)"
-    return re.sub(rf'\b(load_learner|load_base)\("{local}"\)', rf'\1("{remote.repository}")', card)
+    loads = "load_learner|load_delta|load_base"
+    return re.sub(rf'\b({loads})\("{local}"', rf'\1("{remote.repository}"', card)
 
 
 def _card(

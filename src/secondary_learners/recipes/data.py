@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ __all__ = [
     "labelling_data",
     "own_recipe",
     "portable",
+    "portable_names",
     "read_splits",
 ]
 
@@ -124,25 +126,30 @@ def own_recipe(name: str, objective: Path, pool: Path) -> LearnerRecipe:
 
 
 def portable(recipe: LearnerRecipe) -> LearnerRecipe:
-    """`recipe` as it is published: own text by its name, below a corpus folder, not by its path.
-
-    Two texts of the same name keep as much of their folders as tells them apart.
-    """
-    paths = {source.files: Path(source.files) for source in recipe.sources if source.files}
-    own = {files: path for files, path in paths.items() if path.is_absolute()}
-    names: dict[str, str] = {}
-    for files, path in own.items():
-        others = [other for other in own.values() if other != path]
-        parts = path.parts[1:]
-        kept = 1
-        while kept < len(parts) and any(o.parts[-kept:] == parts[-kept:] for o in others):
-            kept += 1
-        names[files] = "/".join(parts[-kept:])
+    """`recipe` as it is published: own text by its name, below a corpus folder, not by its path."""
+    names = portable_names(source.files for source in recipe.sources if source.files)
     sources = tuple(
         replace(source, files=names.get(source.files or "", source.files))
         for source in recipe.sources
     )
     return replace(recipe, sources=sources)
+
+
+def portable_names(files: Iterable[str]) -> dict[str, str]:
+    """For each absolute path its name, by which it is found below a corpus folder.
+
+    Two files of the same name keep as much of their folders as tells them apart.
+    """
+    own = {name: Path(name) for name in files if Path(name).is_absolute()}
+    names: dict[str, str] = {}
+    for name, path in own.items():
+        others = [other for other in own.values() if other != path]
+        parts = path.parts[1:]
+        kept = 1
+        while kept < len(parts) and any(o.parts[-kept:] == parts[-kept:] for o in others):
+            kept += 1
+        names[name] = "/".join(parts[-kept:])
+    return names
 
 
 def describe_sources(sources: tuple[Source, ...]) -> str:

@@ -4,52 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import platform
-import re
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from secondary_learners.cards.deltas import delta_card
-from secondary_learners.errors import RecipeError
-from secondary_learners.finetuning.sparse.making import Tuning
-from secondary_learners.recipes.schema import recipe_toml
+from secondary_learners.errors import CorpusError
+from secondary_learners.recipes.data import portable_names
+from secondary_learners.recipes.schema import DeltaRecipe, recipe_names, recipe_toml
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from secondary_learners.finetuning.sparse.deltas import Delta
     from secondary_learners.finetuning.sparse.tasks import Examples
 
-__all__ = ["DeltaRecipe", "FinishedDelta", "run_delta"]
-
-_NAME = re.compile(r"[a-z0-9]+([._-][a-z0-9]+)*")
-
-
-@dataclass(frozen=True, kw_only=True)
-class DeltaRecipe:
-    """All that determines a delta. examples: to train on, 0 for all of the file."""
-
-    name: str
-    task: str
-    summary: str = ""
-    kind: str = "delta"
-    licence: str = "unknown"
-    attribution: str = ""
-    base: str = "mini"
-    train: str
-    test: str
-    examples: int = 0
-    max_length: int = 128
-    stored: str = "float16"
-    seed: int = 0
-    tuning: Tuning = field(default_factory=Tuning)
-
-    def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name):
-            raise RecipeError(
-                f"the name {self.name!r} must be lower-case words joined by - . or _, such as "
-                "my-task-mini."
-            )
+__all__ = ["FinishedDelta", "read_task", "run_delta"]
 
 
 @dataclass(frozen=True)
@@ -62,48 +33,83 @@ class FinishedDelta:
     digests: dict[str, str]
 
 
+def read_task(
+    recipe: DeltaRecipe, corpus: Path | None, tokenizer: PreTrainedTokenizerBase
+) -> tuple[Examples, Examples]:
+    """The examples to train on and those to test on.
+
+    corpus: the folder that the recipe's files are in, by default the working directory. Raises
+    CorpusError for a file that is not there, and what `read_examples` raises.
+    """
+    from secondary_learners.finetuning.sparse.tasks import read_examples
+
+    train, test = (_file(name, corpus) for name in (recipe.train, recipe.test))
+    examples = read_examples(train, tokenizer, max_length=recipe.max_length)
+    return (
+        examples.sample(recipe.examples) if recipe.examples else examples,
+        read_examples(test, tokenizer, names=examples.names, max_length=recipe.max_length),
+    )
+
+
+def _file(name: str, corpus: Path | None) -> Path:
+    path = (corpus or Path()) / name
+    if not path.is_file():
+        where = "here" if corpus is None else f"in {corpus}"
+        raise CorpusError(
+            f"there is no file {name!r} {where}. Try `--corpus FOLDER`, the folder with it."
+        )
+    return path
+
+
 def run_delta(
     recipe: DeltaRecipe,
+    corpus: Path | None,
     out: Path,
     *,
     command: str,
     device: str = "cpu",
     compare: bool = True,
     progress: bool = True,
+    look: Callable[[Examples, Examples], None] | None = None,
 ) -> FinishedDelta:
     """Make the delta of `recipe` in the folder `out`, where only an older delta may be.
 
-    compare: also fine-tune the whole model on the same examples with the same seed, to say in the
-    card what the delta gives up. Raises what `read_examples`, `fine_tune` and `make_delta` do.
+    corpus: as for `read_task`. compare: also fine-tune the whole model on the same examples with
+    the same seed, to say in the card what the delta gives up. look: shown the examples before any
+    work is done on them. Raises what `read_task`, `fine_tune` and `make_delta` do.
     """
     import torch
 
     from secondary_learners.finetuning.sparse.deltas import make_delta, save_delta
     from secondary_learners.finetuning.sparse.making import fine_tune
-    from secondary_learners.finetuning.sparse.tasks import classifier, evaluate, read_examples
+    from secondary_learners.finetuning.sparse.tasks import classifier, evaluate
     from secondary_learners.learners.artifact import tokenizer_fingerprint
     from secondary_learners.learners.config import Reference
     from secondary_learners.registry.load import load_base
 
     base, tokenizer = load_base(recipe.base)
     torch.nn.Module.to(base, device)  # PreTrainedModel.to lost its types
-    examples = read_examples(Path(recipe.train), tokenizer, max_length=recipe.max_length)
-    test = read_examples(
-        Path(recipe.test), tokenizer, names=examples.names, max_length=recipe.max_length
-    )
-    if recipe.examples:
-        examples = examples.sample(recipe.examples)
+    examples, test = read_task(recipe, corpus, tokenizer)
+    if look is not None:
+        look(examples, test)
+    recipe = _published(recipe)
     tuned = fine_tune(base, examples, recipe.tuning, seed=recipe.seed, progress=progress)
     revision = getattr(base.config, "_commit_hash", None)
+    repository = recipe.base.partition("@")[0] if revision else recipe.base
     delta = make_delta(
         base,
         tuned.model,
         name=recipe.name,
-        base_model=(recipe.base, revision),
-        tokenizer=Reference(recipe.base, revision, tokenizer_fingerprint(tokenizer)),
+        base_model=(repository, revision),
+        tokenizer=Reference(repository, revision, tokenizer_fingerprint(tokenizer)),
         labels=list(examples.names),
-        stored=cast(Any, recipe.stored),
-        task={"name": recipe.task, "max_length": recipe.max_length},
+        stored=recipe.stored,
+        task={
+            "name": recipe.task,
+            "max_length": recipe.max_length,
+            "train": examples.digest,
+            "test": test.digest,
+        },
         training=_training(recipe, len(examples)),
     )
     applied = delta.apply(classifier(base, len(examples.names)))
@@ -126,18 +132,29 @@ def run_delta(
     readme = delta_card(
         delta.config.to_dict(),
         evaluation,
-        summary=recipe.summary or f"The task {recipe.task} as a {recipe.tuning.kind} delta.",
+        summary=recipe.summary,
         licence=recipe.licence,
-        attribution=recipe.attribution or f"{recipe.task}.",
+        attribution=recipe.attribution,
+        language=recipe.language,
+        # What a recipe of this package makes goes by its name; the rest is where it was made.
+        reference=recipe.name if recipe.name in recipe_names() else f"./{out.absolute().name}",
     )
     digests = save_delta(
-        delta,
-        out,
-        recipe_toml=recipe_toml(cast(Any, recipe)),
-        evaluation=evaluation,
-        readme=readme,
+        delta, out, recipe_toml=recipe_toml(recipe), evaluation=evaluation, readme=readme
     )
     return FinishedDelta(out, delta, evaluation, digests)
+
+
+def _published(recipe: DeltaRecipe) -> DeltaRecipe:
+    """With a summary, and own files by their names below a corpus folder."""
+    names = portable_names((recipe.train, recipe.test))
+    kind = "a mask" if recipe.tuning.kind == "mask" else "a few layers"
+    return dataclasses.replace(
+        recipe,
+        summary=recipe.summary or f"The task {recipe.task} as {kind} and a head",
+        train=names.get(recipe.train, recipe.train),
+        test=names.get(recipe.test, recipe.test),
+    )
 
 
 def _training(recipe: DeltaRecipe, examples: int) -> dict[str, Any]:

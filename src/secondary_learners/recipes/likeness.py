@@ -40,6 +40,7 @@ __all__ = [
     "compare_circumstances",
     "compare_figures",
     "compare_files",
+    "compare_logits",
     "compare_scores",
     "number",
     "read_json",
@@ -76,6 +77,10 @@ LABEL_MOMENTS = Limit(0.03, relative=True)  # mean and sd of the labels, in publ
 PERPLEXITY = Limit(0.02, relative=True)  # of each arm at the end of fine-tuning
 TASK_SCORE = Limit(0.03)  # accuracy or Matthews' correlation of each arm
 LOSS = Limit(0.01, relative=True)  # of a base model, on held-out text
+ACCURACY = Limit(0.03)  # of a delta, and of full fine-tuning
+MATTHEWS = Limit(0.06)
+SPARSITY = Limit(0.005)
+_LOGITS = {"correlation of logits": Limit(0.05), "share of the same answers": Limit(0.05)}
 SCORES = Limit(0.01)  # what the correlation of both learners' scores may lack of 1
 
 
@@ -168,6 +173,27 @@ def compare_scores(
     return [Figure(name, 1.0, value, SCORES) for name, value in found.items()]
 
 
+def compare_logits(
+    published: npt.NDArray[np.floating], rebuilt: npt.NDArray[np.floating]
+) -> list[Figure]:
+    """Of both deltas' logits [examples, labels]: how they correlate, and how often they agree.
+
+    What moves all logits of an example alike says nothing, and is taken off. Deltas that do not
+    have the same labels have no figures in common: then both are missing.
+    """
+    if published.shape != rebuilt.shape:
+        return [Figure(name, 1.0, None, limit) for name, limit in _LOGITS.items()]
+    centred = [found - found.mean(axis=1, keepdims=True) for found in (published, rebuilt)]
+    values = (
+        float(np.corrcoef(*(found.ravel() for found in centred))[0, 1]),
+        float(np.mean(published.argmax(axis=1) == rebuilt.argmax(axis=1))),
+    )
+    return [
+        Figure(name, 1.0, value, limit)
+        for (name, limit), value in zip(_LOGITS.items(), values, strict=True)
+    ]
+
+
 def compare_circumstances(published: Path, rebuilt: Path) -> list[Circumstance]:
     """What explains a difference: text, base model, versions, device; only where they differ."""
     ours, theirs = _both(_circumstances, published, rebuilt)
@@ -233,6 +259,11 @@ def _figures(folder: Path) -> Iterator[tuple[str, tuple[float, Limit]]]:
     for row in rows if isinstance(rows, list) else []:
         found.append((f"perplexity ({_get(row, 'arm')})", _get(row, "perplexity"), PERPLEXITY))
         found.append((f"score ({_get(row, 'arm')})", _get(row, "score"), TASK_SCORE))
+    for how, key in (("", "metrics"), (", full fine-tuning", "full_fine_tuning")):
+        metrics = _table(evaluation, key)
+        found.append((f"accuracy{how}", metrics.get("accuracy"), ACCURACY))
+        found.append((f"Matthews correlation{how}", metrics.get("mcc"), MATTHEWS))
+    found.append(("share of zeros in the masked layers", evaluation.get("sparsity"), SPARSITY))
     for name, value, limit in found:
         if not math.isnan(number(value)):
             yield name, (number(value), limit)
@@ -249,6 +280,9 @@ def _circumstances(folder: Path) -> Iterator[tuple[str, str]]:
         ("architecture", config.get("architecture")),
         ("device", evaluation.get("device")),
         ("torch", evaluation.get("torch")),
+        ("training examples (digest)", _table(config, "task").get("train")),
+        ("test examples (digest)", _table(config, "task").get("test")),
+        ("weights of the base model", _table(config, "base_model").get("fingerprint")),
         *_table(config, "versions").items(),
     ]
     yield from ((name, str(value)) for name, value in found if value is not None)

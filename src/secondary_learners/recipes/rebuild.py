@@ -22,9 +22,12 @@ import torch
 from secondary_learners.errors import ArtefactError, RecipeError, SecondaryLearnersError
 from secondary_learners.files import sha256_file, write_json
 from secondary_learners.filtering.selection import pad
+from secondary_learners.finetuning.sparse.deltas import read_delta
+from secondary_learners.finetuning.sparse.tasks import Examples, classifier, predict
 from secondary_learners.learners.artifact import read_learner
 from secondary_learners.learners.config import LearnerConfig
 from secondary_learners.recipes.data import LabellingData, Splits, finetuning_data
+from secondary_learners.recipes.deltas import read_task, run_delta
 from secondary_learners.recipes.likeness import (
     Circumstance,
     Figure,
@@ -33,6 +36,7 @@ from secondary_learners.recipes.likeness import (
     compare_circumstances,
     compare_figures,
     compare_files,
+    compare_logits,
     compare_scores,
     number,
     read_json,
@@ -41,6 +45,7 @@ from secondary_learners.recipes.likeness import (
 from secondary_learners.recipes.multistage import read_staged_task, run_multistage
 from secondary_learners.recipes.run import run_learner, run_pretraining
 from secondary_learners.recipes.schema import (
+    DeltaRecipe,
     LearnerRecipe,
     MultistageRecipe,
     PretrainRecipe,
@@ -95,8 +100,10 @@ def read_published(reference: str | Path) -> Published:
         recipe = parse_recipe(path.read_text(encoding="utf-8"), str(path))
     except UnicodeDecodeError as error:
         raise RecipeError(f"{path} is not UTF-8 text (byte {error.start}).") from error
-    if not isinstance(recipe, PretrainRecipe):
+    if isinstance(recipe, LearnerRecipe | MultistageRecipe):
         read_learner(folder)
+    elif isinstance(recipe, DeltaRecipe):
+        read_delta(folder)
     for name in ("config.json", "evaluation.json"):
         read_json(folder / name)
     return Published(folder, recipe)
@@ -106,7 +113,9 @@ def published_seconds(published: Published) -> float | None:
     """How long the parts took whose time was recorded, when it was made; None if none was."""
     evaluation = read_json(published.folder / "evaluation.json")
     comparison, energy = evaluation.get("fine_tuning"), evaluation.get("energy")
-    parts: list[tuple[object, object]] = [(evaluation.get("training_seconds"), 1)]
+    parts: list[tuple[object, object]] = [
+        (evaluation.get(name), 1) for name in ("training_seconds", "seconds")
+    ]
     if isinstance(energy, dict):
         parts.append((energy.get("seconds"), 1))
     if isinstance(comparison, dict) and isinstance(comparison.get("rows"), list):
@@ -127,7 +136,7 @@ def rebuild(
     """Make `published` again in `out` and compare.
 
     Raises SecondaryLearnersError when `out` is another rebuild's or another process is at work in
-    it, and what `run_learner` and `run_pretraining` raise.
+    it, and what `run_learner`, `run_delta` and `run_pretraining` raise.
     """
     begun = time.monotonic()
     with _claimed(published, out):
@@ -145,6 +154,9 @@ def rebuild(
             scores: list[Figure] = []
         elif isinstance(recipe, MultistageRecipe):
             scores = _rebuild_multistage(published, recipe, corpus, out, common)
+        elif isinstance(recipe, DeltaRecipe):
+            full = evaluation.get("full_fine_tuning") is not None
+            scores = _rebuild_delta(published, recipe, corpus, out, common | {"compare": full})
         else:
             scores = _rebuild_learner(published, recipe, corpus, out, common)
     files = compare_files(published.folder, out)
@@ -207,14 +219,45 @@ def _compare_learners(
     return compare_scores(before.numpy(), after.numpy())
 
 
+def _rebuild_delta(
+    published: Published,
+    recipe: DeltaRecipe,
+    corpus: Path | None,
+    out: Path,
+    common: dict[str, Any],
+) -> list[Figure]:
+    """Run the recipe and have both deltas judge the examples that neither was trained on."""
+    ours = read_delta(published.folder)
+
+    def look(train: Examples, test: Examples) -> None:
+        task = ours.config.task
+        _check_same(
+            ("training examples", train.digest, task.get("train")),
+            ("test examples", test.digest, task.get("test")),
+        )
+
+    if not (out / "config.json").is_file():  # written last
+        run_delta(recipe, corpus, out, look=look, **common)
+    base, tokenizer = load_base(recipe.base)
+    _, test = read_task(recipe, corpus, tokenizer)
+    logits = []
+    for delta in (ours, read_delta(out)):
+        with delta.apply(classifier(base, len(delta.config.labels))) as applied:
+            logits.append(predict(applied.model, test))
+    return compare_logits(*logits)
+
+
 def _check_text(config: LearnerConfig, text: LabellingData) -> None:
-    """Say that the text is another one before the work begins, not after it."""
-    pairs = (
+    _check_same(
         ("contexts", text.candidates.digest, config.corpus.get("digest")),
         ("objective", text.objective.digest, config.objective.get("digest")),
     )
-    for name, found, expected in pairs:
-        if found != expected:
+
+
+def _check_same(*digests: tuple[str, str, object]) -> None:
+    """Say that the text is another one before the work begins, not after it."""
+    for name, found, expected in digests:
+        if expected not in (None, found):
             log.warning(
                 "the text is not the published one: the digest of its %s is %s, and was %s. The "
                 "bytes cannot be the same, so only figures will tell. Name the text it was made "

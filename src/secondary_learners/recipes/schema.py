@@ -11,15 +11,17 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from secondary_learners.catalogue import content
 from secondary_learners.errors import RecipeError, SecondaryLearnersError, UnknownNameError
 from secondary_learners.filtering.thresholds import parse_threshold
+from secondary_learners.finetuning.sparse.settings import Tuning
 from secondary_learners.finetuning.staged import Settings
 from secondary_learners.gains.corpus import Source
 
 __all__ = [
+    "DeltaRecipe",
     "EvaluationPlan",
     "LabelPlan",
     "LearnerPlan",
@@ -249,11 +251,43 @@ class MultistageRecipe:
         return self.sources[0].domain
 
 
-Recipe = LearnerRecipe | MultistageRecipe | PretrainRecipe
+@dataclass(frozen=True, kw_only=True)
+class DeltaRecipe:
+    """All that determines a delta.
+
+    train, test: TSV files, see `read_examples`. examples: to train on, 0 for all of the file.
+    max_length: in tokens. stored: the type of changed weights. language: as of a learner.
+    """
+
+    name: str
+    task: str
+    summary: str = ""
+    kind: str = "delta"
+    licence: str = "unknown"
+    attribution: str = ""
+    language: str = ""
+    base: str = "mini"
+    train: str
+    test: str
+    examples: int = 0
+    max_length: int = 128
+    stored: Literal["bfloat16", "float16", "float32"] = "float16"
+    seed: int = 0
+    tuning: Tuning = field(default_factory=Tuning)
+
+    def __post_init__(self) -> None:
+        _check_name(self.name)
+        _above_zero(max_length=self.max_length)
+        if self.examples < 0:
+            raise RecipeError(f"examples is {self.examples}, and must be 0 (all of them) or more.")
+
+
+Recipe = LearnerRecipe | MultistageRecipe | PretrainRecipe | DeltaRecipe
 _KINDS: dict[str, type[Recipe]] = {
     "learner": LearnerRecipe,
     "multistage": MultistageRecipe,
     "base-model": PretrainRecipe,
+    "delta": DeltaRecipe,
 }
 
 
@@ -274,7 +308,7 @@ def _above_zero(**values: float) -> None:
             raise RecipeError(f"{name} is {value}, and must be above 0.")
 
 
-def _one_of(where: str, value: str, known: tuple[str, ...]) -> None:
+def _one_of(where: str, value: object, known: tuple[str, ...]) -> None:
     if value not in known:
         raise RecipeError(f"{where} is {value!r}, and must be one of {', '.join(known)}.")
 
@@ -337,6 +371,9 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return tuple(_value(typing.get_args(hint)[0], item, where) for item in value)
     if isinstance(hint, types.UnionType):  # `str | None`: TOML has no null, so it is a str
         hint = typing.get_args(hint)[0]
+    if typing.get_origin(hint) is Literal:
+        _one_of(where, value, typing.get_args(hint))
+        return value
     if hint is float and type(value) is int:
         return float(value)
     if not isinstance(hint, type) or type(value) is not hint:

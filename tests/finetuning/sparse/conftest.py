@@ -6,8 +6,9 @@ from transformers import GPT2LMHeadModel, PreTrainedModel
 
 from secondary_learners.finetuning.sparse.deltas import Delta, make_delta
 from secondary_learners.finetuning.sparse.layers import backbone_weights, freeze_except
-from secondary_learners.finetuning.sparse.making import Tuning, fine_tune
-from secondary_learners.finetuning.sparse.tasks import Examples, Training, classifier
+from secondary_learners.finetuning.sparse.making import fine_tune
+from secondary_learners.finetuning.sparse.settings import Training, Tuning
+from secondary_learners.finetuning.sparse.tasks import Examples, classifier
 from secondary_learners.learners.config import Reference
 
 LAYERS = ("transformer.h.0.mlp.c_fc.weight", "transformer.h.1.attn.c_attn.weight")

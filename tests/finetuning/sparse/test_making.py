@@ -8,8 +8,9 @@ from transformers import PreTrainedModel
 
 from secondary_learners.errors import SecondaryLearnersError, UnknownNameError
 from secondary_learners.finetuning.sparse.layers import backbone_weights
-from secondary_learners.finetuning.sparse.making import Tuning, fine_tune, tuned_layers
-from secondary_learners.finetuning.sparse.tasks import Examples, Training, evaluate
+from secondary_learners.finetuning.sparse.making import fine_tune, tuned_layers
+from secondary_learners.finetuning.sparse.settings import Training, Tuning
+from secondary_learners.finetuning.sparse.tasks import Examples, evaluate
 
 FAST = Training(epochs=4, batch_size=10, learning_rate=5e-3, score_learning_rate=0.3)
 

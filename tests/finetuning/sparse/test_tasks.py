@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
 from secondary_learners.errors import CorpusError, DivergedError, SecondaryLearnersError
+from secondary_learners.finetuning.sparse.settings import Training
 from secondary_learners.finetuning.sparse.tasks import (
     Examples,
-    Training,
     classifier,
     evaluate,
     matthews,

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+import urllib.request
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import numpy as np
 import pytest
@@ -24,6 +28,10 @@ optuna = pytest.importorskip("optuna")
 from secondary_learners.finetuning.trials.sweep import Filter, Sweep, run_trials  # noqa: E402
 
 SETTINGS = TrialSettings(epochs=2, batch_size=8, learning_rate=3e-3, evaluations=3)
+
+
+class SilentRequests(WSGIRequestHandler):
+    def log_message(self, format: str, *args: object) -> None: ...
 
 
 class Short:
@@ -93,6 +101,33 @@ def test_the_studies_are_optunas_own(full: Sweep) -> None:
     assert tuple(first.intermediate_values.values()) == trial.scores
     assert study.best_value == max(t.score for t in full.table.of("sea", "standard"))
     study._storage._backend.engine.dispose()  # type: ignore[attr-defined]
+
+
+def test_optunas_dashboard_shows_them(full: Sweep) -> None:
+    dashboard = pytest.importorskip("optuna_dashboard")
+    storage = optuna.storages.RDBStorage(f"sqlite:///{full.folder / 'trials.db'}")
+    server = make_server("127.0.0.1", 0, dashboard.wsgi(storage), handler_class=SilentRequests)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+
+    def get(path: str) -> Any:
+        address = f"http://127.0.0.1:{server.server_port}/api/{path}"
+        with urllib.request.urlopen(address, timeout=30) as answer:
+            return json.load(answer)
+
+    try:
+        studies = {each["study_name"]: each for each in get("studies")["study_summaries"]}
+        assert set(studies) == {"sea, standard", "sea, short quantile:0.5"}
+        shown = get(f"studies/{studies['sea, standard']['study_id']}")["trials"]
+    finally:
+        server.shutdown()
+        server.server_close()
+        storage.engine.dispose()
+    assert len(shown) == 9
+    for each, trial in zip(shown, full.table.of("sea", "standard"), strict=True):
+        assert each["state"] == "Complete"
+        seeds = {param["name"]: param["param_external_value"] for param in each["params"]}
+        assert seeds == {"init_seed": str(trial.init_seed), "order_seed": str(trial.order_seed)}
+        assert tuple(point["value"] for point in each["intermediate_values"]) == trial.scores
 
 
 def test_more_seeds_extend_a_sweep(
@@ -314,7 +349,7 @@ def test_killed_with_two_processes_and_resumed_with_one(
 
 
 def test_a_process_that_dies_is_reported_and_what_is_done_is_kept(
-    loaded: tuple, sea: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    full: Sweep, loaded: tuple, sea: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     receive = workers._receive
     heard = 0
@@ -322,7 +357,7 @@ def test_a_process_that_dies_is_reported_and_what_is_done_is_kept(
     def dying(connection: Any, job: Any) -> Any:
         nonlocal heard
         heard += 1
-        if heard == 9:
+        if heard == 20:  # 7 messages a trial, and two at a time: one trial at least has ended
             for pid in children(os.getpid()):
                 if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes():
                     os.kill(pid, signal.SIGKILL)
@@ -330,6 +365,19 @@ def test_a_process_that_dies_is_reported_and_what_is_done_is_kept(
                 receive(connection, job)
         return receive(connection, job)
 
-    monkeypatch.setattr(workers, "_receive", dying)
-    with pytest.raises(TrialsError, match="died, perhaps for want of memory"):
-        sweep(loaded, sea, tmp_path, processes=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(workers, "_receive", dying)
+        with pytest.raises(TrialsError, match="died, perhaps for want of memory"):
+            sweep(loaded, sea, tmp_path, processes=2)
+    study = optuna.load_study(
+        study_name="sea, standard", storage=f"sqlite:///{tmp_path / 'trials.db'}"
+    )
+    done = [trial for trial in study.get_trials() if trial.state.is_finished()]
+    study._storage._backend.engine.dispose()  # type: ignore[attr-defined]
+    assert 1 <= len(done) < 4
+    repeated = counted(monkeypatch)
+    found = sweep(loaded, sea, tmp_path)
+    kept = {tuple(trial.params[name] for name in ("init_seed", "order_seed")) for trial in done}
+    assert not {(init, order) for init, order, _ in repeated} & kept
+    assert len(repeated) == 4 - len(done)
+    assert set(found.table.trials) < set(full.table.of("sea", "standard"))

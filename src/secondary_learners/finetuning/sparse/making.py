@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from secondary_learners.errors import SecondaryLearnersError, UnknownNameError
 from secondary_learners.finetuning.sparse.distances import (
     Distance,
     critical_layers,
@@ -17,45 +16,17 @@ from secondary_learners.finetuning.sparse.layers import (
     freeze_except,
     matching,
 )
-from secondary_learners.finetuning.sparse.masks import Start, mask_layers, sparsity_of
-from secondary_learners.finetuning.sparse.tasks import Examples, Training, classifier, train
+from secondary_learners.finetuning.sparse.masks import mask_layers, sparsity_of
+from secondary_learners.finetuning.sparse.settings import Tuning
+from secondary_learners.finetuning.sparse.tasks import Examples, classifier, train
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["Tuned", "Tuning", "fine_tune", "probe_distances", "tuned_layers"]
+__all__ = ["Tuned", "fine_tune", "probe_distances", "tuned_layers"]
 
 # Of the backbone's weights: masks then take under 1/25 of a model that is stored in 16 bits.
 _SHARES = {"layers": 0.15, "mask": 0.6}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tuning:
-    """How a task is learnt.
-
-    kind: "full" tunes everything, "layers" some weights, "mask" which numbers of them stay.
-    share: how much of the backbone the chosen layers may be, see `critical_layers`; by default 0.15
-        for layers and 0.6 for masks. layers: regular expressions for the names instead.
-    sparsity, start: of masks, see `mask_layers`. probe: examples of the short full fine-tuning that
-        shows which layers matter.
-    """
-
-    kind: Literal["full", "layers", "mask"] = "mask"
-    share: float | None = None
-    layers: tuple[str, ...] = ()
-    sparsity: float = 0.2
-    start: Start = "magnitude"
-    probe: int = 2000
-    training: Training = field(default_factory=Training)
-
-    def __post_init__(self) -> None:
-        if self.kind not in ("full", "layers", "mask"):
-            kinds = ("full", "layers", "mask")
-            raise UnknownNameError("kind", self.kind, kinds, "learners delta make --help")
-        if self.share is not None and not 0 < self.share <= 1:
-            raise SecondaryLearnersError(
-                f"the share {self.share!r} of the weights must be above 0 and at most 1."
-            )
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ the task alone, `make_delta`.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +18,9 @@ from torch.nn.utils import parametrize
 
 from secondary_learners.errors import SecondaryLearnersError
 from secondary_learners.finetuning.sparse.layers import owner_of, plain_name
+from secondary_learners.finetuning.sparse.settings import Start
 
 __all__ = ["Mask", "mask_layers", "masks_of", "merge_masks", "remove_masks", "sparsity_of"]
-
-Start = Literal["magnitude", "random"]
 
 
 class _Masked(torch.autograd.Function):

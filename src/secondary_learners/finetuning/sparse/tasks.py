@@ -7,7 +7,7 @@ import csv
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ import torch
 from secondary_learners.errors import CorpusError, DivergedError, SecondaryLearnersError
 from secondary_learners.files import json_bytes, sha256_bytes
 from secondary_learners.filtering.selection import pad
+from secondary_learners.finetuning.sparse.settings import Training
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 __all__ = [
     "Examples",
     "Metrics",
-    "Training",
     "classifier",
     "evaluate",
     "matthews",
@@ -132,33 +132,6 @@ def classifier(base: PreTrainedModel, labels: int, *, seed: int = 0) -> PreTrain
     torch.nn.Module.to(model, base.device)  # PreTrainedModel.to lost its types
     model.eval()
     return model
-
-
-@dataclass(frozen=True)
-class Training:
-    """AdamW; each learning rate rises over the first `warm_up` of the updates and falls to 0.
-
-    learning_rate: of pretrained weights. score_learning_rate: of masks. mixed_precision: the passes
-    in bfloat16, the weights and their updates in float32.
-    """
-
-    epochs: float = 2.0
-    batch_size: int = 32
-    learning_rate: float = 5e-4
-    head_learning_rate: float = 1e-3
-    score_learning_rate: float = 5e-2
-    warm_up: float = 0.1
-    max_grad_norm: float = 1.0
-    mixed_precision: bool = True
-
-    def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            may_be_zero = name in ("warm_up", "mixed_precision")
-            if not (math.isfinite(value) and (value > 0 or (may_be_zero and value == 0))):
-                raise SecondaryLearnersError(
-                    f"the setting {name} is {value!r}, and must be above 0. "
-                    "Try `learners delta make --help`."
-                )
 
 
 @dataclass(frozen=True)
