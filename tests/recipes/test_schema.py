@@ -156,8 +156,8 @@ def test_any_recipe_survives_its_file(
         ("learner.bigrams = 1000", "bigrams is 1000: it must be 0 or a power of two"),
         ("evaluation.thresholds = ['high']", "evaluation: no threshold named 'high'"),
         ("evaluation.thresholds = ['quantile:2']", r"x\.toml: evaluation: "),
-        ("kind = 'forest'", r"x\.toml: kind 'forest' is not one of base-model, learner"),
-        ("kind = ['learner']", "is not one of base-model, learner"),
+        ("kind = 'forest'", r"x\.toml: kind 'forest' is not one of base-model, "),
+        ("kind = ['learner']", "is not one of base-model, "),
         ("= 3", r"x\.toml is not TOML"),
     ],
 )
