@@ -274,7 +274,7 @@ def test_the_default_base_comes_from_the_hub_and_is_no_stand_in(
             env=machine.environment(server.url),
             capture_output=True,
             text=True,
-            timeout=100,
+            timeout=300,
         )
     assert done.returncode == 0, done.stderr
     config = read_learner(machine.work / "x").config
