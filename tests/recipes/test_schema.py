@@ -20,6 +20,7 @@ from secondary_learners.recipes.schema import (
     LearnerRecipe,
     PretrainRecipe,
     Shares,
+    TokenizerPlan,
     find_recipe,
     parse_recipe,
     recipe_names,
@@ -103,6 +104,8 @@ positive = st.floats(1e-9, 1e6)
     rate=positive,
     architectures=st.sampled_from([("linear",), ("conv",), ("linear", "conv")]),
     thresholds=st.sampled_from([(), ("1",), ("shifting:1,-1,10", "quantile:0.3")]),
+    embedding=st.none() | st.integers(1, 100),
+    tokenizer=st.none() | st.builds(TokenizerPlan, words, st.just("0123456789abcdef" * 4)),
 )
 def test_any_recipe_survives_its_file(
     name: str,
@@ -116,6 +119,8 @@ def test_any_recipe_survives_its_file(
     rate: float,
     architectures: tuple[str, ...],
     thresholds: tuple[str, ...],
+    embedding: int | None,
+    tokenizer: TokenizerPlan | None,
 ) -> None:
     recipe = LearnerRecipe(
         name=name,
@@ -126,8 +131,9 @@ def test_any_recipe_survives_its_file(
         seed=seed,
         split=shares,
         labels=LabelPlan(learning_rate=rate),
-        learner=LearnerPlan(architectures=architectures),
+        learner=LearnerPlan(architectures=architectures, embedding=embedding),
         evaluation=EvaluationPlan(thresholds=thresholds),
+        tokenizer=tokenizer,
     )
     assert parse_recipe(recipe_toml(recipe)) == recipe
 
@@ -154,6 +160,13 @@ def test_any_recipe_survives_its_file(
         ("learner.architectures = ['tree']", "architectures is 'tree'.*conv, linear"),
         ("learner.architectures = []", "learner: architectures is empty"),
         ("learner.bigrams = 1000", "bigrams is 1000: it must be 0 or a power of two"),
+        ("learner.embedding = 0", "learner: embedding is 0, and must be above 0"),
+        ("tokenizer = 'gpt2'", "tokenizer is 'gpt2', and should be a table"),
+        ("tokenizer.repo = 'gpt2'", "tokenizer: the field 'fingerprint' is missing"),
+        (
+            "tokenizer = {repo = 'gpt2', fingerprint = 'e35'}",
+            "tokenizer: fingerprint 'e35' is no sha256",
+        ),
         ("evaluation.thresholds = ['high']", "evaluation: no threshold named 'high'"),
         ("evaluation.thresholds = ['quantile:2']", r"x\.toml: evaluation: "),
         ("kind = 'forest'", r"x\.toml: kind 'forest' is not one of base-model, "),

@@ -10,7 +10,6 @@ import contextlib
 import datetime
 import logging
 import platform
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -27,16 +26,17 @@ from secondary_learners.filtering.thresholds import parse_threshold
 from secondary_learners.finetuning.compare import Comparison, Settings, compare
 from secondary_learners.finetuning.summary import summary
 from secondary_learners.gains.contexts import Contexts
-from secondary_learners.gains.fingerprints import embedding_fingerprint
 from secondary_learners.gains.store import Labels, LabelSettings, label_to_store, read_labels
-from secondary_learners.learners.artifact import (
-    Learner,
-    read_learner,
-    save_learner,
-    tokenizer_fingerprint,
-)
-from secondary_learners.learners.config import LearnerConfig, Reference
+from secondary_learners.learners.artifact import Learner, read_learner, save_learner
+from secondary_learners.learners.config import LearnerConfig
 from secondary_learners.learners.fitting import Fit, fit
+from secondary_learners.recipes.bases import (
+    base_reference,
+    load_recipe_base,
+    published_base,
+    stand_in_facts,
+    tokenizer_reference,
+)
 from secondary_learners.recipes.data import (
     FinetuningData,
     LabellingData,
@@ -56,7 +56,6 @@ from secondary_learners.recipes.schema import (
     recipe_toml,
 )
 from secondary_learners.registry.index import Entry, entry_toml
-from secondary_learners.registry.load import load_base
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -149,7 +148,7 @@ def run_learner(
     """
     work = out / "work"
     meter = _meter(recipe, work, energy)
-    model, tokenizer = load_base(recipe.base)
+    model, tokenizer = load_recipe_base(recipe)
     torch.nn.Module.to(model, device)  # PreTrainedModel.to lost its types
     splits = read_splits(recipe, corpus)
     text = labelling_data(recipe, splits, tokenizer)
@@ -186,7 +185,7 @@ def label_recipe(
     recipe: LearnerRecipe, corpus: Path | None, out: Path, *, device: str, progress: bool = True
 ) -> Labels:
     """The labels of `recipe` in the folder `out`, with its recipe.toml for `fit_labels`."""
-    model, tokenizer = load_base(recipe.base)
+    model, tokenizer = load_recipe_base(recipe)
     torch.nn.Module.to(model, device)  # PreTrainedModel.to lost its types
     text = labelling_data(recipe, read_splits(recipe, corpus), tokenizer)
     labels = _label(recipe, text, model, out, progress=progress)
@@ -196,7 +195,7 @@ def label_recipe(
 
 def fit_labels(recipe: LearnerRecipe, labels: Path, out: Path, *, command: str) -> Finished:
     """Fit and package a learner on stored labels, without trying it in fine-tuning."""
-    model, tokenizer = load_base(recipe.base)
+    model, tokenizer = load_recipe_base(recipe)
     stored = read_labels(labels)
     return _package(
         recipe,
@@ -261,7 +260,8 @@ def _package(
     energy: dict[str, Any] | None = None,
 ) -> Finished:
     """Keep the fit that is best on held-out documents, evaluate it, write it."""
-    recipe = portable(recipe)
+    stand_in = stand_in_facts(recipe, model)
+    recipe = published_base(portable(recipe))
     chosen = max(fits, key=lambda name: fits[name].held_out_spearman)
     config = _config(recipe, labels, fits[chosen], chosen, model, tokenizer)
     learner = Learner(config, fits[chosen].net)
@@ -275,6 +275,8 @@ def _package(
         "command": command,
         "device": _device(model),
     }
+    if stand_in:
+        evaluation["stand_in"] = stand_in
     if energy:
         evaluation["energy"] = energy
     card = learner_card(
@@ -293,15 +295,16 @@ def _package(
 
 
 def _learner_entry(recipe: LearnerRecipe, made: Finished) -> Entry:
+    config = read_learner(made.folder).config
     return Entry(
         name=recipe.name,
         kind="learner",
         summary=recipe.summary,
-        base=recipe.base,
-        tokenizer=recipe.base,
+        base=config.base_model.repo,
+        tokenizer=config.tokenizer.repo,
         corpus=_corpus_name(recipe.sources),
         objective=recipe.objective_domain,
-        architecture=read_learner(made.folder).config.architecture,
+        architecture=config.architecture,
         optimizer=recipe.labels.optimizer,
         licence=recipe.licence,
         location="bundled",
@@ -315,9 +318,11 @@ def fit_learners(recipe: LearnerRecipe, labels: Labels, *, vocabulary: int) -> d
     plan, contexts = recipe.learner, labels.contexts
     fits = {}
     for architecture in plan.architectures:
-        sizes: dict[str, int | str] = (
-            {"bigrams": plan.bigrams, "counts": plan.counts} if architecture == "linear" else {}
-        )
+        sizes: dict[str, int | str] = {}
+        if architecture == "linear":
+            sizes = {"bigrams": plan.bigrams, "counts": plan.counts}
+        elif plan.embedding is not None:
+            sizes = {"embedding": plan.embedding}
         fits[architecture] = fit(
             architecture,
             contexts.input_ids,
@@ -361,8 +366,7 @@ def _config(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
 ) -> LearnerConfig:
-    facts, commit = labels.facts, _commit(model)
-    base = recipe.base.partition("@")[0] if commit else recipe.base  # the commit says it better
+    facts = labels.facts
     return LearnerConfig(
         name=recipe.name,
         architecture=architecture,
@@ -370,8 +374,8 @@ def _config(
         score=chosen.score,
         calibration=chosen.calibration,
         context_length=recipe.context_length,
-        base_model=Reference(base, commit, embedding_fingerprint(model)),
-        tokenizer=Reference(base, commit, tokenizer_fingerprint(tokenizer)),
+        base_model=base_reference(recipe, model),
+        tokenizer=tokenizer_reference(recipe, model, tokenizer),
         objective={
             "domain": recipe.objective_domain,
             "contexts": facts["objective_contexts"],
@@ -477,13 +481,6 @@ def _files(folder: Path) -> dict[str, Any]:
 
 def _corpus_name(sources: Any) -> str:
     return "+".join(dict.fromkeys(source.domain for source in sources))
-
-
-def _commit(model: PreTrainedModel) -> str | None:
-    """The commit of a base model that came from a Hub; transformers keeps it with the config."""
-    commit = getattr(model.config, "_commit_hash", None)
-    full = isinstance(commit, str) and re.fullmatch("[0-9a-f]{40}", commit)
-    return commit if full else None
 
 
 def _device(model: PreTrainedModel) -> str:
