@@ -30,6 +30,8 @@ needs_tools = pytest.mark.skipif(
         "multistage",
         "own_text",
         "scoring",
+        "subsets",
+        "transfer",
         pytest.param("serve", marks=needs_tools),
     ],
 )

@@ -101,6 +101,7 @@ positive = st.floats(1e-9, 1e6)
     seed=st.integers(0, 2**40),
     shares=st.builds(Shares, positive, positive, positive, positive),
     rate=positive,
+    trainable=st.sampled_from([None, "lora", "last-layers:3", ("*.mlp.*", "lm_head.weight")]),
     architectures=st.sampled_from([("linear",), ("conv",), ("linear", "conv")]),
     thresholds=st.sampled_from([(), ("1",), ("shifting:1,-1,10", "quantile:0.3")]),
 )
@@ -114,6 +115,7 @@ def test_any_recipe_survives_its_file(
     seed: int,
     shares: Shares,
     rate: float,
+    trainable: str | tuple[str, ...] | None,
     architectures: tuple[str, ...],
     thresholds: tuple[str, ...],
 ) -> None:
@@ -125,7 +127,7 @@ def test_any_recipe_survives_its_file(
         in_domain_share=share,
         seed=seed,
         split=shares,
-        labels=LabelPlan(learning_rate=rate),
+        labels=LabelPlan(learning_rate=rate, trainable=trainable),
         learner=LearnerPlan(architectures=architectures),
         evaluation=EvaluationPlan(thresholds=thresholds),
     )
@@ -147,6 +149,10 @@ def test_any_recipe_survives_its_file(
         ("labels.colour = 1", r"x\.toml: labels: unknown field 'colour'"),
         ("labels.method = 'guess'", "labels: method is 'guess'.*exact, per-example, swapped"),
         ("labels.optimizer = 'lion'", "labels: optimizer is 'lion'.*adamw, sgd"),
+        ("labels.trainable = 'last'", "labels: no trainable subset named 'last': did you mean"),
+        ("labels.trainable = []", "labels: trainable is an empty list"),
+        ("labels.trainable = 3", "labels: trainable is 3, and should be a string"),
+        ("labels.trainable = [3]", "labels: trainable is 3, and should be a string"),
         ("labels.contexts = 0", "labels: contexts is 0, and must be above 0"),
         ("split.test = 0", "split: test is 0.0, and must be above 0"),
         ("learner.architectures = 'conv'", "architectures is 'conv', and should be a list"),
