@@ -120,7 +120,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     elif options.corpus is None:
         print("books-mini: skipped, as it needs --corpus DATA")
         names = LEARNERS[:1]
-    found: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {"rows": []}
+    kept = json.loads(path.read_text()) if path.is_file() else {}
+    found: dict[str, Any] = {key: kept[key] for key in ("rows", "sibling") if key in kept}
+    found.setdefault("rows", [])
     if options.sibling is not None:
         found["sibling"] = sibling_facts(options.sibling)
         updates[str(options.sibling)] = (0, 60)
@@ -131,8 +133,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 for row in found["rows"]
                 if (row["learner"], row["base"]) == (name, Path(base).name)
             }
-            found["rows"] += measure(name, base, [n for n in counts if n not in done], options)
-            write_result(path, {"method": "swapped", **found})
+            missing = [count for count in counts if count not in done]
+            if missing:
+                found["rows"] += measure(name, base, missing, options)
+                write_result(path, {"method": "swapped", **found})
     keys = ("learner", "base", "updates", "spearman", "low", "high", "card", "verdict")
     print(table(keys, [[row[key] for key in keys] for row in found["rows"]]))
 

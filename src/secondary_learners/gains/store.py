@@ -129,7 +129,7 @@ def label_to_store(
 
 
 def _subset_facts(model: nn.Module, trainable: Trainable) -> dict[str, Any]:
-    """What labels.json says of a subset, as JSON gives it back; what is no subset it never named.
+    """What labels.json says of a subset, as JSON gives it back.
 
     Raises what `trained` raises, so that no folder is begun with a subset that is not there.
     """

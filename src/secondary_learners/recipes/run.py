@@ -373,6 +373,7 @@ def _config(
     tokenizer: PreTrainedTokenizerBase,
 ) -> LearnerConfig:
     facts, commit = labels.facts, _commit(model)
+    subset = facts.get("trainable")
     base = recipe.base.partition("@")[0] if commit else recipe.base  # the commit says it better
     return LearnerConfig(
         name=recipe.name,
@@ -407,7 +408,7 @@ def _config(
             "exact_count": facts["exact_count"],
             "model_fingerprint": facts["model_fingerprint"],
             "seed": facts["seed"],
-            **({"trainable": facts["trainable"]} if "trainable" in facts else {}),
+            **({"trainable": subset} if subset is not None else {}),
         },
         versions={
             "secondary-learners": version("secondary-learners"),
