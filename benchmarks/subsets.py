@@ -20,7 +20,6 @@ import torch
 from common import RESULTS, cpu_seconds, table, write_result
 from numpy.typing import NDArray
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from secondary_learners.gains.contexts import Contexts
 from secondary_learners.gains.labels import information_gain
@@ -52,6 +51,17 @@ def state_bytes(model: nn.Module, trainable: Trainable, objective_tokens: int) -
         }
 
 
+class _Masked(nn.Module):
+    """`model` with its causal mask given, which is else worked out from what weightless ids are."""
+
+    def __init__(self, model: nn.Module, length: int) -> None:
+        super().__init__()
+        self.model, self.mask = model, torch.ones(1, 1, length, length).tril().bool()
+
+    def forward(self, input_ids: torch.Tensor, use_cache: bool) -> Any:
+        return self.model(input_ids=input_ids, attention_mask=self.mask, use_cache=use_cache)
+
+
 def llama_bytes(
     trainable: Trainable, *, contexts: int, length: int, **sizes: Any
 ) -> dict[str, int]:
@@ -63,7 +73,7 @@ def llama_bytes(
     from transformers import AutoModelForCausalLM, LlamaConfig
 
     config = LlamaConfig(**{"max_position_embeddings": 4096, **sizes})
-    with FakeTensorMode():
+    with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
         weights = {p.untyped_storage()._cdata: p.nbytes for p in model.parameters()}
         ids = torch.zeros((contexts, length), dtype=torch.int64)
@@ -77,7 +87,7 @@ def llama_bytes(
             moving = [p for p in model.parameters() if p.requires_grad]
             own = {p.untyped_storage()._cdata for p in model.parameters()}
             with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
-                losses = context_losses(model, ids)
+                losses = context_losses(_Masked(model, length), ids)
             assert losses.requires_grad
             activations = sum(
                 tensor.untyped_storage().nbytes() for key, tensor in saved.items() if key not in own

@@ -50,7 +50,7 @@ def measure(
     stream = data.stream.in_domain(recipe.objective_domain)
     plan, rows = recipe.evaluation, []
     for count in updates:
-        tuned, perplexity = copy.deepcopy(model), [None, None]
+        tuned, perplexity = copy.deepcopy(model), list[float]()
         if count:
             settings = Settings(
                 updates=count,
@@ -81,7 +81,12 @@ def record(result: Path, learners: Path, registry: Path) -> None:
     rows = json.loads(result.read_text())["rows"]
     for name in dict.fromkeys(row["learner"] for row in rows):
         own = [
-            TransferRow(**{key: row[key] for key in TransferRow.__annotations__})
+            TransferRow(
+                base=row["base"],
+                updates=row["updates"],
+                spearman=row["spearman"],
+                contexts=row["contexts"],
+            )
             for row in rows
             if row["learner"] == name
         ]
@@ -114,9 +119,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         record(path, *options.record)
         return
     torch.set_num_threads(1)
-    names, updates = LEARNERS, {"mini": (0, 60, 300)}
+    names: Sequence[str] = LEARNERS
+    updates: dict[str, Sequence[int]] = {"mini": (0, 60, 300)}
     if options.quick:
-        options.contexts, names, updates = 40, LEARNERS[:1], {"mini": (0, 1)}
+        options.contexts, names, updates["mini"] = 40, LEARNERS[:1], (0, 1)
     elif options.corpus is None:
         print("books-mini: skipped, as it needs --corpus DATA")
         names = LEARNERS[:1]

@@ -77,6 +77,7 @@ def adapted(model: PreTrainedModel) -> Any:
     return wrapped
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # of peft
 def test_the_adapters_of_a_peft_model_are_the_subset(model: PreTrainedModel) -> None:
     wrapped = adapted(model)
     expected = stepped_by_torch(wrapped, names(wrapped, "lora_"))

@@ -40,8 +40,10 @@ def repeated_losses(model: nn.Module, input_ids: Tensor, batch_size: int) -> Cal
     def whole() -> Tensor:
         return losses_of(model, input_ids, batch_size)
 
+    current = whole
+
     def recorded() -> Tensor:
-        nonlocal kept, pass_
+        nonlocal kept, current
         batches: list[Tensor] = []
 
         def record(rows: Tensor) -> Tensor:
@@ -53,11 +55,13 @@ def repeated_losses(model: nn.Module, input_ids: Tensor, batch_size: int) -> Cal
         with forward_passes():
             losses = in_batches(record, rows, batch_size)
             kept = torch.cat(batches) if batches else None
-            pass_ = whole
+            current = whole
             if kept is not None and len(kept) == len(rows):
                 trial = short(rows[: len(batches[0])])
                 if torch.allclose(trial, losses[: len(trial)], rtol=_TOLERANCE, atol=0):
-                    pass_ = shortened
+                    current = shortened
+                else:
+                    kept = None
         return losses.double()
 
     def short(rows: Tensor) -> Tensor:
@@ -70,8 +74,9 @@ def repeated_losses(model: nn.Module, input_ids: Tensor, batch_size: int) -> Cal
             return in_batches(short, rows, batch_size).double()
 
     rows = torch.arange(len(input_ids), device=input_ids.device)
-    pass_ = recorded if frozen and len(input_ids) else whole
-    return lambda: pass_()
+    if frozen and len(input_ids):
+        current = recorded
+    return lambda: current()
 
 
 def frozen_blocks(model: nn.Module) -> tuple[Sequence[nn.Module], nn.Module]:
