@@ -93,7 +93,7 @@ def test_the_adapters_of_a_peft_model_are_the_subset(model: PreTrainedModel) -> 
 def test_a_model_without_adapters_gets_some_and_loses_them_again(model: PreTrainedModel) -> None:
     pytest.importorskip("peft")
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    modules, random = dict(model.named_modules()), torch.get_rng_state()
+    modules, random = dict(model.eval().named_modules()), torch.get_rng_state()
     with trained(model, "lora"):
         moving = [name for name, p in model.named_parameters() if p.requires_grad]
         assert len(moving) == 2 * 2 * 4  # A and B of two blocks' four linear layers, no head

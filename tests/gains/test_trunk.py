@@ -107,10 +107,10 @@ class Skipping(nn.Module):
         below.register_forward_hook(self.see)
 
     def see(self, _: nn.Module, __: Any, output: Any) -> None:
-        self.seen = (output[0] if isinstance(output, tuple) else output).mean()
+        self.seen = output[0] if isinstance(output, tuple) else output
 
     def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        return self.inner(hidden_states * (1 + self.seen), *args, **kwargs)
+        return self.inner(hidden_states + 10 * self.seen.roll(1, dims=-1), *args, **kwargs)
 
 
 def test_a_model_that_it_does_not_fit_is_run_whole() -> None:
