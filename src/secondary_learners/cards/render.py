@@ -376,8 +376,16 @@ def _labels(config: Mapping[str, Any]) -> str:
         f"on {config['objective']['contexts']} objective contexts by the *{labels['method']}* "
         f"method ({_METHODS.get(labels['method'], 'see the package')}), {optimizer['name']} at "
         f"learning rate {optimizer['learning_rate']:g}, seed {labels['seed']}. "
+        + _subset(labels.get("trainable"))
         + _agreement(config)
     )
+
+
+def _subset(trainable: str | Sequence[str] | None) -> str:
+    if trainable in (None, "all"):
+        return ""
+    names = [trainable] if isinstance(trainable, str) else trainable or ()
+    return f"The step moved {', '.join(map(_code, names))} alone. "
 
 
 def _agreement(config: Mapping[str, Any]) -> str:

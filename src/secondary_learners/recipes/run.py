@@ -62,7 +62,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Finished",
+    "card_of",
+    "check_length",
     "compare_plan",
+    "file_digests",
     "fit_labels",
     "fit_learners",
     "held_out_figures",
@@ -124,7 +127,7 @@ def _package_base(
         licence=recipe.licence,
         location="bundled",
         added=datetime.date.today(),
-        **_files(out),
+        **file_digests(out),
     )
     write_bytes(out / "work" / f"{recipe.name}.toml", entry_toml(entry).encode())
 
@@ -229,13 +232,14 @@ def _label(
     *,
     progress: bool,
 ) -> Labels:
-    _check_length(recipe, model)
+    check_length(recipe, model)
     plan = recipe.labels
     settings = LabelSettings(
         method=plan.method,
         optimizer=plan.optimizer,
         learning_rate=plan.learning_rate,
         unit=plan.unit,
+        trainable=plan.trainable,
         exact=plan.exact,
         seed=recipe.seed,
     )
@@ -279,19 +283,26 @@ def _package(
         evaluation["stand_in"] = stand_in
     if energy:
         evaluation["energy"] = energy
-    card = learner_card(
+    card = card_of(recipe, config, evaluation, out)
+    save_learner(learner, out, recipe_toml=recipe_toml(recipe), evaluation=evaluation, readme=card)
+    return Finished(out, evaluation, comparison)
+
+
+def card_of(
+    recipe: LearnerRecipe, config: LearnerConfig, evaluation: Mapping[str, Any], folder: Path
+) -> str:
+    """The card of the learner that `recipe` made in `folder`."""
+    return learner_card(
         config.to_dict(),
         evaluation,
         summary=recipe.summary,
         licence=recipe.licence,
         attribution=recipe.attribution,
         # What a recipe of this package makes goes by its name; the rest is where it was made.
-        reference=recipe.name if recipe.name in recipe_names() else f"./{out.absolute().name}",
+        reference=recipe.name if recipe.name in recipe_names() else f"./{folder.absolute().name}",
         language=recipe.language,
         datasets=[source.dataset for source in recipe.sources if source.dataset],
     )
-    save_learner(learner, out, recipe_toml=recipe_toml(recipe), evaluation=evaluation, readme=card)
-    return Finished(out, evaluation, comparison)
 
 
 def _learner_entry(recipe: LearnerRecipe, made: Finished) -> Entry:
@@ -309,7 +320,7 @@ def _learner_entry(recipe: LearnerRecipe, made: Finished) -> Entry:
         licence=recipe.licence,
         location="bundled",
         added=datetime.date.today(),
-        **_files(made.folder),
+        **file_digests(made.folder),
     )
 
 
@@ -367,6 +378,7 @@ def _config(
     tokenizer: PreTrainedTokenizerBase,
 ) -> LearnerConfig:
     facts = labels.facts
+    subset = facts.get("trainable")
     return LearnerConfig(
         name=recipe.name,
         architecture=architecture,
@@ -400,6 +412,7 @@ def _config(
             "exact_count": facts["exact_count"],
             "model_fingerprint": facts["model_fingerprint"],
             "seed": facts["seed"],
+            **({"trainable": subset} if subset is not None else {}),
         },
         versions={
             "secondary-learners": version("secondary-learners"),
@@ -431,7 +444,7 @@ def compare_plan(
     progress: bool,
 ) -> Comparison:
     """The equal-budget comparison of the recipe's evaluation plan, resumable in `folder`."""
-    _check_length(recipe, model)
+    check_length(recipe, model)
     plan = recipe.evaluation
     return compare(
         model,
@@ -450,7 +463,8 @@ def compare_plan(
     )
 
 
-def _check_length(recipe: LearnerRecipe, model: PreTrainedModel) -> None:
+def check_length(recipe: LearnerRecipe, model: PreTrainedModel) -> None:
+    """Raise RecipeError unless `model` can read contexts as long as the recipe's."""
     most = getattr(model.config, "max_position_embeddings", None)
     if most is not None and recipe.context_length > most:
         raise RecipeError(
@@ -470,7 +484,8 @@ def _plot(comparison: Comparison, path: Path) -> bool:
     return True
 
 
-def _files(folder: Path) -> dict[str, Any]:
+def file_digests(folder: Path) -> dict[str, Any]:
+    """What a registry entry records of a folder: `size` in bytes and `files`, each with sha256."""
     paths = [path for path in sorted(folder.iterdir()) if path.is_file()]
     paths = [path for path in paths if not path.name.startswith(".")]
     return {

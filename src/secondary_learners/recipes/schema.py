@@ -18,6 +18,7 @@ from secondary_learners.errors import RecipeError, SecondaryLearnersError, Unkno
 from secondary_learners.filtering.thresholds import parse_threshold
 from secondary_learners.finetuning.sparse.settings import Tuning
 from secondary_learners.gains.corpus import Source
+from secondary_learners.gains.subsets import check_trainable
 
 __all__ = [
     "DeltaRecipe",
@@ -51,7 +52,7 @@ class Shares:
 
 @dataclass(frozen=True)
 class LabelPlan:
-    """How gains are measured; see `information_gain`."""
+    """How gains are measured; see `information_gain`. trainable: a word or a list of names."""
 
     method: str = "swapped"
     contexts: int = 3000
@@ -60,6 +61,7 @@ class LabelPlan:
     learning_rate: float = 5e-5
     unit: str = "nats"
     exact: int = 64
+    trainable: str | tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         _above_zero(
@@ -70,6 +72,7 @@ class LabelPlan:
         _one_of("method", self.method, ("exact", "per-example", "swapped"))
         _one_of("optimizer", self.optimizer, ("adamw", "sgd"))
         _one_of("unit", self.unit, ("nats", "perplexity"))
+        check_trainable(self.trainable)
 
 
 @dataclass(frozen=True)
@@ -332,8 +335,9 @@ def _build(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:
-    if isinstance(hint, types.UnionType):  # `str | None`: TOML has no null, so it is a str
-        hint = typing.get_args(hint)[0]
+    if isinstance(hint, types.UnionType):  # of a string with a list or None, which TOML has not
+        tuples = [arm for arm in typing.get_args(hint) if typing.get_origin(arm) is tuple]
+        hint = tuples[0] if tuples and isinstance(value, list) else typing.get_args(hint)[0]
     if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
         return _build(typing.cast(type[Any], hint), value, where)
     if typing.get_origin(hint) is tuple and isinstance(value, list):
