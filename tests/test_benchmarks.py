@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
@@ -31,6 +32,8 @@ needs_tools = pytest.mark.skipif(
         "overhead",
         "own_text",
         "scoring",
+        "subsets",
+        "transfer",
         pytest.param("serve", marks=needs_tools),
     ],
 )
@@ -102,3 +105,30 @@ def test_smoke_run_of_a_sweep(tmp_path: Path) -> None:
     assert [test["task"] for test in result["arms"]] == ["cola", "rte"]
     assert (tmp_path / "out" / "trials.png").is_file()
     assert (tmp_path / "out" / "trials.csv").is_file()
+
+
+def test_bytes_of_a_model_without_memory_are_those_of_a_real_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("peft")
+    import torch
+    from transformers import AutoModelForCausalLM, LlamaConfig
+
+    from secondary_learners.gains.subsets import trained
+
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    count = importlib.import_module("subsets").llama_bytes
+    sizes = {"hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4}
+    sizes |= {"vocab_size": 100, "num_hidden_layers": 2, "num_key_value_heads": 4}
+    model = AutoModelForCausalLM.from_config(LlamaConfig(**sizes), dtype=torch.bfloat16)
+    one, two = (count("lora", contexts=n, length=8, **sizes) for n in (1, 2))
+    assert one["weights"] == sum(parameter.nbytes for parameter in model.parameters())
+    with trained(model, "lora"):
+        moving = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert one["trained_parameters"] == moving
+    assert two["activations"] == pytest.approx(2 * one["activations"], rel=0.01)
+    hidden = 8 * 64 * 2  # one hidden state of a context, of which each block saves several
+    assert 2 * 5 * hidden < one["activations"] < 2 * 100 * hidden
+    large = count("lora", contexts=1, length=32)
+    assert large["weights"] == 2 * 6_738_415_616  # of Llama 2 7B, as its paper has it
+    assert sum(large.values()) < 80e9

@@ -49,6 +49,7 @@ def test_catching_our_errors_loads_only_the_package(tmp_path: Path) -> None:
         ("list", "--json"),
         ("list", "--help"),
         ("run", "--help"),
+        ("refresh", "--help"),
         ("trials", "--help"),
         ("trials", "plan", "--help"),
         ("trials", "run", "--help"),

@@ -29,6 +29,7 @@ __all__ = [
     "load_delta",
     "load_learner",
     "publish",
+    "refresh",
     "run_trials",
 ]
 
@@ -54,6 +55,7 @@ _HOMES = {
     "load_delta": "registry.deltas",
     "load_learner": "registry.load",
     "publish": "publishing.publish",
+    "refresh": "recipes.refresh",
     "run_trials": "finetuning.trials.sweep",
 }
 
@@ -71,6 +73,7 @@ if typing.TYPE_CHECKING:
     from secondary_learners.finetuning.trials.sweep import run_trials
     from secondary_learners.gains.labels import information_gain
     from secondary_learners.publishing.publish import publish
+    from secondary_learners.recipes.refresh import refresh
     from secondary_learners.registry.deltas import load_delta
     from secondary_learners.registry.index import list_learners
     from secondary_learners.registry.load import load_base, load_learner

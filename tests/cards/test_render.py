@@ -27,6 +27,7 @@ CONFIG: dict[str, Any] = {
     "sizes": {"vocabulary": 1000, "bigrams": 1024, "counts": "sqrt"},
     "score": {"unit": "nats per token"},
     "base_model": {"repo": "mini", "revision": None},
+    "tokenizer": {"repo": "mini", "revision": None},
     "objective": {"domain": "ships", "contexts": 16},
     "context_length": 32,
     "labels": {
@@ -111,7 +112,8 @@ def rendered(config: dict[str, Any], evaluation: dict[str, Any], **more: Any) ->
 
 
 def on_hub(commit: str = "c" * 40) -> dict[str, Any]:
-    return {**CONFIG, "base_model": {"repo": "openai-community/gpt2", "revision": commit}}
+    reference = {"repo": "openai-community/gpt2", "revision": commit}
+    return {**CONFIG, "base_model": reference, "tokenizer": reference}
 
 
 def placeholders(template: str) -> set[str]:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secondary_learners.learners.statistics import r2, ranks, spearman
+from secondary_learners.learners.statistics import r2, ranks, spearman, spearman_interval
 
 values = st.lists(st.integers(-4, 4), min_size=2, max_size=12)
 
@@ -52,3 +52,25 @@ def test_r2() -> None:
     assert r2(truth, [1.0, 2.0, 3.0, 4.0]) == pytest.approx(1 - 4 / 14)
     assert r2(truth, [6.0, 3.0, 2.0, 1.0]) < 0
     assert r2([2.0, 2.0], [1.0, 3.0]) == 0.0
+
+
+def test_an_interval_is_about_that_of_fisher_s_z() -> None:
+    random = np.random.default_rng(0)
+    a = random.normal(size=600)
+    b = 0.7 * a + np.sqrt(1 - 0.49) * random.normal(size=600)
+    low, high = spearman_interval(a, b)
+    middle, half = np.arctanh(spearman(a, b)), 1.96 * np.sqrt(1.06 / 597)
+    assert (low, high) == pytest.approx(tuple(np.tanh([middle - half, middle + half])), abs=0.015)
+    assert spearman_interval(a, b) == (low, high)
+    assert spearman_interval(a, b, seed=1) != (low, high)
+
+
+def test_contexts_of_one_document_are_drawn_together() -> None:
+    random = np.random.default_rng(0)
+    a, b = np.repeat(random.normal(size=(2, 40)), 10, axis=1)  # ten times the same
+    a, b = a + 1e-6 * random.normal(size=400), b + 1e-6 * random.normal(size=400)
+    whole, alone = (
+        spearman_interval(a, b, np.repeat(np.arange(40) * 7, 10)),
+        spearman_interval(a, b),
+    )
+    assert whole[1] - whole[0] > 2.5 * (alone[1] - alone[0])

@@ -190,6 +190,9 @@ def test_the_command_runs_it(
     assert value["held_out"] == made.evaluation["held_out"]
     assert "It was not tried in fine-tuning" in (tmp_path / "out" / "README.md").read_text()
     assert check_card(tmp_path / "out") == []
+    result = learners("finetune", "-l", tmp_path / "out", "--corpus", corpus)
+    assert result.code == 1
+    assert "does not predict information gain" in result.err
     result = learners(*arguments, "--contexts", "50")
     assert result.code == 2
     assert "--contexts is for recipes of information gain" in result.err

@@ -312,7 +312,7 @@ def test_a_delta_is_rebuilt_too(
         base=str(task.base),
         train=str(task.train),
         test=str(task.test),
-        tuning=Tuning(probe=20, training=Training(epochs=2, batch_size=10)),
+        tuning=Tuning(probe=20, training=Training(epochs=2.0, batch_size=10)),
     )
     command = {**COMMON, "command": "learners delta make"}
     made = run_delta(recipe, None, tmp_path / "ships", **command).folder

@@ -20,6 +20,7 @@ from secondary_learners.errors import (
 from secondary_learners.gains import store
 from secondary_learners.gains.corpus import Source
 from secondary_learners.learners.artifact import read_learner, tokenizer_fingerprint
+from secondary_learners.recipes import bases as bases_module
 from secondary_learners.recipes import pretrain as pretrain_module
 from secondary_learners.recipes import run as run_module
 from secondary_learners.recipes.data import portable
@@ -95,7 +96,7 @@ def test_the_commit_of_a_base_model_from_a_hub_is_recorded(
 ) -> None:
     model, tokenizer = load_base(recipe.base)
     model.config._commit_hash = hash_  # where transformers keeps it
-    monkeypatch.setattr(run_module, "load_base", lambda ref: (model, tokenizer))
+    monkeypatch.setattr(bases_module, "load_base", lambda ref: (model, tokenizer))
     fitted = fit_labels(recipe, made.folder / "work" / "labels", tmp_path / "x", command="fit")
     config = read_learner(fitted.folder).config
     assert config.base_model.revision == config.tokenizer.revision == revision

@@ -21,6 +21,7 @@ from secondary_learners.recipes.schema import (
     MultistageRecipe,
     PretrainRecipe,
     Shares,
+    TokenizerPlan,
     find_recipe,
     parse_recipe,
     recipe_names,
@@ -103,8 +104,11 @@ positive = st.floats(1e-9, 1e6)
     seed=st.integers(0, 2**40),
     shares=st.builds(Shares, positive, positive, positive, positive),
     rate=positive,
+    trainable=st.sampled_from([None, "lora", "last-layers:3", ("*.mlp.*", "lm_head.weight")]),
     architectures=st.sampled_from([("linear",), ("conv",), ("linear", "conv")]),
     thresholds=st.sampled_from([(), ("1",), ("shifting:1,-1,10", "quantile:0.3")]),
+    embedding=st.none() | st.integers(1, 100),
+    tokenizer=st.none() | st.builds(TokenizerPlan, words, st.just("0123456789abcdef" * 4)),
 )
 def test_any_recipe_survives_its_file(
     name: str,
@@ -116,8 +120,11 @@ def test_any_recipe_survives_its_file(
     seed: int,
     shares: Shares,
     rate: float,
+    trainable: str | tuple[str, ...] | None,
     architectures: tuple[str, ...],
     thresholds: tuple[str, ...],
+    embedding: int | None,
+    tokenizer: TokenizerPlan | None,
 ) -> None:
     recipe = LearnerRecipe(
         name=name,
@@ -127,9 +134,10 @@ def test_any_recipe_survives_its_file(
         in_domain_share=share,
         seed=seed,
         split=shares,
-        labels=LabelPlan(learning_rate=rate),
-        learner=LearnerPlan(architectures=architectures),
+        labels=LabelPlan(learning_rate=rate, trainable=trainable),
+        learner=LearnerPlan(architectures=architectures, embedding=embedding),
         evaluation=EvaluationPlan(thresholds=thresholds),
+        tokenizer=tokenizer,
     )
     assert parse_recipe(recipe_toml(recipe)) == recipe
 
@@ -149,6 +157,10 @@ def test_any_recipe_survives_its_file(
         ("labels.colour = 1", r"x\.toml: labels: unknown field 'colour'"),
         ("labels.method = 'guess'", "labels: method is 'guess'.*exact, per-example, swapped"),
         ("labels.optimizer = 'lion'", "labels: optimizer is 'lion'.*adamw, sgd"),
+        ("labels.trainable = 'last'", "labels: no trainable subset named 'last': did you mean"),
+        ("labels.trainable = []", "labels: trainable is an empty list"),
+        ("labels.trainable = 3", "labels: trainable is 3, and should be a string"),
+        ("labels.trainable = [3]", "labels: trainable is 3, and should be a string"),
         ("labels.contexts = 0", "labels: contexts is 0, and must be above 0"),
         ("split.test = 0", "split: test is 0.0, and must be above 0"),
         ("learner.architectures = 'conv'", "architectures is 'conv', and should be a list"),
@@ -156,10 +168,17 @@ def test_any_recipe_survives_its_file(
         ("learner.architectures = ['tree']", "architectures is 'tree'.*conv, linear"),
         ("learner.architectures = []", "learner: architectures is empty"),
         ("learner.bigrams = 1000", "bigrams is 1000: it must be 0 or a power of two"),
+        ("learner.embedding = 0", "learner: embedding is 0, and must be above 0"),
+        ("tokenizer = 'gpt2'", "tokenizer is 'gpt2', and should be a table"),
+        ("tokenizer.repo = 'gpt2'", "tokenizer: the field 'fingerprint' is missing"),
+        (
+            "tokenizer = {repo = 'gpt2', fingerprint = 'e35'}",
+            "tokenizer: fingerprint 'e35' is no sha256",
+        ),
         ("evaluation.thresholds = ['high']", "evaluation: no threshold named 'high'"),
         ("evaluation.thresholds = ['quantile:2']", r"x\.toml: evaluation: "),
-        ("kind = 'forest'", r"x\.toml: kind 'forest' is not one of base-model, delta, learner, multistage"),
-        ("kind = ['learner']", "is not one of base-model, delta, learner, multistage"),
+        ("kind = 'forest'", r"x\.toml: kind 'forest' is not one of base-model, "),
+        ("kind = ['learner']", "is not one of base-model, "),
         ("= 3", r"x\.toml is not TOML"),
     ],
 )

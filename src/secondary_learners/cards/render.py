@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath, PureWindowsPath
 from string import Template
@@ -68,7 +69,9 @@ def learner_card(
     values = {
         "name": config["name"],
         "summary": sentence(summary),
+        "origin": _origin(config, evaluation),
         "base": base_name(config),
+        "tokenizer": _name(config["tokenizer"]["repo"]),
         "objective": objective,
         "facts": _facts(config, licence),
         "plot": "![Fine-tuning with and without the learner](comparison.png)\n\n"
@@ -310,8 +313,44 @@ def _facts(config: Mapping[str, Any], licence: str) -> str:
 
 def base_name(config: Mapping[str, Any]) -> str:
     """The base model's name; of a folder of the maker's machine its last part."""
-    name = config["base_model"]["repo"]
-    return _code(PureWindowsPath(name).name if _is_absolute(name) else name)
+    return _name(config["base_model"]["repo"])
+
+
+def _name(repo: str) -> str:
+    return _code(PureWindowsPath(repo).name if _is_absolute(repo) else repo)
+
+
+def _origin(config: Mapping[str, Any], evaluation: Mapping[str, Any]) -> str:
+    """Of a learner whose labels came from a stand-in: which, and how to do without it."""
+    base, meant = config["base_model"]["repo"], config["tokenizer"]["repo"]
+    if base == meant:
+        return ""
+    facts = evaluation.get("stand_in") or {}
+    size = [
+        f"{facts[name]:,} {what}"
+        for name, what in (("parameters", "parameters"), ("tokens_seen", "tokens of training"))
+        if name in facts
+    ]
+    if "held_out_loss" in facts:
+        size.append(f"a held-out loss of {facts['held_out_loss']:.3f} nats per token")
+    known = f" ({', '.join(size)})" if size else ""
+    return (
+        f" Its labels came from {_name(base)}{known}, which stands in for {_name(meant)}: the same "
+        f"tokenizer, other weights. `{_with_base(evaluation['command'], meant)}` makes it again "
+        f"from {_name(meant)} itself."
+    )
+
+
+def _with_base(command: str, base: str) -> str:
+    """The command that made a learner, for another base model."""
+    words = shlex.split(command)
+    if words[:2] != ["learners", "run"]:  # labels and fit by themselves
+        words = ["learners", "run", "recipe.toml"]
+    if "--base" in words:
+        at = words.index("--base")
+        del words[at : at + 2]
+    words = [word for word in words if not word.startswith("--base=")]
+    return shlex.join([*words, "--base", base])
 
 
 def base_place(base: Mapping[str, Any]) -> str:
@@ -349,8 +388,16 @@ def _labels(config: Mapping[str, Any]) -> str:
         f"on {config['objective']['contexts']} objective contexts by the *{labels['method']}* "
         f"method ({_METHODS.get(labels['method'], 'see the package')}), {optimizer['name']} at "
         f"learning rate {optimizer['learning_rate']:g}, seed {labels['seed']}. "
+        + _subset(labels.get("trainable"))
         + _agreement(config)
     )
+
+
+def _subset(trainable: str | Sequence[str] | None) -> str:
+    if trainable in (None, "all"):
+        return ""
+    names = [trainable] if isinstance(trainable, str) else trainable or ()
+    return f"The step moved {', '.join(map(_code, names))} alone. "
 
 
 def _agreement(config: Mapping[str, Any]) -> str:

@@ -33,6 +33,7 @@ _COMMANDS = {
     "verify": ("lock", "Hash what ships and what is cached again, and say what differs."),
     "serve": ("serve", "Serve a Hub of your own."),
     "serve-token": ("serve", "Create, list and revoke the tokens of your own Hub."),
+    "refresh": ("refresh", "Does a learner still hold for a model's weights as they are now?"),
     "demo": ("finetune", "The main job on what ships with the package."),
 }
 

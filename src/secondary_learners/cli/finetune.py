@@ -85,29 +85,14 @@ def finetune_command(
 
     Every run has the same number of updates. A killed comparison goes on where it was.
     """
-    from secondary_learners.recipes.data import own_recipe
-    from secondary_learners.recipes.schema import EvaluationPlan, LearnerRecipe, find_recipe
+    from secondary_learners.recipes.data import learner_recipe
+    from secondary_learners.recipes.schema import EvaluationPlan
 
     if (objective is None) != (pool is None):
         raise click.UsageError("--objective and --pool go together.")
     if save is not None and save.exists():
         raise click.UsageError(f"--save {save} exists already: name a new folder.")
-    recipe = find_recipe(str(_folder(learner) / "recipe.toml"))
-    if not isinstance(recipe, LearnerRecipe):
-        raise click.UsageError(
-            f"{recipe.name} does not predict information gain (its kind is `{recipe.kind}`), so it "
-            f"is not compared here. Try `learners show {recipe.name}`."
-        )
-    if objective is not None and pool is not None:
-        own = own_recipe("own", objective, pool)
-        recipe = replace(  # the learner's own split, so that what it was made from is left out
-            own,
-            base=recipe.base,
-            context_length=recipe.context_length,
-            seed=recipe.seed,
-            split=recipe.split,
-            in_domain_share=recipe.in_domain_share,
-        )
+    recipe = learner_recipe(learner, objective, pool)
     plan = EvaluationPlan(
         seeds=seeds,
         updates=updates,
@@ -204,12 +189,3 @@ def _compare(
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
         output.note(f"model: {save}, perplexity {run.perplexity:.2f} with {filter_}")
-
-
-def _folder(learner: str) -> Path:
-    """The folder with the learner's files, and in it a recipe that is the recorded one."""
-    from secondary_learners.registry.load import locate
-
-    found = locate(learner, kind="learner")
-    found.read("recipe.toml")
-    return found.folder

@@ -30,8 +30,18 @@ _LABEL_OPTIONS = (
     "unit",
     "objective_contexts",
     "exact",
+    "trainable",
 )
 _PATH = click.Path(exists=True, path_type=Path)
+
+
+def _trainable(
+    context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> str | tuple[str, ...] | None:
+    """One word is a subset by its name, unless it can only be a parameter's; the rest are names."""
+    if len(values) == 1 and not {".", "*", "?", "["} & set(values[0]):
+        return values[0]
+    return values or None
 
 
 def _text_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -67,6 +77,14 @@ def _text_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option(
             "--exact", type=click.IntRange(min=0), help="Exact labels to check the others against."
+        ),
+        click.option(
+            "--trainable",
+            multiple=True,
+            callback=_trainable,
+            metavar="SUBSET",
+            help="What the step moves: all, lora, last-layers:N, or names with wildcards, one an "
+            "option.",
         ),
         click.option("--licence", help="Of the learner, as the Hub calls it, such as apache-2.0."),
         click.option("--seed", type=int, help="Seed of every random choice."),

@@ -32,9 +32,10 @@ from secondary_learners.gains.objective import (
     context_losses,
     evaluation_mode,
     in_batches,
-    losses_of,
 )
 from secondary_learners.gains.optimizers import FirstStep
+from secondary_learners.gains.subsets import Trainable, trained
+from secondary_learners.gains.trunk import repeated_losses
 
 __all__ = ["METHODS", "finite", "information_gain", "labeller", "token_ids"]
 
@@ -55,21 +56,31 @@ def information_gain(
     learning_rate: float = 5e-5,
     eps: float = 1e-8,
     unit: str = "nats",
+    trainable: Trainable = None,
     batch_size: int | None = None,
 ) -> NDArray[np.float64]:
     """Information gain of each context; positive means that a step on it lowers the objective.
 
-    model: any causal language model of transformers, left exactly as it was (weights and mode).
+    model: any causal language model of transformers, left exactly as it was (weights, mode and
+        what requires gradients).
     contexts: int64 [contexts, length]; objective: int64 [objective contexts, length].
     unit: "nats" (of mean token loss of the objective) or "perplexity" (of its exponential).
+    trainable: the parameters that the step moves, by default those that require gradients. "all";
+        "last-layers" or "last-layers:N", the last one or N blocks; a list of names with wildcards
+        (["transformer.h.*.mlp.*"]); or "lora", the active adapters of a PEFT model. A model that
+        has none gets LoRA adapters of rank 8 in every linear layer but the head, always the same
+        ones, for as long as this takes (needs the extra `lora`). Fresh adapters are B A with B = 0,
+        where the gradient of A is 0: the first step moves B alone, within the random directions
+        of A. What is frozen may be in half precision, what is trained may not.
     batch_size: contexts a forward pass; by default chosen from free memory.
-    Returns float64 [contexts]. Raises DivergedError where a loss is not finite and
-    UnknownNameError for an unknown method, optimizer or unit.
+    Returns float64 [contexts]. Raises DivergedError where a loss is not finite, UnknownNameError
+    for an unknown method, optimizer, unit or subset, and SecondaryLearnersError for parameters that
+    the model has not.
     """
     device = next(model.parameters()).device
     step = FirstStep(optimizer, learning_rate, eps)
-    label = labeller(model, token_ids(objective, device), method, step, unit, batch_size)
-    with evaluation_mode(model):
+    with trained(model, trainable), evaluation_mode(model):
+        label = labeller(model, token_ids(objective, device), method, step, unit, batch_size)
         gains = label(token_ids(contexts, device)).double().cpu().numpy()
     return finite(gains)
 
@@ -86,8 +97,8 @@ def labeller(
 
     Call it inside `evaluation_mode`, at the weights the model has now.
     """
-    makers = {"exact": _exact, "per-example": _per_example, "swapped": _swapped}
-    if method not in makers:
+    makers = {"per-example": _per_example, "swapped": _swapped}
+    if method not in METHODS:
         raise UnknownNameError("method", method, METHODS, "learners gains --help")
     if unit not in ("nats", "perplexity"):
         raise UnknownNameError("unit", unit, ("nats", "perplexity"), "learners gains --help")
@@ -99,10 +110,14 @@ def labeller(
         )
     with evaluation_mode(model):
         size = batch_size or batch_size_for(model, objective.shape[1])
-        loss = float(losses_of(model, objective, size).mean())
+        repeated = repeated_losses(model, objective, size)
+        loss = float(repeated().mean())
         if not np.isfinite(loss):
             raise DivergedError(f"the loss of the objective is {loss} before any step.")
-        nats = makers[method](model, objective, step, loss, size)
+        if method == "exact":
+            nats = _exact(model, repeated, step, loss)
+        else:
+            nats = makers[method](model, objective, step, size)
     if unit == "nats":
         return nats
     # exp(L) − exp(L − gain): the same ranking in another unit, so no method needs its own.
@@ -110,7 +125,7 @@ def labeller(
 
 
 def _exact(
-    model: nn.Module, objective: Tensor, step: FirstStep, loss: float, size: int
+    model: nn.Module, repeated: Callable[[], Tensor], step: FirstStep, loss: float
 ) -> Labeller:
     def label(ids: Tensor) -> Tensor:
         gains = []
@@ -118,16 +133,14 @@ def _exact(
             for context in ids.split(1):
                 gradients = torch.autograd.grad(context_losses(model, context).sum(), parameters)
                 step.apply(parameters, gradients)
-                gains.append(loss - float(losses_of(model, objective, size).mean()))
+                gains.append(loss - float(repeated().mean()))
                 restore()
         return torch.tensor(gains, dtype=torch.float64)
 
     return label
 
 
-def _per_example(
-    model: nn.Module, objective: Tensor, step: FirstStep, loss: float, size: int
-) -> Labeller:
+def _per_example(model: nn.Module, objective: Tensor, step: FirstStep, size: int) -> Labeller:
     names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     towards = dict(zip(names, _objective_gradient(model, objective, size), strict=True))
 
@@ -160,16 +173,15 @@ def _per_example(
     return lambda ids: in_batches(dots, ids, rows)
 
 
-def _swapped(
-    model: nn.Module, objective: Tensor, step: FirstStep, loss: float, size: int
-) -> Labeller:
+def _swapped(model: nn.Module, objective: Tensor, step: FirstStep, size: int) -> Labeller:
     gradient = _objective_gradient(model, objective, size)
 
     def label(ids: Tensor) -> Tensor:
-        before = losses_of(model, ids, size)
+        losses = repeated_losses(model, ids, size)
+        before = losses()
         with _restored(model) as (parameters, _):
             step.apply(parameters, gradient)
-            return before - losses_of(model, ids, size)
+            return before - losses()
 
     return label
 
@@ -196,9 +208,13 @@ def _objective_gradient(model: nn.Module, objective: Tensor, size: int) -> list[
     """∇ of the mean objective loss, accumulated over batches; one tensor a parameter."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     total = [torch.zeros_like(parameter) for parameter in parameters]
-    for part in objective.split(max(1, size // 2)):  # the backward pass holds twice as much
+
+    def add(part: Tensor) -> Tensor:
         loss = context_losses(model, part).sum() / len(objective)
         torch._foreach_add_(total, torch.autograd.grad(loss, parameters))
+        return loss.detach()[None]
+
+    in_batches(add, objective, max(1, size // 2))  # the backward pass holds twice as much
     return total
 
 

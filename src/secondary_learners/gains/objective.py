@@ -12,7 +12,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["batch_size_for", "context_losses", "evaluation_mode", "in_batches", "losses_of"]
+__all__ = [
+    "batch_size_for",
+    "context_losses",
+    "evaluation_mode",
+    "forward_passes",
+    "in_batches",
+    "losses_of",
+]
 
 _IGNORED = -100
 # Past a few MB of logits a larger batch no longer helps a CPU: it only leaves the caches.
@@ -42,9 +49,16 @@ def context_losses(model: nn.Module, input_ids: Tensor) -> Tensor:
 
 def losses_of(model: nn.Module, input_ids: Tensor, batch_size: int) -> Tensor:
     """`context_losses` in batches and without gradients; float64 [contexts], nats."""
-    with torch.inference_mode(), _OneDnnLinears():
+    with forward_passes():
         losses = in_batches(lambda part: context_losses(model, part), input_ids, batch_size)
         return losses.double()
+
+
+@contextmanager
+def forward_passes() -> Iterator[None]:
+    """Inside the block no gradient is recorded, and linear layers are computed the fastest way."""
+    with torch.inference_mode(), _OneDnnLinears():
+        yield
 
 
 class _OneDnnLinears(TorchFunctionMode):

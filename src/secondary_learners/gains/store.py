@@ -26,6 +26,7 @@ from secondary_learners.gains.fingerprints import weights_fingerprint
 from secondary_learners.gains.labels import METHODS, finite, labeller, token_ids
 from secondary_learners.gains.objective import evaluation_mode
 from secondary_learners.gains.optimizers import OPTIMIZERS, FirstStep
+from secondary_learners.gains.subsets import Trainable, check_trainable, trained
 from secondary_learners.learners.statistics import spearman
 
 __all__ = ["LabelSettings", "Labels", "label_to_store", "read_labels"]
@@ -37,6 +38,7 @@ _PART_ROWS = {"exact": 64, "per-example": 256, "swapped": 1024}
 class LabelSettings:
     """How gains are measured; `exact` is the size of the exact subsample they are checked on.
 
+    trainable: the parameters that the step moves, see `information_gain`; the exact ones' too.
     Raises UnknownNameError for a method that does not exist, before a folder is begun with it.
     """
 
@@ -45,6 +47,7 @@ class LabelSettings:
     learning_rate: float = 5e-5
     eps: float = 1e-8
     unit: str = "nats"
+    trainable: Trainable = None
     exact: int = 64
     seed: int = 0
 
@@ -56,6 +59,7 @@ class LabelSettings:
         ):
             if value not in known:
                 raise UnknownNameError(what, value, known, "learners gains --help")
+        check_trainable(self.trainable)
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +94,7 @@ def label_to_store(
         "objective": objective.digest,
         "objective_contexts": len(objective),
         "model_fingerprint": weights_fingerprint(model),
+        **_subset_facts(model, settings.trainable),
     }
     _begin(folder, facts)
     device = next(model.parameters()).device
@@ -98,9 +103,9 @@ def label_to_store(
     ids = token_ids(contexts, device)
 
     def measure(method: str, rows: torch.Tensor) -> NDArray[np.float64]:
-        if method not in labellers:
-            labellers[method] = labeller(model, target, method, step, settings.unit, batch_size)
-        with evaluation_mode(model):
+        with trained(model, settings.trainable), evaluation_mode(model):
+            if method not in labellers:
+                labellers[method] = labeller(model, target, method, step, settings.unit, batch_size)
             return finite(labellers[method](rows).double().cpu().numpy())
 
     labellers: dict[str, Any] = {}
@@ -121,6 +126,19 @@ def label_to_store(
         )
     _finish(folder, facts, gains, lambda rows: measure("exact", ids[rows]), progress=progress)
     return read_labels(folder)
+
+
+def _subset_facts(model: nn.Module, trainable: Trainable) -> dict[str, Any]:
+    """What labels.json says of a subset, as JSON gives it back.
+
+    Raises what `trained` raises, so that no folder is begun with a subset that is not there.
+    """
+    with trained(model, trainable):
+        count = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    if trainable is None:
+        return {}
+    named = trainable if isinstance(trainable, str) else list(trainable)
+    return {"trainable": named, "trainable_parameters": count}
 
 
 def _begin(folder: Path, facts: dict[str, Any]) -> None:

@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from secondary_learners.errors import CorpusError
+from secondary_learners.errors import CorpusError, RecipeError
 from secondary_learners.gains.contexts import Contexts, cut, mixture, split_documents
 from secondary_learners.gains.corpus import Document, Source, read_documents
-from secondary_learners.recipes.schema import EvaluationPlan, LearnerRecipe
+from secondary_learners.recipes.schema import EvaluationPlan, LearnerRecipe, find_recipe
+from secondary_learners.registry.load import locate
 
 __all__ = [
     "FinetuningData",
@@ -19,7 +20,9 @@ __all__ = [
     "Splits",
     "describe_sources",
     "finetuning_data",
+    "fresh_data",
     "labelling_data",
+    "learner_recipe",
     "own_recipe",
     "portable",
     "portable_names",
@@ -78,6 +81,20 @@ def finetuning_data(recipe: LearnerRecipe, splits: Splits, tokenizer: Any) -> Fi
     )
 
 
+def fresh_data(
+    recipe: LearnerRecipe, splits: Splits, tokenizer: Any, contexts: int, *, seed: int = 0
+) -> LabellingData:
+    """The objective, and a mixture of documents that no label was made of nor any model tuned on.
+
+    Contexts of the recipe's own length and share; fewer than asked for where the text is short.
+    seed: of the sample.
+    """
+    return LabellingData(
+        objective=_inside(recipe, splits["objective"], tokenizer, recipe.labels.objective_contexts),
+        candidates=_mixed(replace(recipe, seed=seed), splits["test"], tokenizer, contexts),
+    )
+
+
 def _inside(
     recipe: LearnerRecipe, documents: list[Document], tokenizer: Any, most: int
 ) -> Contexts:
@@ -122,6 +139,35 @@ def own_recipe(name: str, objective: Path, pool: Path) -> LearnerRecipe:
         sources=sources,
         licence="unknown",  # only its maker can say, and publishing asks
         evaluation=EvaluationPlan(seeds=0),
+    )
+
+
+def learner_recipe(
+    learner: str | Path, objective: Path | None = None, pool: Path | None = None
+) -> LearnerRecipe:
+    """The recorded recipe of a learner, or given own text, its choices with that text.
+
+    The own text is split as the learner's was, so that what it was made from stays apart. Raises
+    what `load_learner` raises, and RecipeError.
+    """
+    found = locate(learner, kind="learner")
+    found.read("recipe.toml")  # compares its digest
+    recipe = find_recipe(str(found.folder / "recipe.toml"))
+    if not isinstance(recipe, LearnerRecipe):
+        raise RecipeError(
+            f"{recipe.name} does not predict information gain (its recipe is of the kind "
+            f"{recipe.kind!r}), so it is not tried on text. Try `learners show {recipe.name}`."
+        )
+    if objective is None or pool is None:
+        return recipe
+    return replace(
+        own_recipe("own", objective, pool),
+        base=recipe.base,
+        context_length=recipe.context_length,
+        seed=recipe.seed,
+        split=recipe.split,
+        in_domain_share=recipe.in_domain_share,
+        labels=recipe.labels,
     )
 
 

@@ -15,10 +15,10 @@ from secondary_learners.files import sha256_file
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["artefact_files", "base_commit", "device_name", "versions"]
+__all__ = ["base_commit", "device_name", "file_digests", "versions"]
 
 
-def artefact_files(folder: Path) -> dict[str, Any]:
+def file_digests(folder: Path) -> dict[str, Any]:
     """`size` and `files` of a registry entry, of what `folder` holds; hidden files left out."""
     paths = [path for path in sorted(folder.iterdir()) if path.is_file()]
     paths = [path for path in paths if not path.name.startswith(".")]

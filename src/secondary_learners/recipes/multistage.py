@@ -38,7 +38,7 @@ from secondary_learners.learners.artifact import Learner, save_learner, tokenize
 from secondary_learners.learners.config import LearnerConfig, Reference
 from secondary_learners.learners.fitting import Fit, fit_linear
 from secondary_learners.recipes.energy import open_meter
-from secondary_learners.recipes.facts import artefact_files, base_commit, device_name, versions
+from secondary_learners.recipes.facts import base_commit, device_name, file_digests, versions
 from secondary_learners.recipes.run import Finished, held_out_figures, token_weights
 from secondary_learners.recipes.schema import (
     LossPlan,
@@ -295,5 +295,5 @@ def _entry(recipe: MultistageRecipe, folder: Path) -> Entry:
         licence=recipe.licence,
         location="bundled",
         added=datetime.date.today(),
-        **artefact_files(folder),
+        **file_digests(folder),
     )

@@ -1,4 +1,4 @@
-"""Pretraining a small base model: corpus → byte-level BPE → GPT-2 → folder, resumable.
+"""Pretraining a small base model: corpus → tokenizer → GPT-2 → folder, resumable.
 
 Hidden matrices are stepped by Muon and everything else by AdamW, both from torch.optim; the rates
 warm up over the first 2 % of the steps and fall linearly to zero from the middle on.
@@ -22,18 +22,23 @@ import torch
 from safetensors.torch import load_file, save, save_file
 from tqdm import tqdm
 
-from secondary_learners.errors import CorpusError, DivergedError
+from secondary_learners.errors import CorpusError, DivergedError, RecipeError
 from secondary_learners.files import atomic_path, json_bytes, sha256_bytes, write_bytes, write_json
 from secondary_learners.gains.corpus import Document, read_documents
+from secondary_learners.learners.artifact import tokenizer_fingerprint
+from secondary_learners.recipes.next_token_loss import next_token_loss
 from secondary_learners.recipes.schema import PretrainRecipe
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
-__all__ = ["pretrain", "train_tokenizer", "unigram_entropy"]
+__all__ = ["pretrain", "read_tokenizer", "train_tokenizer", "unigram_entropy"]
 
 END_OF_TEXT = "<|endoftext|>"
 _CHECKPOINT_EVERY = 250  # steps
+# Logits that may be held at once, in float32; a batch with more of them takes `next_token_loss`.
+_LOGITS_BYTES = 256 * 2**20
 log = logging.getLogger(__name__)
 
 
@@ -45,15 +50,18 @@ def pretrain(
     A killed run goes on from its last checkpoint in `out/checkpoint` (one every 250 steps) when
     the recipe is the same one; the folder is removed when the model is written.
     """
+    given = None if recipe.tokenizer is None else read_tokenizer(recipe, corpus)
     documents = read_documents(recipe.sources, corpus)
-    tokenizer = train_tokenizer((document.text for document in documents), recipe.vocabulary)
+    tokenizer = given or train_tokenizer(
+        (document.text for document in documents), recipe.vocabulary
+    )
     train, held_out = _token_streams(documents, tokenizer, recipe)
     log.info("%d training tokens, %d held out", len(train), len(held_out))
     model = _new_model(recipe, tokenizer).to(device)
     seconds = _fit(model, train, recipe, out / "checkpoint", device=device, progress=progress)
     _round_to_half(model)
     entropy = unigram_entropy(train, held_out, recipe.vocabulary)
-    loss = _held_out_loss(model, held_out, recipe.context_length)
+    loss = _held_out_loss(model, held_out, recipe)
     if not math.isfinite(loss):
         raise _diverged("the held-out loss", loss)
     evaluation = {
@@ -69,6 +77,8 @@ def pretrain(
         "device": torch.cuda.get_device_name() if device.startswith("cuda") else _processor(),
         "torch": torch.__version__,
     }
+    if given is not None:
+        evaluation["tokenizer_fingerprint"] = tokenizer_fingerprint(given)
     _write(model, tokenizer, recipe, evaluation, out)
     return evaluation
 
@@ -76,7 +86,6 @@ def pretrain(
 def train_tokenizer(texts: Any, vocabulary: int) -> PreTrainedTokenizerFast:
     """A byte-level BPE over `texts`, so that no text is ever unknown; one special token."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -88,6 +97,54 @@ def train_tokenizer(texts: Any, vocabulary: int) -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
+    return _for_transformers(tokenizer)
+
+
+def read_tokenizer(recipe: PretrainRecipe, corpus: Path | None) -> PreTrainedTokenizerFast:
+    """The tokenizer in the recipe's file, unchanged save that it never cuts or pads.
+
+    Raises CorpusError for a file that is missing or no tokenizer, and RecipeError for one whose
+    tokens are not those that the recipe counts on.
+    """
+    from tokenizers import Tokenizer
+
+    assert recipe.tokenizer is not None
+    path = (corpus or Path()) / recipe.tokenizer
+    if not path.is_file():
+        raise CorpusError(
+            f"there is no file {path}, and recipe {recipe.name!r} takes its tokenizer from it. "
+            "Try `--corpus FOLDER` with the folder that holds it."
+        )
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises no narrower one
+        raise CorpusError(
+            f"{path} is no tokenizer of the tokenizers library: {error}. Give its tokenizer.json."
+        ) from error
+    vocabulary = tokenizer.get_vocab()
+    size = max(vocabulary.values(), default=-1) + 1
+    if size > 2**16:
+        raise RecipeError(
+            f"{path} has token ids up to {size - 1:,}, and they are kept in two bytes: up to "
+            "65,535. Take a smaller tokenizer."
+        )
+    if size != recipe.vocabulary:
+        raise RecipeError(
+            f"recipe {recipe.name!r} has vocabulary {recipe.vocabulary}, and {path} has token ids "
+            f"up to {size - 1}. Write `vocabulary = {size}`, or give the right file."
+        )
+    if END_OF_TEXT not in vocabulary:
+        raise RecipeError(
+            f"{path} has no token {END_OF_TEXT}, which divides documents. Take another tokenizer."
+        )
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return _for_transformers(tokenizer)
+
+
+def _for_transformers(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
+    from transformers import PreTrainedTokenizerFast
+
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token=END_OF_TEXT,
@@ -112,7 +169,7 @@ def _token_streams(
     end = tokenizer.eos_token_id
     streams = []
     for part in (order[cut:], order[:cut]):
-        encoded = encode([documents[i].text for i in part])
+        encoded = encode([documents[i].text for i in part], add_special_tokens=False)
         ids = [np.array([*document.ids, end], dtype=np.uint16) for document in encoded]
         streams.append(np.concatenate(ids) if ids else np.empty(0, np.uint16))
     train, held_out = streams[0], streams[1][: recipe.held_out_tokens]
@@ -204,7 +261,7 @@ def _fit(
     for step in bar:
         ids = _batch(train, recipe, step).to(device)
         with torch.autocast(device.split(":")[0], torch.bfloat16, enabled=recipe.mixed_precision):
-            loss = model(input_ids=ids, labels=ids).loss
+            loss = _loss(model, ids, recipe)
         loss.backward()
         for optimizer, rate in zip(optimizers, rates, strict=True):
             optimizer.param_groups[0]["lr"] = rate * _rate(step, recipe.steps)
@@ -224,6 +281,14 @@ def _fit(
                 checkpoint,
             )
     return seconds + time.monotonic() - clock
+
+
+def _loss(model: Any, ids: torch.Tensor, recipe: PretrainRecipe) -> torch.Tensor:
+    if 4 * ids.numel() * recipe.vocabulary > _LOGITS_BYTES:
+        dtype = torch.bfloat16 if recipe.mixed_precision else torch.float32
+        return next_token_loss(model, ids, dtype)
+    loss: torch.Tensor = model(input_ids=ids, labels=ids).loss
+    return loss
 
 
 def _diverged(what: str, value: float) -> DivergedError:
@@ -293,14 +358,16 @@ def _round_to_half(model: torch.nn.Module) -> None:
 
 
 @torch.inference_mode()
-def _held_out_loss(model: torch.nn.Module, held_out: np.ndarray, length: int) -> float:
+def _held_out_loss(model: torch.nn.Module, held_out: np.ndarray, recipe: PretrainRecipe) -> float:
     model.eval()
     device = next(model.parameters()).device
+    length = recipe.context_length
+    together = max(1, min(32, _LOGITS_BYTES // (4 * length * recipe.vocabulary)))
     rows = len(held_out) // length
     ids = torch.from_numpy(held_out[: rows * length].astype(np.int64)).view(rows, length)
     losses = [
         model(input_ids=batch.to(device), labels=batch.to(device)).loss.item() * len(batch)
-        for batch in ids.split(32)
+        for batch in ids.split(together)
     ]
     return float(sum(losses) / rows)
 

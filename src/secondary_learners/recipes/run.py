@@ -24,16 +24,17 @@ from secondary_learners.files import json_bytes, sha256_bytes, write_bytes
 from secondary_learners.filtering.thresholds import parse_threshold
 from secondary_learners.finetuning.compare import Comparison, Settings, compare
 from secondary_learners.finetuning.summary import summary
-from secondary_learners.gains.fingerprints import embedding_fingerprint
 from secondary_learners.gains.store import Labels, LabelSettings, label_to_store, read_labels
-from secondary_learners.learners.artifact import (
-    Learner,
-    read_learner,
-    save_learner,
-    tokenizer_fingerprint,
-)
-from secondary_learners.learners.config import LearnerConfig, Reference
+from secondary_learners.learners.artifact import Learner, read_learner, save_learner
+from secondary_learners.learners.config import LearnerConfig
 from secondary_learners.learners.fitting import Fit, fit
+from secondary_learners.recipes.bases import (
+    base_reference,
+    load_recipe_base,
+    published_base,
+    stand_in_facts,
+    tokenizer_reference,
+)
 from secondary_learners.recipes.data import (
     FinetuningData,
     LabellingData,
@@ -45,7 +46,7 @@ from secondary_learners.recipes.data import (
     read_splits,
 )
 from secondary_learners.recipes.energy import Meter, open_meter
-from secondary_learners.recipes.facts import artefact_files, base_commit, device_name, versions
+from secondary_learners.recipes.facts import device_name, file_digests, versions
 from secondary_learners.recipes.pretrain import pretrain
 from secondary_learners.recipes.schema import (
     LearnerRecipe,
@@ -54,13 +55,14 @@ from secondary_learners.recipes.schema import (
     recipe_toml,
 )
 from secondary_learners.registry.index import Entry, entry_toml
-from secondary_learners.registry.load import load_base
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 __all__ = [
     "Finished",
+    "card_of",
+    "check_length",
     "compare_plan",
     "fit_labels",
     "fit_learners",
@@ -123,7 +125,7 @@ def _package_base(
         licence=recipe.licence,
         location="bundled",
         added=datetime.date.today(),
-        **artefact_files(out),
+        **file_digests(out),
     )
     write_bytes(out / "work" / f"{recipe.name}.toml", entry_toml(entry).encode())
 
@@ -147,7 +149,7 @@ def run_learner(
     """
     work = out / "work"
     meter = _meter(recipe, work, energy)
-    model, tokenizer = load_base(recipe.base)
+    model, tokenizer = load_recipe_base(recipe)
     torch.nn.Module.to(model, device)  # PreTrainedModel.to lost its types
     splits = read_splits(recipe, corpus)
     text = labelling_data(recipe, splits, tokenizer)
@@ -184,7 +186,7 @@ def label_recipe(
     recipe: LearnerRecipe, corpus: Path | None, out: Path, *, device: str, progress: bool = True
 ) -> Labels:
     """The labels of `recipe` in the folder `out`, with its recipe.toml for `fit_labels`."""
-    model, tokenizer = load_base(recipe.base)
+    model, tokenizer = load_recipe_base(recipe)
     torch.nn.Module.to(model, device)  # PreTrainedModel.to lost its types
     text = labelling_data(recipe, read_splits(recipe, corpus), tokenizer)
     labels = _label(recipe, text, model, out, progress=progress)
@@ -194,7 +196,7 @@ def label_recipe(
 
 def fit_labels(recipe: LearnerRecipe, labels: Path, out: Path, *, command: str) -> Finished:
     """Fit and package a learner on stored labels, without trying it in fine-tuning."""
-    model, tokenizer = load_base(recipe.base)
+    model, tokenizer = load_recipe_base(recipe)
     stored = read_labels(labels)
     return _package(
         recipe,
@@ -228,13 +230,14 @@ def _label(
     *,
     progress: bool,
 ) -> Labels:
-    _check_length(recipe, model)
+    check_length(recipe, model)
     plan = recipe.labels
     settings = LabelSettings(
         method=plan.method,
         optimizer=plan.optimizer,
         learning_rate=plan.learning_rate,
         unit=plan.unit,
+        trainable=plan.trainable,
         exact=plan.exact,
         seed=recipe.seed,
     )
@@ -259,7 +262,8 @@ def _package(
     energy: dict[str, Any] | None = None,
 ) -> Finished:
     """Keep the fit that is best on held-out documents, evaluate it, write it."""
-    recipe = portable(recipe)
+    stand_in = stand_in_facts(recipe, model)
+    recipe = published_base(portable(recipe))
     chosen = max(fits, key=lambda name: fits[name].held_out_spearman)
     config = _config(recipe, labels, fits[chosen], chosen, model, tokenizer)
     learner = Learner(config, fits[chosen].net)
@@ -273,38 +277,48 @@ def _package(
         "command": command,
         "device": device_name(model),
     }
+    if stand_in:
+        evaluation["stand_in"] = stand_in
     if energy:
         evaluation["energy"] = energy
-    card = learner_card(
+    card = card_of(recipe, config, evaluation, out)
+    save_learner(learner, out, recipe_toml=recipe_toml(recipe), evaluation=evaluation, readme=card)
+    return Finished(out, evaluation, comparison)
+
+
+def card_of(
+    recipe: LearnerRecipe, config: LearnerConfig, evaluation: Mapping[str, Any], folder: Path
+) -> str:
+    """The card of the learner that `recipe` made in `folder`."""
+    return learner_card(
         config.to_dict(),
         evaluation,
         summary=recipe.summary,
         licence=recipe.licence,
         attribution=recipe.attribution,
         # What a recipe of this package makes goes by its name; the rest is where it was made.
-        reference=recipe.name if recipe.name in recipe_names() else f"./{out.absolute().name}",
+        reference=recipe.name if recipe.name in recipe_names() else f"./{folder.absolute().name}",
         language=recipe.language,
         datasets=[source.dataset for source in recipe.sources if source.dataset],
     )
-    save_learner(learner, out, recipe_toml=recipe_toml(recipe), evaluation=evaluation, readme=card)
-    return Finished(out, evaluation, comparison)
 
 
 def _learner_entry(recipe: LearnerRecipe, made: Finished) -> Entry:
+    config = read_learner(made.folder).config
     return Entry(
         name=recipe.name,
         kind="learner",
         summary=recipe.summary,
-        base=recipe.base,
-        tokenizer=recipe.base,
+        base=config.base_model.repo,
+        tokenizer=config.tokenizer.repo,
         corpus=_corpus_name(recipe.sources),
         objective=recipe.objective_domain,
-        architecture=read_learner(made.folder).config.architecture,
+        architecture=config.architecture,
         optimizer=recipe.labels.optimizer,
         licence=recipe.licence,
         location="bundled",
         added=datetime.date.today(),
-        **artefact_files(made.folder),
+        **file_digests(made.folder),
     )
 
 
@@ -313,9 +327,11 @@ def fit_learners(recipe: LearnerRecipe, labels: Labels, *, vocabulary: int) -> d
     plan, contexts = recipe.learner, labels.contexts
     fits = {}
     for architecture in plan.architectures:
-        sizes: dict[str, int | str] = (
-            {"bigrams": plan.bigrams, "counts": plan.counts} if architecture == "linear" else {}
-        )
+        sizes: dict[str, int | str] = {}
+        if architecture == "linear":
+            sizes = {"bigrams": plan.bigrams, "counts": plan.counts}
+        elif plan.embedding is not None:
+            sizes = {"embedding": plan.embedding}
         fits[architecture] = fit(
             architecture,
             contexts.input_ids,
@@ -366,8 +382,8 @@ def _config(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
 ) -> LearnerConfig:
-    facts, commit = labels.facts, base_commit(model)
-    base = recipe.base.partition("@")[0] if commit else recipe.base  # the commit says it better
+    facts = labels.facts
+    subset = facts.get("trainable")
     return LearnerConfig(
         name=recipe.name,
         architecture=architecture,
@@ -375,8 +391,8 @@ def _config(
         score=chosen.score,
         calibration=chosen.calibration,
         context_length=recipe.context_length,
-        base_model=Reference(base, commit, embedding_fingerprint(model)),
-        tokenizer=Reference(base, commit, tokenizer_fingerprint(tokenizer)),
+        base_model=base_reference(recipe, model),
+        tokenizer=tokenizer_reference(recipe, model, tokenizer),
         objective={
             "domain": recipe.objective_domain,
             "contexts": facts["objective_contexts"],
@@ -401,6 +417,7 @@ def _config(
             "exact_count": facts["exact_count"],
             "model_fingerprint": facts["model_fingerprint"],
             "seed": facts["seed"],
+            **({"trainable": subset} if subset is not None else {}),
         },
         versions=versions(),
     )
@@ -427,7 +444,7 @@ def compare_plan(
     progress: bool,
 ) -> Comparison:
     """The equal-budget comparison of the recipe's evaluation plan, resumable in `folder`."""
-    _check_length(recipe, model)
+    check_length(recipe, model)
     plan = recipe.evaluation
     return compare(
         model,
@@ -446,7 +463,8 @@ def compare_plan(
     )
 
 
-def _check_length(recipe: LearnerRecipe, model: PreTrainedModel) -> None:
+def check_length(recipe: LearnerRecipe, model: PreTrainedModel) -> None:
+    """Raise RecipeError unless `model` can read contexts as long as the recipe's."""
     most = getattr(model.config, "max_position_embeddings", None)
     if most is not None and recipe.context_length > most:
         raise RecipeError(

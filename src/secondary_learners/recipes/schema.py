@@ -19,6 +19,7 @@ from secondary_learners.filtering.thresholds import parse_threshold
 from secondary_learners.finetuning.sparse.settings import Tuning
 from secondary_learners.finetuning.staged import Settings
 from secondary_learners.gains.corpus import Source
+from secondary_learners.gains.subsets import check_trainable
 
 __all__ = [
     "DeltaRecipe",
@@ -31,6 +32,7 @@ __all__ = [
     "PretrainRecipe",
     "Recipe",
     "Shares",
+    "TokenizerPlan",
     "find_recipe",
     "parse_recipe",
     "recipe_names",
@@ -53,7 +55,7 @@ class Shares:
 
 @dataclass(frozen=True)
 class LabelPlan:
-    """How gains are measured; see `information_gain`."""
+    """How gains are measured; see `information_gain`. trainable: a word or a list of names."""
 
     method: str = "swapped"
     contexts: int = 3000
@@ -62,6 +64,7 @@ class LabelPlan:
     learning_rate: float = 5e-5
     unit: str = "nats"
     exact: int = 64
+    trainable: str | tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         _above_zero(
@@ -72,15 +75,20 @@ class LabelPlan:
         _one_of("method", self.method, ("exact", "per-example", "swapped"))
         _one_of("optimizer", self.optimizer, ("adamw", "sgd"))
         _one_of("unit", self.unit, ("nats", "perplexity"))
+        check_trainable(self.trainable)
 
 
 @dataclass(frozen=True)
 class LearnerPlan:
-    """Which learners are fitted; the best on held-out documents is packaged."""
+    """Which learners are fitted; the best on held-out documents is packaged.
+
+    embedding: the width of the conv learner's own, by default `fit_conv`'s.
+    """
 
     architectures: tuple[str, ...] = ("linear",)
     counts: str = "sqrt"
     bigrams: int = 0
+    embedding: int | None = None
 
     def __post_init__(self) -> None:
         if not self.architectures:
@@ -90,6 +98,8 @@ class LearnerPlan:
         _one_of("counts", self.counts, ("frequency", "sqrt"))
         if self.bigrams < 0 or self.bigrams & (self.bigrams - 1):
             raise RecipeError(f"bigrams is {self.bigrams}: it must be 0 or a power of two.")
+        if self.embedding is not None:
+            _above_zero(embedding=self.embedding)
 
 
 @dataclass(frozen=True)
@@ -115,10 +125,27 @@ class EvaluationPlan:
 
 
 @dataclass(frozen=True)
+class TokenizerPlan:
+    """Whose token ids a learner reads: any base with that vocabulary can make its labels.
+
+    repo: the model that the tokenizer is known by. fingerprint: see `tokenizer_fingerprint`.
+    """
+
+    repo: str
+    fingerprint: str
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch("[0-9a-f]{64}", self.fingerprint):
+            raise RecipeError(f"fingerprint {self.fingerprint!r} is no sha256 of 64 hex digits.")
+
+
+@dataclass(frozen=True)
 class LearnerRecipe:
     """All that determines a learner: sources, base, objective, labels, learner, evaluation.
 
     language: of the text, for the card: a code such as "en", or "" when it is not known.
+    tokenizer: by default the base's own. With it a base of another name stands in for
+        `tokenizer.repo`, and one with another vocabulary is refused.
     """
 
     name: str
@@ -137,6 +164,7 @@ class LearnerRecipe:
     labels: LabelPlan = field(default_factory=LabelPlan)
     learner: LearnerPlan = field(default_factory=LearnerPlan)
     evaluation: EvaluationPlan = field(default_factory=EvaluationPlan)
+    tokenizer: TokenizerPlan | None = None
 
     def __post_init__(self) -> None:
         _check_name(self.name)
@@ -160,7 +188,11 @@ class LearnerRecipe:
 
 @dataclass(frozen=True)
 class PretrainRecipe:
-    """All that determines a small base model; sizes in tokens, rates per optimiser step."""
+    """All that determines a small base model; sizes in tokens, rates per optimiser step.
+
+    tokenizer: a file of the tokenizers library in the corpus folder, with `vocabulary` tokens; by
+        default a byte-level BPE is trained on the sources.
+    """
 
     name: str
     summary: str
@@ -182,6 +214,7 @@ class PretrainRecipe:
     held_out_tokens: int = 200_000
     mixed_precision: bool = True
     seed: int = 0
+    tokenizer: str | None = None
 
     def __post_init__(self) -> None:
         _check_name(self.name)
@@ -365,12 +398,13 @@ def _build(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:
+    if isinstance(hint, types.UnionType):  # of a string with a list or None, which TOML has not
+        tuples = [arm for arm in typing.get_args(hint) if typing.get_origin(arm) is tuple]
+        hint = tuples[0] if tuples and isinstance(value, list) else typing.get_args(hint)[0]
     if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
         return _build(typing.cast(type[Any], hint), value, where)
     if typing.get_origin(hint) is tuple and isinstance(value, list):
         return tuple(_value(typing.get_args(hint)[0], item, where) for item in value)
-    if isinstance(hint, types.UnionType):  # `str | None`: TOML has no null, so it is a str
-        hint = typing.get_args(hint)[0]
     if typing.get_origin(hint) is Literal:
         _one_of(where, value, typing.get_args(hint))
         return value
