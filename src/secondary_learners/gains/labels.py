@@ -35,6 +35,7 @@ from secondary_learners.gains.objective import (
     losses_of,
 )
 from secondary_learners.gains.optimizers import FirstStep
+from secondary_learners.gains.precision import check_precision, computed_in
 
 __all__ = ["METHODS", "finite", "information_gain", "labeller", "token_ids"]
 
@@ -56,6 +57,7 @@ def information_gain(
     eps: float = 1e-8,
     unit: str = "nats",
     batch_size: int | None = None,
+    precision: str = "float32",
 ) -> NDArray[np.float64]:
     """Information gain of each context; positive means that a step on it lowers the objective.
 
@@ -63,12 +65,14 @@ def information_gain(
     contexts: int64 [contexts, length]; objective: int64 [objective contexts, length].
     unit: "nats" (of mean token loss of the objective) or "perplexity" (of its exponential).
     batch_size: contexts a forward pass; by default chosen from free memory.
+    precision: of the passes, "float32", "tf32" or "bfloat16"; weights, steps and losses are
+    float32 in any case.
     Returns float64 [contexts]. Raises DivergedError where a loss is not finite and
-    UnknownNameError for an unknown method, optimizer or unit.
+    UnknownNameError for an unknown method, optimizer, unit or precision.
     """
     device = next(model.parameters()).device
     step = FirstStep(optimizer, learning_rate, eps)
-    label = labeller(model, token_ids(objective, device), method, step, unit, batch_size)
+    label = labeller(model, token_ids(objective, device), method, step, unit, batch_size, precision)
     with evaluation_mode(model):
         gains = label(token_ids(contexts, device)).double().cpu().numpy()
     return finite(gains)
@@ -81,6 +85,7 @@ def labeller(
     step: FirstStep,
     unit: str = "nats",
     batch_size: int | None = None,
+    precision: str = "float32",
 ) -> Labeller:
     """A function from contexts [contexts, length] to gains [contexts], its set-up done once.
 
@@ -91,18 +96,24 @@ def labeller(
         raise UnknownNameError("method", method, METHODS, "learners gains --help")
     if unit not in ("nats", "perplexity"):
         raise UnknownNameError("unit", unit, ("nats", "perplexity"), "learners gains --help")
+    check_precision(precision, method)
     low = {p.dtype for p in model.parameters() if p.requires_grad} - {torch.float32, torch.float64}
     if low:
         raise SecondaryLearnersError(
             f"the model's weights are {low.pop()}, in which a step of {step.learning_rate:g} is "
             "mostly lost in rounding. Label with `model.float()`."
         )
-    with evaluation_mode(model):
+    with evaluation_mode(model), computed_in(model, precision):
         size = batch_size or batch_size_for(model, objective.shape[1])
         loss = float(losses_of(model, objective, size).mean())
         if not np.isfinite(loss):
             raise DivergedError(f"the loss of the objective is {loss} before any step.")
-        nats = makers[method](model, objective, step, loss, size)
+        measure = makers[method](model, objective, step, loss, size)
+
+    def nats(ids: Tensor) -> Tensor:
+        with computed_in(model, precision):
+            return measure(ids)
+
     if unit == "nats":
         return nats
     # exp(L) − exp(L − gain): the same ranking in another unit, so no method needs its own.
@@ -113,14 +124,15 @@ def _exact(
     model: nn.Module, objective: Tensor, step: FirstStep, loss: float, size: int
 ) -> Labeller:
     def label(ids: Tensor) -> Tensor:
-        gains = []
+        after = []
         with _restored(model) as (parameters, restore):
             for context in ids.split(1):
                 gradients = torch.autograd.grad(context_losses(model, context).sum(), parameters)
                 step.apply(parameters, gradients)
-                gains.append(loss - float(losses_of(model, objective, size).mean()))
+                # Left on the device: fetching it would let a GPU wait for the next launches.
+                after.append(losses_of(model, objective, size).mean())
                 restore()
-        return torch.tensor(gains, dtype=torch.float64)
+        return loss - torch.stack(after)
 
     return label
 
@@ -205,7 +217,10 @@ def _objective_gradient(model: nn.Module, objective: Tensor, size: int) -> list[
 def token_ids(contexts: Contexts | NDArray[np.int64] | Tensor, device: torch.device) -> Tensor:
     """The token ids as an int64 tensor [contexts, length] on `device`."""
     ids = contexts.input_ids if isinstance(contexts, Contexts) else contexts
-    return torch.as_tensor(ids, dtype=torch.int64, device=device)
+    tensor = torch.as_tensor(ids, dtype=torch.int64)
+    if device.type == "cuda" and not tensor.is_cuda:
+        tensor = tensor.pin_memory()  # so that the copy waits for nothing, nor the next launch
+    return tensor.to(device, non_blocking=True)
 
 
 def finite(gains: NDArray[np.float64]) -> NDArray[np.float64]:

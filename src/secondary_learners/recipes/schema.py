@@ -59,6 +59,7 @@ class LabelPlan:
     learning_rate: float = 5e-5
     unit: str = "nats"
     exact: int = 64
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
         _above_zero(
@@ -69,6 +70,11 @@ class LabelPlan:
         _one_of("method", self.method, ("exact", "per-example", "swapped"))
         _one_of("optimizer", self.optimizer, ("adamw", "sgd"))
         _one_of("unit", self.unit, ("nats", "perplexity"))
+        _one_of("precision", self.precision, ("float32", "tf32", "bfloat16"))
+        if (self.precision, self.method) == ("bfloat16", "per-example"):
+            raise RecipeError(
+                "per-example labels are not to be had in bfloat16, only in the others."
+            )
 
 
 @dataclass(frozen=True)
