@@ -376,6 +376,8 @@ def _config(
     tokenizer: PreTrainedTokenizerBase,
 ) -> LearnerConfig:
     facts, commit = labels.facts, _commit(model)
+    # Left out where it is float32, as it was before there was a choice: the same bytes as then.
+    lower = {k: v for k, v in facts.items() if k == "precision" and v != "float32"}
     base = recipe.base.partition("@")[0] if commit else recipe.base  # the commit says it better
     return LearnerConfig(
         name=recipe.name,
@@ -410,6 +412,7 @@ def _config(
             "exact_count": facts["exact_count"],
             "model_fingerprint": facts["model_fingerprint"],
             "seed": facts["seed"],
+            **lower,
         },
         versions={
             "secondary-learners": version("secondary-learners"),
