@@ -3,25 +3,25 @@
     python benchmarks/label_speed.py                    # one CPU thread, a few labels, CPU time
     python benchmarks/label_speed.py --device cuda      # one GPU, in float32, tf32 and bfloat16
 
-1. A model of --size with random weights (the cost does not depend on them), objective 160 x 32:
-   the published loop of gains.py, exact, per-example and swapped labels, in interleaved rounds,
-   after set-up; the matrix-product rate and the copy bandwidth of the device measured in the same
-   rounds; floors by floors.py; `share` is the floor's operations a second over the measured rate.
-2. Three sizes of models.
-3. `mini`, real text: rank correlation of labels in each precision with exact ones in float32.
-4. One process and two, interleaved, sharing one store (CPU only: by wall clock on whatever the two
+1. One process and two, interleaved, sharing one store (CPU only: by wall clock on whatever the two
    share the cores with, and by the CPU time of the slowest, which is what each would take on a core
    of its own).
+2. `mini`, real text: rank correlation of labels in each precision with exact ones in float32.
+3. Models of three sizes with random weights (the cost does not depend on them), the last of --size,
+   objective 160 x 32: exact, per-example and swapped labels, and at --size the published loop of
+   gains.py, in interleaved rounds, after set-up; the matrix-product rate and the copy bandwidth of
+   the device measured in the same rounds; floors by floors.py; `share` is the floor's operations a
+   second over the measured rate.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
+import socket
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -38,7 +38,7 @@ from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
 from gains import COLOURS, PUBLISHED, Plan, labels_by, read_contexts
-from secondary_learners.files import atomic_path
+from secondary_learners.files import atomic_path, write_json
 from secondary_learners.gains.contexts import Contexts
 from secondary_learners.gains.labels import information_gain, token_ids
 from secondary_learners.gains.objective import batch_size_for
@@ -79,7 +79,7 @@ CPU = Amounts(
     counts={PUBLISHED: 1, "exact": 1, "per-example": 2, "swapped": 10},
     square=1024,
     copied=2**27,
-    agreement=64,
+    agreement=48,
     shared=2048,
 )
 CUDA = Amounts(
@@ -256,36 +256,48 @@ def random_contexts(count: int, seed: int) -> Contexts:
     return Contexts(ids, np.arange(count), np.zeros(count, np.int64), ("random",))
 
 
-def work(folder: Path, count: int, objectives: int) -> None:
+def work(folder: Path, amounts: Amounts, variables: dict[str, str]) -> None:
     """One of several processes: swapped labels of `mini` into one store; times into a file."""
-    torch.set_num_threads(1)
+    os.environ.update(variables)
     model, _ = load_base("mini")
-    objective = random_contexts(objectives, 1)
+    contexts, objective = random_contexts(amounts.shared, 0), random_contexts(amounts.objective, 1)
     with joined_team() as team:
         information_gain(model, random_contexts(64, 2), random_contexts(8, 3))  # warm
         team.gather(None)
         wall, cpu = time.monotonic(), time.process_time()
         settings = LabelSettings(exact=0)
-        contexts = random_contexts(count, 0)
-        label_to_store(
-            model, contexts, objective, folder / "labels", settings, progress=False, team=team
-        )
+        label_to_store(model, contexts, objective, folder, settings, progress=False, team=team)
         cpu = max(team.gather(time.process_time() - cpu))
         if team.first:
-            seconds = {"wall": time.monotonic() - wall, "cpu": cpu}
-            (folder / "seconds.json").write_text(json.dumps(seconds))
+            write_json(
+                folder / "seconds.json", {"wall": time.monotonic() - wall, "slowest_cpu": cpu}
+            )
 
 
 def processes(amounts: Amounts) -> dict[str, Any]:
-    """Labels a second by one and by two processes."""
+    """Labels a second by one and by two processes, each of one thread."""
 
     def launch(count: int) -> dict[str, float]:
-        with tempfile.TemporaryDirectory() as name:
-            options = ["--work", name, str(amounts.shared), str(amounts.objective)]
-            command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-            command += ["--nproc-per-node", str(count), __file__, *options]
-            variables = {**os.environ, "OMP_NUM_THREADS": "1"}
-            subprocess.run(command, check=True, env=variables)
+        with tempfile.TemporaryDirectory() as name, socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+            free.close()
+            fork = multiprocessing.get_context("fork")  # the imports are done
+            team = [
+                fork.Process(
+                    target=work,
+                    args=(
+                        Path(name),
+                        amounts,
+                        {**where, "WORLD_SIZE": str(count), "RANK": str(rank)},
+                    ),
+                )
+                for rank in range(count)
+            ]
+            for process in team:
+                process.start()
+            for process in team:
+                process.join()
             found: dict[str, float] = json.loads((Path(name) / "seconds.json").read_text())
             return found
 
@@ -297,22 +309,24 @@ def processes(amounts: Amounts) -> dict[str, Any]:
         "base": "mini",
         "method": "swapped",
         "contexts": amounts.shared,
-        "load": f"{os.cpu_count()} cores, shared with other work: load {os.getloadavg()[0]:.1f}",
+        "objective_contexts": amounts.objective,
+        "machine": f"{os.cpu_count()} cores shared with other work: load {os.getloadavg()[0]:.1f}",
         "labels_a_second": {
-            key: {
-                str(count): round(amounts.shared / statistics.median(r[key] for r in found), 1)
+            clock: {
+                str(count): round(amounts.shared / statistics.median(r[clock] for r in found), 1)
                 for count, found in runs.items()
             }
-            for key in ("wall", "cpu")
+            for clock in ("wall", "slowest_cpu")
         },
         "seconds": {str(count): found for count, found in runs.items()},
     }
 
 
-def plot(sized: dict[str, Any], shared: dict[str, Any] | None, clock: str, path: Path) -> None:
+def plot(result: dict[str, Any], path: Path) -> None:
     """Labels a second against the size of the model, and against processes."""
     from matplotlib.figure import Figure
 
+    sized, shared, clock = (result[key] for key in ("models", "processes", "clock"))
     figure = Figure(figsize=(10, 4.4), dpi=150, layout="constrained")
     left, right = figure.subplots(1, 2)
     runs = sorted(sized.values(), key=lambda run: run["sizes"]["parameters"])
@@ -324,10 +338,11 @@ def plot(sized: dict[str, Any], shared: dict[str, Any] | None, clock: str, path:
     left.set_xlabel("parameters, millions")
     left.set_ylabel(f"labels a second of {clock}")
     left.set_title(f"Size of the model (objective {OBJECTIVE} x {LENGTH}, float32)", loc="left")
-    for key, name in (("cpu", "a core each"), ("wall", "wall clock")) if shared else ():
-        assert shared
+    for key, name in (("slowest_cpu", "CPU time of the slowest"), ("wall", "wall clock")):
+        if not shared:  # on one GPU
+            break
         x, y = zip(*((int(n), r) for n, r in shared["labels_a_second"][key].items()), strict=True)
-        colour = COLOURS["swapped"] if key == "cpu" else "#555555"
+        colour = COLOURS["swapped"] if key == "slowest_cpu" else "#555555"
         right.plot(x, y, "o-", color=colour, markersize=4, linewidth=2)
         _name(right, name, (x[-1], y[-1]), colour)
     right.set_ylim(bottom=0)
@@ -356,47 +371,44 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--size", default="gpt2", choices=SIZES, help="of the model that is timed")
     parser.add_argument("--quick", action="store_true", help="a smoke run: figures mean nothing")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the .json and .png")
-    parser.add_argument("--work", nargs=3, help=argparse.SUPPRESS)  # one process of several
     options = parser.parse_args(arguments)
-    if options.work:
-        work(Path(options.work[0]), int(options.work[1]), int(options.work[2]))
-        return
 
     torch.set_num_threads(1)
     device = torch.device(options.device)
     on_gpu = device.type == "cuda"
     amounts = QUICK if options.quick else CUDA if on_gpu else CPU
     precisions = ("float32", "tf32", "bfloat16") if on_gpu else ("float32", "bfloat16")
-    names = ["tiny"] if options.quick else ["mini", "middle", options.size]
-    sized = {}
+    stem = "label_speed" + ("_cuda" if on_gpu else "")
+    result: dict[str, Any] = {
+        "device": torch.cuda.get_device_name(device) if on_gpu else environment()["cpu"],
+        "clock": "GPU time" if on_gpu else "CPU time",
+        "objective_contexts": amounts.objective,
+        "context_length": LENGTH,
+        "set_up_objective_of_fast_methods": SET_UP,
+        "models": {},
+    }
+
+    def keep(name: str, value: Any) -> None:
+        """As soon as it is there: what takes longest comes last."""
+        result[name] = value
+        write_result(options.out / f"{stem}.json", result)
+
+    keep("processes", processes(amounts) if amounts.shared else None)
+    print(json.dumps(result["processes"], indent=2), flush=True)
+    keep("agreement", agreement(device, precisions, amounts))
+    print(json.dumps(result["agreement"], indent=2), flush=True)
+    smaller = [name for name in ("mini", "middle") if name != options.size]
+    names = ["tiny"] if options.quick else [*smaller, options.size]
     for name in names:
         last = name == names[-1]
         timed = precisions if on_gpu and last else ("float32",)
-        sized[name] = speed(SIZES[name], device, timed, amounts, plain=last)
-        run = sized[name]
+        run = speed(SIZES[name], device, timed, amounts, plain=last)
+        keep("models", {**result["models"], name: run})
         print(f"\n{name}: {run['sizes']['parameters'] / 1e6:.1f}M parameters, {run['ceilings']}")
         columns = ("ms_a_label", "floor_ms", "share", "speed_up")
         rows = ((way, *(row.get(key, "") for key in columns)) for way, row in run["labels"].items())
         print(table(("labels", *columns), rows), flush=True)
-    agreed = agreement(device, precisions, amounts)
-    print(f"\n{json.dumps(agreed, indent=2)}", flush=True)
-    shared = processes(amounts) if amounts.shared else None
-    stem = "label_speed" + ("_cuda" if on_gpu else "")
-    clock = "GPU time" if on_gpu else "CPU time"
-    write_result(
-        options.out / f"{stem}.json",
-        {
-            "device": torch.cuda.get_device_name(device) if on_gpu else environment()["cpu"],
-            "clock": clock,
-            "objective_contexts": amounts.objective,
-            "context_length": LENGTH,
-            "set_up_objective_of_fast_methods": SET_UP,
-            "models": sized,
-            "agreement": agreed,
-            "processes": shared,
-        },
-    )
-    plot(sized, shared, clock, options.out / f"{stem}.png")
+    plot(result, options.out / f"{stem}.png")
 
 
 if __name__ == "__main__":
