@@ -222,7 +222,7 @@ def agreement(device: torch.device, precisions: Sequence[str], amounts: Amounts)
     """Spearman with exact labels in float32, of `mini` on the text built into Python."""
     model, tokenizer = load_base("mini")
     nn.Module.to(model, device)
-    counts = dict.fromkeys((PUBLISHED, "exact", *FAST), (amounts.agreement,))
+    counts: dict[str, tuple[int, ...]] = {"exact": (amounts.agreement,)}
     plan = Plan(1, {}, amounts.agreement, 0, counts, (amounts.objective,), amounts.objective)
     candidates, objective = read_contexts(tokenizer, None, plan)
     rows, target = (token_ids(part, device) for part in (candidates, objective))
@@ -341,7 +341,8 @@ def plot(result: dict[str, Any], path: Path) -> None:
     for key, name in (("slowest_cpu", "CPU time of the slowest"), ("wall", "wall clock")):
         if not shared:  # on one GPU
             break
-        x, y = zip(*((int(n), r) for n, r in shared["labels_a_second"][key].items()), strict=True)
+        x = [int(count) for count in shared["labels_a_second"][key]]
+        y = list(shared["labels_a_second"][key].values())
         colour = COLOURS["swapped"] if key == "slowest_cpu" else "#555555"
         right.plot(x, y, "o-", color=colour, markersize=4, linewidth=2)
         _name(right, name, (x[-1], y[-1]), colour)

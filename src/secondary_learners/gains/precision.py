@@ -31,7 +31,8 @@ def computed_in(model: nn.Module, precision: str) -> Iterator[None]:
     """
     device = next(model.parameters()).device
     _check_device(precision, device)
-    backends: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+    known: Any = torch.backends  # its types lack some of these
+    backends = (known.cuda.matmul, known.mkldnn.matmul)
     before = [backend.fp32_precision for backend in backends]
     changed: Any = model
     own = vars(model).get("forward")
