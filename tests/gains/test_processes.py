@@ -19,7 +19,7 @@ from secondary_learners.gains.processes import ALONE, Team, joined_team
 from secondary_learners.gains.store import LabelSettings, label_to_store
 
 SCRIPT = """
-import os, signal, sys
+import os, signal, sys, time
 from pathlib import Path
 import torch
 from gains_helpers import BigramModel, contexts_of
@@ -29,8 +29,12 @@ from secondary_learners.gains.processes import joined_team
 
 folder, names = Path(sys.argv[1]), sys.argv[2:]
 store._PART_ROWS["swapped"] = 16
-settings = store.LabelSettings(exact=12)
 candidates, objective = contexts_of(70, seed=1, domains=2), contexts_of(10, seed=2)
+read_labels = store.read_labels
+
+def late(folder):
+    time.sleep(0.5 * team.rank)
+    return read_labels(folder)
 
 class Failing(BigramModel):
     def forward(self, input_ids, use_cache=False):
@@ -44,6 +48,8 @@ class Failing(BigramModel):
 try:
     with joined_team() as team:
         for name in names:
+            store.read_labels = late if name == "late" else read_labels
+            settings = store.LabelSettings(exact=0 if name == "late" else 12)
             model = Failing() if name == names[-1] else BigramModel()
             store.label_to_store(
                 model, candidates, objective, folder / name, settings, progress=False, team=team
@@ -85,11 +91,13 @@ def test_two_processes_make_the_bytes_of_one_and_go_on_after_a_kill(
     monkeypatch.setitem(store._PART_ROWS, "swapped", 16)
     candidates, objective = contexts_of(70, seed=1, domains=2), contexts_of(10, seed=2)
     one = tmp_path / "one"
-    settings = LabelSettings(exact=12)
-    label_to_store(BigramModel(), candidates, objective, one, settings, progress=False)
+    for folder, exact in ((one, 12), (tmp_path / "unchecked", 0)):
+        settings = LabelSettings(exact=exact)
+        label_to_store(BigramModel(), candidates, objective, folder, settings, progress=False)
 
-    (first, message), (second, _) = launch(tmp_path, "whole", "killed")
+    (first, message), (second, _) = launch(tmp_path, "whole", "late", "killed")
     assert contents(tmp_path / "whole") == contents(one)
+    assert contents(tmp_path / "late") == contents(tmp_path / "unchecked")
     assert second == -signal.SIGKILL
     assert first == 1
     assert "another of the 2 processes has stopped" in message

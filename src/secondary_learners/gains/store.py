@@ -130,14 +130,16 @@ def label_to_store(
             gains = measure(settings.method, settings.precision, parts[number])
             _write_part(_part(folder, number), contexts.select(parts[number]), gains)
             bar.update(len(gains) * team.count)  # the others are about as far
-    team.gather(None)  # now all parts are there
+    # When all have answered all parts are there. The first one's answer is taken, as it is also the
+    # one that changes it.
+    checked = team.gather("spearman_with_exact" in _read_facts(folder / "labels.json"))[0]
     gains = read_labels(folder).gains
     if len(gains) != len(contexts):  # parts of another size, by another version of this package
         raise LabelStoreError(
             f"{folder} holds {len(gains)} labels, and should hold {len(contexts)}. "
             "Remove it and run the same command again."
         )
-    if "spearman_with_exact" not in _read_facts(folder / "labels.json"):
+    if not checked:
         exact = partial(measure, "exact", "float32")
         agreement = _agreement(settings, gains, exact, team, progress=progress)
         if team.first:
