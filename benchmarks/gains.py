@@ -110,15 +110,17 @@ def published(
     return lambda contexts: np.array([gain(context) for context in contexts])
 
 
-def labels_by(name: str, model: PreTrainedModel, objective: Tensor) -> Callable[[Tensor], Gains]:
+def labels_by(
+    name: str, model: PreTrainedModel, objective: Tensor, precision: str = "float32"
+) -> Callable[[Tensor], Gains]:
     """A way to label contexts, its set-up done: the base loss, and ∇L(O) where it needs that."""
     if name not in METHODS:
         return published(model, objective, gradients=name == PUBLISHED)
-    label = labeller(model, objective, name, FirstStep(), "perplexity")
+    label = labeller(model, objective, name, FirstStep(), "perplexity", precision=precision)
 
     def gains(ids: Tensor) -> Gains:
         with evaluation_mode(model):
-            return label(ids).double().numpy()
+            return label(ids).double().cpu().numpy()
 
     return gains
 

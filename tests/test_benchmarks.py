@@ -27,6 +27,7 @@ needs_tools = pytest.mark.skipif(
     [
         "deltas",
         "gains",
+        "label_speed",
         "load",
         "multistage",
         "overhead",
@@ -49,7 +50,7 @@ def test_smoke_run(name: str, tmp_path: Path) -> None:
     result = json.loads((tmp_path / f"{name}.json").read_text())
     assert result["command"].startswith(f"python benchmarks/{name}.py --quick")
     assert {"cpu", "threads", "torch"} <= set(result["environment"])
-    assert (tmp_path / f"{name}.png").exists() == (name in ("deltas", "gains"))
+    assert (tmp_path / f"{name}.png").exists() == (name in ("deltas", "gains", "label_speed"))
 
 
 def test_smoke_run_of_the_trials_of_a_table(tmp_path: Path) -> None:

@@ -376,3 +376,9 @@ def test_a_bundled_base_model_s_card_has_its_figures(entry: Entry) -> None:
     assert f"{evaluation['held_out_loss']:.3f} nats per token" in card
     assert f"{evaluation['loss_to_unigram_entropy']:.3f}" in card
     assert entry.summary in card
+
+
+def test_a_precision_of_its_own_is_said() -> None:
+    assert "passes in" not in card_of()
+    config = {**CONFIG, "labels": {**CONFIG["labels"], "precision": "bfloat16"}}
+    assert "seed 3, the model's passes in bfloat16." in rendered(config, EVALUATION)

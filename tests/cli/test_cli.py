@@ -223,6 +223,45 @@ def test_gains_then_fit_is_run(tiny: Tiny, tmp_path: Path) -> None:
         assert (out / name).read_bytes() == (tiny.learner / name).read_bytes()
 
 
+def test_two_processes_of_accelerate_make_what_one_makes(tiny: Tiny, tmp_path: Path) -> None:
+    pytest.importorskip("accelerate")
+    out = tmp_path / tiny.learner.name
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu"]
+    command += ["--num_processes", "2", "--num_machines", "1", "--main_process_port", "0"]
+    command += ["-m", "secondary_learners", "run", *map(str, tiny.options), "--out", str(out)]
+    threads = str(torch.get_num_threads())
+    done = subprocess.run(
+        [*command, "--json"],
+        env={**os.environ, "PYTHONPATH": ":".join(sys.path), "OMP_NUM_THREADS": threads},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["held_out"] == tiny.made.json["held_out"]  # printed once
+    parts = [path.relative_to(out) for path in (out / "work" / "labels").glob("part-*.parquet")]
+    assert parts
+    for path in (*parts, Path("work/labels/labels.json"), Path("model.safetensors")):
+        assert (out / path).read_bytes() == (tiny.learner / path).read_bytes(), path
+
+
+def test_gains_in_another_precision(tiny: Tiny, tmp_path: Path) -> None:
+    options = ("gains", *tiny.options, "--out", tmp_path / "labels", "--precision")
+    assert learners(*options, "bfloat16", "--json").json["precision"] == "bfloat16"
+    result = learners(*options[:-2], tmp_path / "other", "--precision", "tf32")
+    assert result.code == 1
+    assert "'cpu' does not compute in tf32" in result.err
+
+
+def test_each_process_has_the_gpu_of_its_number(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "77")  # more GPUs than there are
+    options = [option for option in tiny.options if option not in ("--device", "cpu")]
+    result = learners("gains", *options, "--device", "cuda", "--out", tmp_path / "labels")
+    assert result.code == 1
+    assert "the device 'cuda:77' cannot be used" in result.err
+
+
 def test_gains_says_how_far_the_labels_agree(tiny: Tiny, tmp_path: Path) -> None:
     result = learners("gains", *tiny.options, "--out", tmp_path / "labels", "--quiet")
     assert result.out.startswith(f"200 labels in {tmp_path / 'labels'}: mean gain ")

@@ -138,6 +138,31 @@ def test_the_facts_say_how_the_labels_were_made(tmp_path: Path) -> None:
     assert facts["spearman_with_exact"] == pytest.approx(expected, abs=1e-6)
 
 
+def test_a_store_from_before_there_were_precisions_is_read_and_gone_on_with(tmp_path: Path) -> None:
+    whole = label(tmp_path)
+    facts = {key: value for key, value in whole.facts.items() if key != "precision"}
+    (tmp_path / "labels.json").write_text(json.dumps(facts))
+    assert read_labels(tmp_path).facts == whole.facts
+    begun = {k: v for k, v in facts.items() if k not in ("spearman_with_exact", "exact_count")}
+    (tmp_path / "labels.json").write_text(json.dumps(begun))
+    (tmp_path / "part-00003.parquet").unlink()
+    model = CountingModel()
+    again = label(tmp_path, model)
+    assert model.labelled == 16
+    np.testing.assert_array_equal(again.gains, whole.gains)
+    with pytest.raises(LabelStoreError, match="labels with precision 'float32', and this run has"):
+        label(tmp_path, precision="bfloat16")
+
+
+def test_exact_labels_in_another_precision_are_checked_too(tmp_path: Path) -> None:
+    labels = label(tmp_path, precision="bfloat16", exact=30)
+    assert labels.facts["exact_count"] == 30
+    chosen = np.sort(np.random.default_rng(0).permutation(70)[:30])
+    exact = information_gain(BigramModel(), CANDIDATES, OBJECTIVE, method="exact")[chosen]
+    expected = spearman(labels.gains[chosen], exact)
+    assert labels.facts["spearman_with_exact"] == pytest.approx(expected, abs=1e-6)
+
+
 def test_too_small_an_exact_subsample_leaves_the_agreement_unmeasured(tmp_path: Path) -> None:
     labels = label(tmp_path, method="swapped", exact=0)
     assert labels.facts["spearman_with_exact"] is None
@@ -146,7 +171,13 @@ def test_too_small_an_exact_subsample_leaves_the_agreement_unmeasured(tmp_path: 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("method", "swapped"), ("optimizer", "sgd"), ("learning_rate", 1e-3), ("unit", "perplexity")],
+    [
+        ("method", "swapped"),
+        ("optimizer", "sgd"),
+        ("learning_rate", 1e-3),
+        ("unit", "perplexity"),
+        ("precision", "bfloat16"),
+    ],
 )
 def test_a_folder_with_other_settings_is_refused_with_the_difference(
     name: str, value: object, tmp_path: Path
@@ -167,7 +198,7 @@ def test_a_folder_of_another_model_objective_or_text_is_refused(tmp_path: Path) 
         label_to_store(BigramModel(), other, OBJECTIVE, tmp_path, SETTINGS, progress=False)
 
 
-@pytest.mark.parametrize("name", ["method", "optimizer", "unit"])
+@pytest.mark.parametrize("name", ["method", "optimizer", "unit", "precision"])
 def test_unknown_settings_are_refused_before_a_folder_is_begun(name: str, tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match=f"no {name} named 'swoped'"):
         label(tmp_path / "labels", **{name: "swoped"})

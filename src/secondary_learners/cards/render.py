@@ -383,11 +383,12 @@ def _parameters(config: Mapping[str, Any]) -> int:
 
 def _labels(config: Mapping[str, Any]) -> str:
     labels, optimizer = config["labels"], config["optimizer"]
+    lower = f", the model's passes in {labels['precision']}" if "precision" in labels else ""
     return (
         f"{labels['count']:,} contexts of {config['context_length']} tokens; the gain of each "
         f"on {config['objective']['contexts']} objective contexts by the *{labels['method']}* "
         f"method ({_METHODS.get(labels['method'], 'see the package')}), {optimizer['name']} at "
-        f"learning rate {optimizer['learning_rate']:g}, seed {labels['seed']}. "
+        f"learning rate {optimizer['learning_rate']:g}, seed {labels['seed']}{lower}. "
         + _subset(labels.get("trainable"))
         + _agreement(config)
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +19,7 @@ from secondary_learners.cli.output import Output, columns, with_output
 from secondary_learners.errors import LabelStoreError
 
 if TYPE_CHECKING:
+    from secondary_learners.gains.processes import Team
     from secondary_learners.recipes.run import Finished
     from secondary_learners.recipes.schema import LearnerRecipe, Recipe
 
@@ -31,6 +34,7 @@ _LABEL_OPTIONS = (
     "objective_contexts",
     "exact",
     "trainable",
+    "precision",
 )
 _PATH = click.Path(exists=True, path_type=Path)
 
@@ -86,6 +90,11 @@ def _text_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="What the step moves: all, lora, last-layers:N, or names with wildcards, one an "
             "option.",
         ),
+        click.option(
+            "--precision",
+            type=click.Choice(["float32", "tf32", "bfloat16"]),
+            help="Of the model's passes while labelling; tf32 takes an NVIDIA GPU.",
+        ),
         click.option("--licence", help="Of the learner, as the Hub calls it, such as apache-2.0."),
         click.option("--seed", type=int, help="Seed of every random choice."),
         click.option("--device", default="auto", show_default=True, help="cpu, cuda or auto."),
@@ -116,11 +125,13 @@ def run_command(
 
     RECIPE is a name from `learners list --recipes` or a TOML file. Without one, --objective and
     --pool (files or folders of text) make a learner for your own text. A killed run goes on where
-    it was.
+    it was. Under `accelerate launch -m secondary_learners`, several processes share the labelling,
+    each on its own GPU.
     """
+    from secondary_learners.gains.processes import process_count
     from secondary_learners.recipes.deltas import run_delta
     from secondary_learners.recipes.energy import WORLD
-    from secondary_learners.recipes.run import run_learner, run_pretraining
+    from secondary_learners.recipes.run import label_recipe, run_learner, run_pretraining
     from secondary_learners.recipes.schema import (
         DeltaRecipe,
         LearnerRecipe,
@@ -132,15 +143,17 @@ def run_command(
         raise click.UsageError("--country is for --energy: add it, or leave out --country.")
     recipe = _recipe(out, **text)
     folder = out or Path("runs") / recipe.name
-    common: dict[str, Any] = {
-        "device": resolve_device(device),
-        "command": invocation(),
-        "progress": output.progress,
-    }
-    if not isinstance(recipe, LearnerRecipe | MultistageRecipe):
+    common: dict[str, Any] = {"device": resolve_device(device)}
+    wanted = (country.upper() if country else WORLD) if energy else None
+    if not isinstance(recipe, LearnerRecipe):
         for option, given in (("seeds", seeds is not None), ("energy", energy)):
-            if given:
+            if given and not isinstance(recipe, MultistageRecipe):
                 raise _only_for_learners(option, recipe)
+        if process_count() > 1:
+            raise click.UsageError(
+                f"{recipe.name} is made by one process. Try `learners run {recipe.name}`."
+            )
+        common |= {"command": invocation(), "progress": output.progress}
     if isinstance(recipe, DeltaRecipe):
         report_delta(output, run_delta(recipe, corpus, folder, **common))
         return
@@ -149,7 +162,6 @@ def run_command(
         loss = made.evaluation["held_out_loss"]
         output.result(f"{folder}: held-out loss {loss:.3f} nats per token", made.evaluation)
         return
-    wanted = (country.upper() if country else WORLD) if energy else None
     if isinstance(recipe, MultistageRecipe):
         from secondary_learners.recipes.multistage import run_multistage
 
@@ -157,9 +169,17 @@ def run_command(
             recipe = replace(recipe, seeds=seeds)
         _report_stages(output, run_multistage(recipe, corpus, folder, energy=wanted, **common))
         return
-    if seeds is not None:
-        recipe = replace(recipe, evaluation=replace(recipe.evaluation, seeds=seeds))
-    _report(output, run_learner(recipe, corpus, folder, energy=wanted, **common))
+    with _team(output) as (team, output):
+        common |= {"progress": output.progress, "team": team}
+        if not team.first:
+            label_recipe(recipe, corpus, folder / "work" / "labels", **common)
+            return
+        if seeds is not None:
+            recipe = replace(recipe, evaluation=replace(recipe.evaluation, seeds=seeds))
+        _report(
+            output,
+            run_learner(recipe, corpus, folder, energy=wanted, command=invocation(), **common),
+        )
 
 
 @click.command("gains")
@@ -170,14 +190,23 @@ def gains_command(output: Output, out: Path, corpus: Path | None, device: str, *
     """Measure information gain and store it: the first half of `learners run`.
 
     The folder gets the labels in Parquet files, what they are in labels.json, and recipe.toml. A
-    killed run goes on where it was.
+    killed run goes on where it was. Under `accelerate launch -m secondary_learners`, several
+    processes share the work, each on its own GPU.
     """
     from secondary_learners.recipes.run import label_recipe
 
     recipe = _learner_recipe(_recipe(out, **text))
-    labels = label_recipe(
-        recipe, corpus, out, device=resolve_device(device), progress=output.progress
-    )
+    with _team(output) as (team, output):
+        labels = label_recipe(
+            recipe,
+            corpus,
+            out,
+            device=resolve_device(device),
+            progress=output.progress,
+            team=team,
+        )
+    if not team.first:
+        return
     facts = labels.facts
     agreement = facts["spearman_with_exact"]
     output.result(
@@ -215,6 +244,17 @@ def fit_command(output: Output, labels: Path, out: Path, **plan: Any) -> None:
     chosen = {name: value for name, value in plan.items() if value not in (None, ())}
     recipe = replace(recipe, name=_name(out), learner=replace(recipe.learner, **chosen))
     _report(output, fit_labels(recipe, labels, out, command=invocation()))
+
+
+@contextmanager
+def _team(output: Output) -> Iterator[tuple[Team, Output]]:
+    """The processes that share the labelling; all but the first say nothing but what goes wrong."""
+    from secondary_learners.gains.processes import joined_team
+
+    with joined_team() as team:
+        if not team.first:
+            logging.getLogger("secondary_learners").setLevel(logging.WARNING)
+        yield team, output if team.first else replace(output, quiet=True)
 
 
 def _recipe(

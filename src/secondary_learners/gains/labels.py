@@ -34,6 +34,7 @@ from secondary_learners.gains.objective import (
     in_batches,
 )
 from secondary_learners.gains.optimizers import FirstStep
+from secondary_learners.gains.precision import check_precision, computed_in
 from secondary_learners.gains.subsets import Trainable, trained
 from secondary_learners.gains.trunk import repeated_losses
 
@@ -58,6 +59,7 @@ def information_gain(
     unit: str = "nats",
     trainable: Trainable = None,
     batch_size: int | None = None,
+    precision: str = "float32",
 ) -> NDArray[np.float64]:
     """Information gain of each context; positive means that a step on it lowers the objective.
 
@@ -73,14 +75,17 @@ def information_gain(
         where the gradient of A is 0: the first step moves B alone, within the random directions
         of A. What is frozen may be in half precision, what is trained may not.
     batch_size: contexts a forward pass; by default chosen from free memory.
+    precision: of the passes, "float32", "tf32" or "bfloat16"; weights, steps and losses are
+        float32 in any case.
     Returns float64 [contexts]. Raises DivergedError where a loss is not finite, UnknownNameError
-    for an unknown method, optimizer, unit or subset, and SecondaryLearnersError for parameters that
-    the model has not.
+    for an unknown method, optimizer, unit, precision or subset, and SecondaryLearnersError for
+    parameters that the model has not.
     """
     device = next(model.parameters()).device
     step = FirstStep(optimizer, learning_rate, eps)
     with trained(model, trainable), evaluation_mode(model):
-        label = labeller(model, token_ids(objective, device), method, step, unit, batch_size)
+        target = token_ids(objective, device)
+        label = labeller(model, target, method, step, unit, batch_size, precision)
         gains = label(token_ids(contexts, device)).double().cpu().numpy()
     return finite(gains)
 
@@ -92,6 +97,7 @@ def labeller(
     step: FirstStep,
     unit: str = "nats",
     batch_size: int | None = None,
+    precision: str = "float32",
 ) -> Labeller:
     """A function from contexts [contexts, length] to gains [contexts], its set-up done once.
 
@@ -102,22 +108,28 @@ def labeller(
         raise UnknownNameError("method", method, METHODS, "learners gains --help")
     if unit not in ("nats", "perplexity"):
         raise UnknownNameError("unit", unit, ("nats", "perplexity"), "learners gains --help")
+    check_precision(precision, method)
     low = {p.dtype for p in model.parameters() if p.requires_grad} - {torch.float32, torch.float64}
     if low:
         raise SecondaryLearnersError(
             f"the model's weights are {low.pop()}, in which a step of {step.learning_rate:g} is "
             "mostly lost in rounding. Label with `model.float()`."
         )
-    with evaluation_mode(model):
+    with evaluation_mode(model), computed_in(model, precision):
         size = batch_size or batch_size_for(model, objective.shape[1])
         repeated = repeated_losses(model, objective, size)
         loss = float(repeated().mean())
         if not np.isfinite(loss):
             raise DivergedError(f"the loss of the objective is {loss} before any step.")
         if method == "exact":
-            nats = _exact(model, repeated, step, loss)
+            measure = _exact(model, repeated, step, loss)
         else:
-            nats = makers[method](model, objective, step, size)
+            measure = makers[method](model, objective, step, size)
+
+    def nats(ids: Tensor) -> Tensor:
+        with computed_in(model, precision):
+            return measure(ids)
+
     if unit == "nats":
         return nats
     # exp(L) − exp(L − gain): the same ranking in another unit, so no method needs its own.
@@ -128,14 +140,15 @@ def _exact(
     model: nn.Module, repeated: Callable[[], Tensor], step: FirstStep, loss: float
 ) -> Labeller:
     def label(ids: Tensor) -> Tensor:
-        gains = []
+        after = []
         with _restored(model) as (parameters, restore):
             for context in ids.split(1):
                 gradients = torch.autograd.grad(context_losses(model, context).sum(), parameters)
                 step.apply(parameters, gradients)
-                gains.append(loss - float(repeated().mean()))
+                # Left on the device: fetching it would let a GPU wait for the next launches.
+                after.append(repeated().mean())
                 restore()
-        return torch.tensor(gains, dtype=torch.float64)
+        return loss - torch.stack(after)
 
     return label
 
@@ -221,7 +234,10 @@ def _objective_gradient(model: nn.Module, objective: Tensor, size: int) -> list[
 def token_ids(contexts: Contexts | NDArray[np.int64] | Tensor, device: torch.device) -> Tensor:
     """The token ids as an int64 tensor [contexts, length] on `device`."""
     ids = contexts.input_ids if isinstance(contexts, Contexts) else contexts
-    return torch.as_tensor(ids, dtype=torch.int64, device=device)
+    tensor = torch.as_tensor(ids, dtype=torch.int64)
+    if device.type == "cuda" and not tensor.is_cuda:
+        tensor = tensor.pin_memory()  # so that the copy waits for nothing, nor the next launch
+    return tensor.to(device, non_blocking=True)
 
 
 def finite(gains: NDArray[np.float64]) -> NDArray[np.float64]:

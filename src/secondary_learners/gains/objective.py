@@ -24,7 +24,8 @@ __all__ = [
 _IGNORED = -100
 # Past a few MB of logits a larger batch no longer helps a CPU: it only leaves the caches.
 _CPU_LOGITS_BYTES = 32 * 2**20
-_GPU_LOGITS_BYTES = 2 * 2**30
+# A GPU is full far below this; but each batch costs it the wait for a whole model's launches.
+_GPU_LOGITS_BYTES = 8 * 2**30
 # Logits whose log-softmax is taken at once: on a CPU few enough to stay in the caches and in memory
 # that is used again, as fresh pages cost more than the arithmetic.
 _CPU_SOFTMAX_BYTES = 4 * 2**20
@@ -71,7 +72,11 @@ class _OneDnnLinears(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        if not kwargs and torch.backends.mkldnn.is_available():
+        if (
+            not kwargs
+            and torch.backends.mkldnn.is_available()
+            and not torch.is_autocast_enabled("cpu")
+        ):
             if func is functional.linear and _fits(*args):
                 return _onednn_linear(*args)
             if func is torch.addmm and len(args) == 3:  # how GPT-2 writes a linear layer
@@ -123,7 +128,9 @@ def batch_size_for(model: nn.Module, length: int) -> int:
     vocabulary = int(getattr(model.config, "vocab_size", 50_000))
     row = length * vocabulary * 4
     if parameter.device.type == "cuda":
-        free, useful = torch.cuda.mem_get_info(parameter.device)[0], _GPU_LOGITS_BYTES
+        device, useful = parameter.device, _GPU_LOGITS_BYTES
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        free = torch.cuda.mem_get_info(device)[0] + kept  # torch gives back what it keeps
     else:
         free, useful = _free_memory(), _CPU_LOGITS_BYTES
     return max(1, min(useful, free // 4 // _COPIES_OF_LOGITS) // row)

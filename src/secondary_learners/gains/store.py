@@ -7,14 +7,15 @@ an exact subsample); part-00000.parquet and so on hold `input_ids`, `document`, 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow
 import pyarrow.parquet
-import torch
 from numpy.typing import NDArray
 from torch import nn
 from tqdm import tqdm
@@ -26,6 +27,8 @@ from secondary_learners.gains.fingerprints import weights_fingerprint
 from secondary_learners.gains.labels import METHODS, finite, labeller, token_ids
 from secondary_learners.gains.objective import evaluation_mode
 from secondary_learners.gains.optimizers import OPTIMIZERS, FirstStep
+from secondary_learners.gains.precision import check_precision
+from secondary_learners.gains.processes import ALONE, Team
 from secondary_learners.gains.subsets import Trainable, check_trainable, trained
 from secondary_learners.learners.statistics import spearman
 
@@ -50,6 +53,7 @@ class LabelSettings:
     trainable: Trainable = None
     exact: int = 64
     seed: int = 0
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
         for what, value, known in (
@@ -60,6 +64,7 @@ class LabelSettings:
             if value not in known:
                 raise UnknownNameError(what, value, known, "learners gains --help")
         check_trainable(self.trainable)
+        check_precision(self.precision, self.method)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,8 +85,12 @@ def label_to_store(
     *,
     batch_size: int | None = None,
     progress: bool = True,
+    team: Team = ALONE,
 ) -> Labels:
     """Label `contexts` into `folder`, going on from the parts that are already there.
+
+    team: the processes that share the work, each of which calls this with the same arguments (the
+    model on its own device). The labels are those of one process.
 
     Raises LabelStoreError when the folder was begun with other contexts, objective, weights or
     settings, and DivergedError when a gain is not finite.
@@ -96,35 +105,51 @@ def label_to_store(
         "model_fingerprint": weights_fingerprint(model),
         **_subset_facts(model, settings.trainable),
     }
-    _begin(folder, facts)
+    size = _PART_ROWS[settings.method]
+    parts = [np.arange(len(contexts))[n : n + size] for n in range(0, len(contexts), size)]
+    if team.first:
+        _begin(folder, facts)
+    found = [number for number in range(len(parts)) if not _part(folder, number).exists()]
+    missing = team.gather(found)[0]  # one list for all: who sees it later may see new parts
+    if not team.first:
+        _compare(folder, facts)
+
     device = next(model.parameters()).device
     step = FirstStep(settings.optimizer, settings.learning_rate, settings.eps)
     target = token_ids(objective, device)
-    ids = token_ids(contexts, device)
 
-    def measure(method: str, rows: torch.Tensor) -> NDArray[np.float64]:
+    def measure(method: str, precision: str, chosen: NDArray[np.int64]) -> NDArray[np.float64]:
+        ids = token_ids(contexts.input_ids[chosen], device)
         with trained(model, settings.trainable), evaluation_mode(model):
-            if method not in labellers:
-                labellers[method] = labeller(model, target, method, step, settings.unit, batch_size)
-            return finite(labellers[method](rows).double().cpu().numpy())
+            if (method, precision) not in labellers:
+                labellers[method, precision] = labeller(
+                    model, target, method, step, settings.unit, batch_size, precision
+                )
+            return finite(labellers[method, precision](ids).double().cpu().numpy())
 
-    labellers: dict[str, Any] = {}
-    size = _PART_ROWS[settings.method]
-    with tqdm(total=len(contexts), desc="labels", disable=not progress) as bar:
-        for begin in range(0, len(contexts), size):
-            part = folder / f"part-{begin // size:05d}.parquet"
-            rows = slice(begin, begin + size)
-            if not part.exists():
-                gains = measure(settings.method, ids[rows])
-                _write_part(part, contexts.select(np.arange(len(contexts))[rows]), gains)
-            bar.update(len(ids[rows]))
+    labellers: dict[tuple[str, str], Any] = {}
+    done = len(contexts) - sum(len(parts[number]) for number in missing)
+    bar = tqdm(total=len(contexts), initial=done, desc="labels", disable=not progress)
+    with bar:
+        for number in team.share(missing):
+            gains = measure(settings.method, settings.precision, parts[number])
+            _write_part(_part(folder, number), contexts.select(parts[number]), gains)
+            bar.update(len(gains) * team.count)  # the others are about as far
+    # When all have answered all parts are there. The first one's answer is taken, as it is also the
+    # one that changes it.
+    checked = team.gather("spearman_with_exact" in _read_facts(folder / "labels.json"))[0]
     gains = read_labels(folder).gains
     if len(gains) != len(contexts):  # parts of another size, by another version of this package
         raise LabelStoreError(
             f"{folder} holds {len(gains)} labels, and should hold {len(contexts)}. "
             "Remove it and run the same command again."
         )
-    _finish(folder, facts, gains, lambda rows: measure("exact", ids[rows]), progress=progress)
+    if not checked:
+        exact = partial(measure, "exact", "float32")
+        agreement = _agreement(settings, gains, exact, team, progress=progress)
+        if team.first:
+            write_json(folder / "labels.json", {**facts, **agreement})
+        team.gather(None)
     return read_labels(folder)
 
 
@@ -143,10 +168,14 @@ def _subset_facts(model: nn.Module, trainable: Trainable) -> dict[str, Any]:
 
 def _begin(folder: Path, facts: dict[str, Any]) -> None:
     path = folder / "labels.json"
-    if not path.exists():
+    if path.exists():
+        _compare(folder, facts)
+    else:
         write_json(path, facts)
-        return
-    found = _read_facts(path)
+
+
+def _compare(folder: Path, facts: dict[str, Any]) -> None:
+    found = _read_facts(folder / "labels.json")
     for name, value in facts.items():
         if found.get(name) != value:
             raise LabelStoreError(
@@ -155,32 +184,32 @@ def _begin(folder: Path, facts: dict[str, Any]) -> None:
             )
 
 
-def _finish(
-    folder: Path,
-    facts: dict[str, Any],
+def _agreement(
+    settings: LabelSettings,
     gains: NDArray[np.float64],
-    exact: Any,
+    exact: Callable[[NDArray[np.int64]], NDArray[np.float64]],
+    team: Team,
     *,
     progress: bool,
-) -> None:
-    """Check the labels against exact ones on a seeded subsample, once."""
-    if "spearman_with_exact" in _read_facts(folder / "labels.json"):
-        return
-    count = min(facts["exact"], len(gains))
-    chosen = np.sort(np.random.default_rng(facts["seed"]).permutation(len(gains))[:count])
-    correlation: float | None
-    if facts["method"] == "exact":
-        correlation, count = None, 0  # there is nothing to compare them with
-    elif count < 2:
-        correlation = None
-    else:
-        parts = np.array_split(chosen, max(1, count // 4))
-        bar = tqdm(parts, desc=f"{count} exact labels", disable=not progress)
-        correlation = spearman(gains[chosen], np.concatenate([exact(part) for part in bar]))
-    write_json(
-        folder / "labels.json",
-        {**facts, "spearman_with_exact": correlation, "exact_count": count},
-    )
+) -> dict[str, Any]:
+    """Rank correlation of the labels with exact ones in float32, on a seeded subsample."""
+    count = min(settings.exact, len(gains))
+    if (settings.method, settings.precision) == ("exact", "float32"):
+        return {"spearman_with_exact": None, "exact_count": 0}  # nothing to compare them with
+    if count < 2:
+        return {"spearman_with_exact": None, "exact_count": count}
+    chosen = np.sort(np.random.default_rng(settings.seed).permutation(len(gains))[:count])
+    parts = list(enumerate(np.array_split(chosen, max(1, count // 4))))
+    bar = tqdm(team.share(parts), desc=f"{count} exact labels", disable=not progress)
+    found: dict[int, NDArray[np.float64]] = {}
+    for theirs in team.gather({number: exact(part) for number, part in bar}):
+        found |= theirs
+    expected = np.concatenate([found[number] for number, _ in parts])
+    return {"spearman_with_exact": spearman(gains[chosen], expected), "exact_count": count}
+
+
+def _part(folder: Path, number: int) -> Path:
+    return folder / f"part-{number:05d}.parquet"
 
 
 def _write_part(path: Path, contexts: Contexts, gains: NDArray[np.float64]) -> None:
@@ -208,7 +237,7 @@ def _read_facts(path: Path) -> dict[str, Any]:
         raise LabelStoreError(f"{path} is not JSON: {error}. Remove the folder.") from error
     if not isinstance(facts, dict) or "domains" not in facts:
         raise LabelStoreError(f"{path} does not describe labels. Try another folder.")
-    return facts
+    return {"precision": "float32", **facts}  # before there was a choice, it was that
 
 
 def read_labels(folder: Path) -> Labels:

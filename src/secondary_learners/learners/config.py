@@ -154,7 +154,8 @@ class LearnerConfig:
         ("frequency" or "sqrt"); for "conv", vocabulary, embedding, channels, kernel and hidden.
     score: of the labels. calibration: of the raw predictions on held-out contexts.
     context_length: tokens a context, as in the labels. Other lengths can be scored.
-    labels: how the labels were made: count, method, rank correlation with exact ones.
+    labels: how the labels were made: count, method, rank correlation with exact ones, and the
+    precision of the passes where it was not float32.
     """
 
     format_version: int = FORMAT_VERSION

@@ -24,6 +24,7 @@ from secondary_learners.files import json_bytes, sha256_bytes, write_bytes
 from secondary_learners.filtering.thresholds import parse_threshold
 from secondary_learners.finetuning.compare import Comparison, Settings, compare
 from secondary_learners.finetuning.summary import summary
+from secondary_learners.gains.processes import ALONE, Team
 from secondary_learners.gains.store import Labels, LabelSettings, label_to_store, read_labels
 from secondary_learners.learners.artifact import Learner, read_learner, save_learner
 from secondary_learners.learners.config import LearnerConfig
@@ -140,8 +141,12 @@ def run_learner(
     progress: bool = True,
     energy: str | None = None,
     look: Callable[[Splits, LabellingData], None] | None = None,
+    team: Team = ALONE,
 ) -> Finished:
     """Make the learner of `recipe` in `out`; raises what each stage raises, naming the way out.
+
+    team: the processes that share the labelling. This is called by its first; the others call
+    `label_recipe` with the folder out/work/labels.
 
     energy: the country (ISO code, or `energy.WORLD`) for which the energy of labelling and fitting
     is measured; a run that was begun so goes on so without it. look: shown the text before any
@@ -156,7 +161,7 @@ def run_learner(
     if look:
         look(splits, text)
     with meter.running() if meter else contextlib.nullcontext():
-        labels = _label(recipe, text, model, work / "labels", progress=progress)
+        labels = _label(recipe, text, model, work / "labels", team, progress=progress)
         fits = fit_learners(recipe, labels, vocabulary=len(tokenizer))
 
     def evaluate(learner: Learner) -> Comparison | None:
@@ -183,14 +188,21 @@ def run_learner(
 
 
 def label_recipe(
-    recipe: LearnerRecipe, corpus: Path | None, out: Path, *, device: str, progress: bool = True
+    recipe: LearnerRecipe,
+    corpus: Path | None,
+    out: Path,
+    *,
+    device: str,
+    progress: bool = True,
+    team: Team = ALONE,
 ) -> Labels:
     """The labels of `recipe` in the folder `out`, with its recipe.toml for `fit_labels`."""
     model, tokenizer = load_recipe_base(recipe)
     torch.nn.Module.to(model, device)  # PreTrainedModel.to lost its types
     text = labelling_data(recipe, read_splits(recipe, corpus), tokenizer)
-    labels = _label(recipe, text, model, out, progress=progress)
-    write_bytes(out / "recipe.toml", recipe_toml(portable(recipe)).encode())
+    labels = _label(recipe, text, model, out, team, progress=progress)
+    if team.first:
+        write_bytes(out / "recipe.toml", recipe_toml(portable(recipe)).encode())
     return labels
 
 
@@ -227,6 +239,7 @@ def _label(
     data: LabellingData,
     model: PreTrainedModel,
     folder: Path,
+    team: Team,
     *,
     progress: bool,
 ) -> Labels:
@@ -240,12 +253,13 @@ def _label(
         trainable=plan.trainable,
         exact=plan.exact,
         seed=recipe.seed,
+        precision=plan.precision,
     )
     log.info(
         "labelling %d contexts on %d of the objective", len(data.candidates), len(data.objective)
     )
     return label_to_store(
-        model, data.candidates, data.objective, folder, settings, progress=progress
+        model, data.candidates, data.objective, folder, settings, progress=progress, team=team
     )
 
 
@@ -384,6 +398,8 @@ def _config(
 ) -> LearnerConfig:
     facts = labels.facts
     subset = facts.get("trainable")
+    # Left out where it is float32, as it was before there was a choice: the same bytes as then.
+    lower = {k: v for k, v in facts.items() if k == "precision" and v != "float32"}
     return LearnerConfig(
         name=recipe.name,
         architecture=architecture,
@@ -418,6 +434,7 @@ def _config(
             "model_fingerprint": facts["model_fingerprint"],
             "seed": facts["seed"],
             **({"trainable": subset} if subset is not None else {}),
+            **lower,
         },
         versions=versions(),
     )

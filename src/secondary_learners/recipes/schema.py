@@ -65,6 +65,7 @@ class LabelPlan:
     unit: str = "nats"
     exact: int = 64
     trainable: str | tuple[str, ...] | None = None
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
         _above_zero(
@@ -76,6 +77,11 @@ class LabelPlan:
         _one_of("optimizer", self.optimizer, ("adamw", "sgd"))
         _one_of("unit", self.unit, ("nats", "perplexity"))
         check_trainable(self.trainable)
+        _one_of("precision", self.precision, ("float32", "tf32", "bfloat16"))
+        if (self.precision, self.method) == ("bfloat16", "per-example"):
+            raise RecipeError(
+                "per-example labels are not to be had in bfloat16, only in the others."
+            )
 
 
 @dataclass(frozen=True)
