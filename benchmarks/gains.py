@@ -253,6 +253,7 @@ def read_contexts(tokenizer: Any, corpus: Path | None, plan: Plan) -> tuple[Cont
     labels = replace(recipe.labels, contexts=most, objective_contexts=max(plan.objectives))
     recipe = replace(recipe, labels=labels)
     data = labelling_data(recipe, read_splits(recipe, corpus), tokenizer)
+    assert isinstance(data.candidates, Contexts) and isinstance(data.objective, Contexts)
     return data.candidates, data.objective
 
 

@@ -112,6 +112,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     recipe = replace(recipe, labels=plan)
     model, tokenizer = load_base(recipe.base)
     data = labelling_data(recipe, read_splits(recipe, options.corpus), tokenizer)
+    assert isinstance(data.candidates, Contexts) and isinstance(data.objective, Contexts)
     tokens = len(data.objective) * recipe.context_length
     rows: list[dict[str, Any]] = []
     reference: NDArray[Any] | None = None

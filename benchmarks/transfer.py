@@ -26,6 +26,7 @@ from common import RESULTS, table, write_result
 
 from secondary_learners.filtering.thresholds import Constant
 from secondary_learners.finetuning.compare import Settings, finetune
+from secondary_learners.gains.contexts import Contexts
 from secondary_learners.learners.artifact import tokenizer_fingerprint
 from secondary_learners.recipes.data import finetuning_data, fresh_data, learner_recipe, read_splits
 from secondary_learners.recipes.refresh import card_figure, refresh
@@ -47,6 +48,7 @@ def measure(
     splits = read_splits(recipe, options.corpus)
     fresh = fresh_data(recipe, splits, tokenizer, options.contexts)
     data = finetuning_data(recipe, splits, tokenizer)
+    assert isinstance(data.stream, Contexts) and isinstance(data.test, Contexts)
     stream = data.stream.in_domain(recipe.objective_domain)
     plan, rows = recipe.evaluation, []
     for count in updates:

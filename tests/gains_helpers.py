@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from secondary_learners.gains.contexts import Contexts
+from secondary_learners.gains.examples import Examples
 
 VOCABULARY = 97
 
@@ -35,3 +36,18 @@ class BigramModel(nn.Module):
 
     def forward(self, input_ids: Tensor, use_cache: bool = False) -> SimpleNamespace:
         return SimpleNamespace(logits=self.embedding[input_ids] @ self.head)
+
+
+def examples_of(count: int, *, seed: int, longest: int = 20, domains: int = 1) -> Examples:
+    """Of 2 to `longest` tokens, the completion at least one of them."""
+    random = np.random.default_rng(seed)
+    lengths = random.integers(2, longest + 1, count)
+    begins = random.integers(1, lengths)
+    names = tuple(f"domain {number}" for number in range(domains))
+    domain = random.integers(0, domains, count)
+    width = VOCABULARY // domains
+    ids = [random.integers(0, width, n) + d * width for n, d in zip(lengths, domain, strict=True)]
+    masks = [np.arange(n) >= begin for n, begin in zip(lengths, begins, strict=True)]
+    return Examples(
+        np.concatenate(ids), np.concatenate(masks), lengths, np.arange(count) // 3, domain, names
+    )

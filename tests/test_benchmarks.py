@@ -27,6 +27,7 @@ needs_tools = pytest.mark.skipif(
     [
         "deltas",
         "gains",
+        "instructions",
         "label_speed",
         "load",
         "multistage",

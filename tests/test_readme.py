@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,31 @@ def test_the_trainer_snippet_runs(tmp_path: Path) -> None:
     assert savings.trained < savings.seen == 160
 
 
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # in peft
+def test_the_snippet_with_prompts_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trl = pytest.importorskip("trl")
+    datasets = pytest.importorskip("datasets")
+    pattern = r"<!-- executed by tests/test_readme.py: instructions -->\n```python\n(.*?)```"
+    snippet = re.search(pattern, README, re.S)
+    assert snippet
+    shutil.copytree(content("learners") / "books-mini", tmp_path / "runs" / "mine")
+    monkeypatch.chdir(tmp_path)
+    model, tokenizer = load_base("mini")
+    rows = [{"prompt": f"{text} Go on:", "completion": f" {text}"} for text in (STORY, MANUAL)]
+    options = {"report_to": [], "use_cpu": True, "bf16": False, "activation_checkpointing": False}
+    names: dict[str, Any] = {
+        "model": model,
+        "tokenizer": tokenizer,
+        "pool": datasets.Dataset.from_list(rows * 4),
+        "target": rows[:1],
+        "args": trl.SFTConfig(str(tmp_path / "out"), **options),
+    }
+    exec(snippet[1], names)
+    gains = names["gains"].reshape(4, 2)
+    assert (gains[:, 0] > gains[:, 1]).all()
+    assert len(names["trainer"].train_dataset) == 8
+
+
 def figures(part: str) -> str:
     match = re.search(rf"<!-- {part} -->\n(.*?)<!-- /{part} -->", README, re.S)
     assert match
@@ -66,6 +92,25 @@ def test_the_table_is_that_of_the_evaluation() -> None:
         value, error = (float(text) for text in cells[1].replace("*", "").split("±"))
         assert value == pytest.approx(row["perplexity"], abs=0.051)
         assert error == pytest.approx(row["error"], abs=0.051)
+
+
+def test_the_losses_of_completions_are_those_of_the_benchmark() -> None:
+    result = json.loads((ROOT / "benchmarks/results/instructions.json").read_text(encoding="utf-8"))
+    shown, arms, plan = figures("instructions"), result["arms"], result["plan"]
+    losses = re.findall(r"([\d.]+) ± ([\d.]+)", shown)
+    for (value, error), name in zip(losses, ("filtered", "plain", "random"), strict=True):
+        assert float(value) == pytest.approx(arms[name]["loss"], abs=5.1e-4)
+        assert float(error) == pytest.approx(arms[name]["error"], abs=5.1e-4)
+    assert (
+        f"{plan['updates']} updates of {plan['batch_size']} examples, {plan['seeds']} seeds"
+        in shown
+    )
+    assert f"{result['before']:.3f} before" in shown
+    assert f"drew {arms['filtered']['drawn_for_each_trained']:.1f} for each" in shown
+    assert {arms["filtered"][p] for p in ("p_plain", "p_random")} == {0.0625}
+    held_out, exact = result["held_out_spearman"]["linear"], result["swapped_with_exact"]
+    assert f"Spearman {held_out['all']:.2f}, but only {held_out['objective']:.2f}" in shown
+    assert f"with {exact['labels']} exact ones at {exact['all']:.2f}" in shown
 
 
 def test_the_speeds_are_those_of_the_benchmark() -> None:

@@ -8,6 +8,7 @@ import typing
 
 __all__ = [
     "Constant",
+    "Examples",
     "FilterReport",
     "FilteredSFTTrainer",
     "FilteredTrainer",
@@ -35,6 +36,7 @@ __all__ = [
 
 _HOMES = {
     "Constant": "filtering.thresholds",
+    "Examples": "gains.examples",
     "FilterReport": "filtering.stream",
     "FilteredSFTTrainer": "finetuning.sft",
     "FilteredTrainer": "finetuning.trainer",
@@ -71,6 +73,7 @@ if typing.TYPE_CHECKING:
     from secondary_learners.finetuning.sft import FilteredSFTTrainer
     from secondary_learners.finetuning.trainer import FilteredTrainer
     from secondary_learners.finetuning.trials.sweep import run_trials
+    from secondary_learners.gains.examples import Examples
     from secondary_learners.gains.labels import information_gain
     from secondary_learners.publishing.publish import publish
     from secondary_learners.recipes.refresh import refresh

@@ -11,6 +11,7 @@ import pytest
 from secondary_learners.errors import MissingExtraError, SecondaryLearnersError
 from secondary_learners.filtering.decisions import LearnerFilter, RandomFilter
 from secondary_learners.filtering.multistage import MultistageFilter
+from secondary_learners.gains.examples import Examples
 from secondary_learners.registry.load import load_base, load_learner
 
 pytestmark = pytest.mark.filterwarnings(
@@ -36,10 +37,16 @@ def quick():
 @pytest.fixture
 def sft(tmp_path):
     def sft(
-        kind=FilteredSFTTrainer, *, seed=0, texts=None, filter=None, peft_config=None, **options
+        kind=FilteredSFTTrainer,
+        *,
+        rows=None,
+        tokenizer=None,
+        filter=None,
+        peft_config=None,
+        **options,
     ):
-        model, tokenizer = load_base("mini")
-        texts = [STORY, MANUAL] * 16
+        model, own = load_base("mini")
+        rows = rows or [{"text": text} for text in [STORY, MANUAL] * 16]
         arguments = trl.SFTConfig(
             str(tmp_path),
             **{
@@ -61,8 +68,8 @@ def sft(tmp_path):
         trainer = kind(
             model,
             arguments,
-            train_dataset=datasets.Dataset.from_dict({"text": texts}),
-            processing_class=tokenizer,
+            train_dataset=datasets.Dataset.from_list(rows),
+            processing_class=tokenizer or own,
             peft_config=peft_config,
             **({"filter": filter} if filter else {}),
         )
@@ -97,6 +104,42 @@ def test_multistage_with_peft(sft):
     assert 0 < trainer.savings.trained < 32
     assert trainer.savings.waiting == 0
     assert filter_.threshold == pytest.approx(5, abs=2)  # nats per token
+
+
+CHAT = (
+    "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}\n{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+@pytest.mark.parametrize("chat", [False, True])
+def test_examples_are_what_sft_makes_of_the_same_rows(sft, chat):
+    rows = [
+        {"prompt": text * n, "completion": f" {text[:20]}"}
+        for n in (1, 2)
+        for text in (STORY, MANUAL)
+    ]
+    if chat:
+        rows = [
+            {
+                "prompt": [{"role": "user", "content": row["prompt"]}],
+                "completion": [{"role": "assistant", "content": row["completion"]}],
+            }
+            for row in rows
+        ]
+    _, tokenizer = load_base("mini")
+    if chat:
+        tokenizer.chat_template = CHAT
+    examples = Examples.of(rows, tokenizer)
+    found = sft(rows=rows, tokenizer=tokenizer, filter=RandomFilter(1.0), max_length=None)
+    expected = examples.rows()
+    for name in ("input_ids", "labels"):
+        assert list(found.train_dataset[name]) == [row[name] for row in expected]
+    again = sft(rows=expected, filter=RandomFilter(1.0), max_length=None)  # its own rows, as well
+    assert all(
+        (again.model.state_dict()[name] == value).all()
+        for name, value in found.model.state_dict().items()
+    )
 
 
 def test_refuses_padding_free_batches(sft):

@@ -223,3 +223,35 @@ def test_held_out_contexts_mix_the_domains_as_all_do() -> None:
     ids = random.integers(0, VOCABULARY, (len(documents), 6))
     found = fit_linear(ids, random.normal(size=len(ids)), documents, domains, vocabulary=VOCABULARY)
     assert domains[found.held_out].mean() == pytest.approx(domains.mean(), abs=0.05)
+
+
+@pytest.mark.parametrize("architecture", ["linear", "conv"])
+def test_padding_changes_no_learner(architecture: str) -> None:
+    ids, labels, documents = data()
+    lengths = np.random.default_rng(2).integers(2, 13, len(ids))
+    lengths[0] = 12
+    mask = np.arange(12) < lengths[:, None]
+    options: dict[str, Any] = {"vocabulary": VOCABULARY}
+    if architecture == "linear":
+        options["sizes"] = {"bigrams": 16, "counts": "sqrt"}
+    found = [
+        fit(architecture, padded, labels, documents, attention_mask=shown, **options)
+        for padded, shown in (
+            (np.where(mask, ids, 0), mask),
+            (
+                np.pad(
+                    np.where(mask, ids, -100).astype(np.int64), ((0, 0), (0, 9)), constant_values=3
+                ),
+                np.pad(mask, ((0, 0), (0, 9))),
+            ),
+        )
+    ]
+    first, second = (fitted.net.state_dict() for fitted in found)
+    for name, value in first.items():
+        torch.testing.assert_close(value, second[name], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(found[0].predictions, found[1].predictions, atol=1e-6)
+    whole = fit(architecture, ids, labels, documents, **options)
+    full = fit(architecture, ids, labels, documents, attention_mask=np.ones_like(mask), **options)
+    np.testing.assert_array_equal(whole.predictions, full.predictions)
+    with pytest.raises(SecondaryLearnersError, match="same shape"):
+        fit(architecture, ids, labels, documents, attention_mask=mask[:, :5], **options)

@@ -15,6 +15,7 @@ from secondary_learners.gains.corpus import Source
 from secondary_learners.recipes.schema import (
     DeltaRecipe,
     EvaluationPlan,
+    InstructionPlan,
     LabelPlan,
     LearnerPlan,
     LearnerRecipe,
@@ -276,3 +277,22 @@ def test_a_delta_recipe_round_trips_with_what_it_leaves_out() -> None:
 def test_what_a_delta_recipe_may_not_say(more: str, words: str) -> None:
     with pytest.raises(RecipeError, match=re.escape(words)):
         parse_recipe(f"{DELTA}{more}\n", "x.toml")
+
+
+def test_a_recipe_of_instructions_survives_its_file_and_is_checked() -> None:
+    seeds = "evaluation.seeds = 0\n"
+    recipe = parse_recipe(seeds + "instructions.completion = 'answer'\n" + LEARNER)
+    assert isinstance(recipe, LearnerRecipe)
+    assert recipe.instructions == InstructionPlan(completion="answer")
+    assert parse_recipe(recipe_toml(recipe)) == recipe
+    assert "[instructions]" not in recipe_toml(parse_recipe(LEARNER))
+    for change, message in (
+        ("instructions.truncate = 'right'", "truncate is 'right', and must be one of left, refuse"),
+        ("instructions.prompt = 'completion'", "must be two names"),
+        ("instructions.colour = 1", "instructions: unknown field 'colour'"),
+        ("instructions = true", "instructions is True, and should be a table"),
+    ):
+        with pytest.raises(RecipeError, match=message):
+            parse_recipe(seeds + change + "\n" + LEARNER)
+    with pytest.raises(RecipeError, match=r"evaluation\.seeds is 5.*FilteredSFTTrainer"):
+        parse_recipe("instructions.prompt = 'a'\n" + LEARNER)

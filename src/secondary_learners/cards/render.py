@@ -87,6 +87,7 @@ def learner_card(
         "tested": _tested(comparison),
         "corpus": f"Corpus: {sentence(config['corpus']['description'])} {attribution}".strip(),
         "energy": energy_text(evaluation.get("energy")),
+        "layout": _layout(config, evaluation),
         "command": evaluation["command"],
         "torch": config["versions"]["torch"],
         "device": evaluation["device"],
@@ -298,7 +299,7 @@ def _facts(config: Mapping[str, Any], licence: str) -> str:
         ["base model", base_name(config) + base_place(base)],
         [
             "objective",
-            f"the loss on {objective['contexts']} contexts of {_code(objective['domain'])}",
+            f"the loss on {_what(config, objective['contexts'])} of {_code(objective['domain'])}",
         ],
         [
             "corpus",
@@ -384,9 +385,19 @@ def _parameters(config: Mapping[str, Any]) -> int:
 def _labels(config: Mapping[str, Any]) -> str:
     labels, optimizer = config["labels"], config["optimizer"]
     lower = f", the model's passes in {labels['precision']}" if "precision" in labels else ""
+    examples = _examples(config)
+    count = f"{labels['count']:,} contexts of {config['context_length']} tokens"
+    objective = "objective contexts"
+    if examples:
+        objective = "prompts of the objective"
+        count = (
+            f"{labels['count']:,} prompts with completions, {examples['shortest']} to "
+            f"{examples['longest']} tokens (median {examples['median']}), the loss that of the "
+            "completion alone"
+        )
     return (
-        f"{labels['count']:,} contexts of {config['context_length']} tokens; the gain of each "
-        f"on {config['objective']['contexts']} objective contexts by the *{labels['method']}* "
+        f"{count}; the gain of each "
+        f"on {config['objective']['contexts']} {objective} by the *{labels['method']}* "
         f"method ({_METHODS.get(labels['method'], 'see the package')}), {optimizer['name']} at "
         f"learning rate {optimizer['learning_rate']:g}, seed {labels['seed']}{lower}. "
         + _subset(labels.get("trainable"))
@@ -399,6 +410,48 @@ def _subset(trainable: str | Sequence[str] | None) -> str:
         return ""
     names = [trainable] if isinstance(trainable, str) else trainable or ()
     return f"The step moved {', '.join(map(_code, names))} alone. "
+
+
+def _what(config: Mapping[str, Any], count: int) -> str:
+    return f"the completions of {count} prompts" if _examples(config) else f"{count} contexts"
+
+
+def _examples(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The lengths of the examples of a learner made from instructions, else None."""
+    found: Mapping[str, Any] | None = config["corpus"].get("examples")
+    return found
+
+
+def _layout(config: Mapping[str, Any], evaluation: Mapping[str, Any]) -> str:
+    """What was done to the text before it was tokenised; how scores hold at other lengths."""
+    examples = _examples(config)
+    if examples is None:
+        return (
+            "White space, quotes and drawn rules were normalised before anything was cut, so that "
+            "layout gives nothing away; do the same to your text "
+            "(`secondary_learners.gains.corpus.normalise`)."
+        )
+    return (
+        "It reads the tokens of prompt and completion, as TRL's SFTTrainer makes them from the "
+        "unchanged text, so layout may be among what it looks for. Its scores are calibrated on a "
+        f"mixture of {examples['shortest']} to {examples['longest']} tokens: those of longer "
+        f"examples are extrapolated.{_by_length(evaluation.get('lengths'))}"
+    )
+
+
+def _by_length(thirds: Sequence[Mapping[str, Any]] | None) -> str:
+    """How the score and the measured gain go with the length, over held-out examples."""
+    if not thirds:
+        return ""
+    parts = [
+        f"of {third['shortest']} to {third['longest']} tokens {third['score']:+.2f} "
+        f"({third['gain']:+.2f}; Spearman {_number(third['spearman'])})"
+        for third in thirds
+    ]
+    return (
+        " Mean score of held-out examples (in brackets their mean measured gain, both in standard "
+        f"deviations from the mean of all): {', '.join(parts)}."
+    )
 
 
 def _agreement(config: Mapping[str, Any]) -> str:

@@ -142,6 +142,7 @@ def _compare(
     from secondary_learners.finetuning.compare import finetune
     from secondary_learners.finetuning.plots import plot_comparison
     from secondary_learners.finetuning.summary import plain_words
+    from secondary_learners.gains.contexts import Contexts
     from secondary_learners.recipes.data import finetuning_data, read_splits
     from secondary_learners.recipes.run import compare_plan
     from secondary_learners.registry.load import load_base, load_learner
@@ -176,6 +177,7 @@ def _compare(
     if save is not None:
         filter_ = next(arm.threshold for arm in comparison.arms if arm.kind == "filtered")
         assert filter_ is not None
+        assert isinstance(data.stream, Contexts) and isinstance(data.test, Contexts)
         run = finetune(
             model,
             data.stream,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from secondary_learners.cli.columns import with_columns
 from secondary_learners.cli.delta import report_delta
 from secondary_learners.cli.devices import resolve_device
 from secondary_learners.cli.invocation import invocation
@@ -50,7 +51,7 @@ def _trainable(
 
 def _text_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that say what text a learner is made from, and how it is labelled."""
-    options = [
+    options: list[Callable[..., Any]] = [
         click.argument("recipe", required=False),
         click.option(
             "--corpus",
@@ -63,9 +64,20 @@ def _text_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Own text, without a recipe: what the model should get better at.",
         ),
         click.option("--pool", type=_PATH, help="Own text: what fine-tuning chooses from."),
+        click.option(
+            "--instructions",
+            is_flag=True,
+            help="Both are rows (.jsonl, .parquet) of prompts and completions, or chat messages; "
+            "the loss is the completion's.",
+        ),
+        with_columns,
         click.option("--base", help="Base model: a name from `learners list`, a folder, a Hub id."),
         click.option("--contexts", type=click.IntRange(min=20), help="Contexts to label."),
-        click.option("--context-length", type=click.IntRange(min=2), help="Tokens in each."),
+        click.option(
+            "--context-length",
+            type=click.IntRange(min=2),
+            help="Tokens in each; of instructions, at most.",
+        ),
         click.option(
             "--method",
             type=click.Choice(["swapped", "per-example", "exact"]),
@@ -124,9 +136,9 @@ def run_command(
     """Make a learner: corpus, labels, fit, evaluation, package. Or a base model, or a delta.
 
     RECIPE is a name from `learners list --recipes` or a TOML file. Without one, --objective and
-    --pool (files or folders of text) make a learner for your own text. A killed run goes on where
-    it was. Under `accelerate launch -m secondary_learners`, several processes share the labelling,
-    each on its own GPU.
+    --pool (files or folders of text) make a learner for your own text, or with --instructions for
+    your own prompts and completions. A killed run goes on where it was. Under `accelerate launch
+    -m secondary_learners`, several processes share the labelling, each on its own GPU.
     """
     from secondary_learners.gains.processes import process_count
     from secondary_learners.recipes.deltas import run_delta
@@ -258,18 +270,33 @@ def _team(output: Output) -> Iterator[tuple[Team, Output]]:
 
 
 def _recipe(
-    out: Path | None, recipe: str | None, objective: Path | None, pool: Path | None, **changes: Any
+    out: Path | None,
+    recipe: str | None,
+    objective: Path | None,
+    pool: Path | None,
+    instructions: bool,
+    columns: tuple[str, str] | None,
+    **changes: Any,
 ) -> Recipe:
     """The recipe that the options name or describe, with their changes."""
     from secondary_learners.recipes.data import own_recipe
-    from secondary_learners.recipes.schema import LearnerRecipe, MultistageRecipe, find_recipe
+    from secondary_learners.recipes.schema import (
+        InstructionPlan,
+        LearnerRecipe,
+        MultistageRecipe,
+        find_recipe,
+    )
 
     if recipe is not None:
-        if objective or pool:
-            raise click.UsageError("a recipe names its text: leave out --objective and --pool.")
+        if objective or pool or instructions or columns:
+            raise click.UsageError(
+                "a recipe names its text: leave out --objective, --pool, --instructions and "
+                "--columns."
+            )
         found = find_recipe(recipe)
     elif objective and pool:
-        found = own_recipe(_name(out) if out else "own", objective, pool)
+        plan = InstructionPlan(*columns or ()) if instructions or columns else None
+        found = own_recipe(_name(out) if out else "own", objective, pool, plan)
     else:
         raise click.UsageError(
             "give a RECIPE (see `learners list --recipes`), or both --objective and --pool."

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import click
 
+from secondary_learners.cli.columns import with_columns
 from secondary_learners.cli.lock import with_locked
 from secondary_learners.cli.output import Output, with_output
 
@@ -22,6 +24,7 @@ __all__ = ["explain_command", "score_command"]
     help="A name from `learners list`, owner/name on a Hub, or a folder.",
 )
 @click.option("--column", default="text", show_default=True, help="Column of JSONL or Parquet.")
+@with_columns
 @click.option(
     "--keep",
     type=click.FloatRange(min=0, max=1, min_open=True),
@@ -35,17 +38,28 @@ __all__ = ["explain_command", "score_command"]
 @with_locked
 @with_output
 def score_command(
-    output: Output, texts: Path, learner: str, column: str, keep: float | None, out: Path | None
+    output: Output,
+    texts: Path,
+    learner: str,
+    column: str,
+    columns: tuple[str, str] | None,
+    keep: float | None,
+    out: Path | None,
 ) -> None:
     """Score TEXTS: a file (.txt a line a text, .jsonl, .parquet) or a folder (a file a text).
 
     \b
     learners score pool.jsonl -l books-mini --out scored.jsonl       adds a column `score`
     learners score pool.txt -l books-mini --keep 0.3 --out best.txt  the best 30 %
+
+    A learner made from instructions scores rows with a prompt and a completion.
     """
     from secondary_learners.finetuning.scoring import (
         best_share,
+        instruction_plan,
+        read_examples,
         read_rows,
+        score_examples,
         score_texts,
         write_rows,
     )
@@ -55,8 +69,19 @@ def score_command(
         raise click.UsageError("--keep needs --out FILE for the texts that are kept.")
     judge = load_learner(learner)
     tokenizer = load_tokenizer(judge)
-    rows = read_rows(texts, column)
-    scores = score_texts(judge, tokenizer, [row[column] for row in rows], progress=output.progress)
+    plan = instruction_plan(judge)
+    if columns and plan is None:
+        raise click.UsageError(f"--columns is for instructions; {learner} was made from text.")
+    if plan is None:
+        rows = read_rows(texts, column)
+        words = [row[column] for row in rows]
+        scores = score_texts(judge, tokenizer, words, progress=output.progress)
+    else:
+        if out is not None and out.suffix not in (".jsonl", ".parquet"):
+            raise click.UsageError(f"--out {out} must be .jsonl or .parquet: these are rows.")
+        rows, examples = read_examples(texts, tokenizer, plan, columns)
+        words = [_shown(row, columns or plan.columns) for row in rows]
+        scores = score_examples(judge, tokenizer, examples)
     for row, score in zip(rows, scores, strict=True):
         row["score"] = score
     kept = rows if keep is None else [rows[i] for i in best_share(scores, keep)]
@@ -69,8 +94,15 @@ def score_command(
     elif output.json:
         output.result("", rows)
     else:
-        for row in rows:
-            output.result(f"{row['score']:+.3f}\t{' '.join(row[column].split())[:100]}", None)
+        for row, text in zip(rows, words, strict=True):
+            output.result(f"{row['score']:+.3f}\t{' '.join(text.split())[:100]}", None)
+
+
+def _shown(row: dict[str, Any], columns: tuple[str, str]) -> str:
+    """A prompt and its completion on one line, as text or as chat messages."""
+    parts = [row[name] for name in columns if name in row] or [row["messages"]]
+    turns = [[part] if isinstance(part, str) else [m["content"] for m in part] for part in parts]
+    return " ".join(str(turn) for part in turns for turn in part)
 
 
 @click.command("explain")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,26 @@ from tqdm import tqdm
 from secondary_learners.errors import CorpusError
 from secondary_learners.files import atomic_path, write_bytes
 from secondary_learners.filtering.selection import pad
-from secondary_learners.gains.corpus import normalise, read_texts, visible_files
+from secondary_learners.gains.corpus import (
+    Source,
+    normalise,
+    read_records,
+    read_texts,
+    visible_files,
+)
+from secondary_learners.gains.examples import Examples, encode
+from secondary_learners.gains.instructions import instruction
 from secondary_learners.learners.artifact import Learner
 
 __all__ = [
+    "Reading",
     "best_share",
+    "instruction_plan",
     "mean_contributions",
     "mean_scores",
+    "read_examples",
     "read_rows",
+    "score_examples",
     "score_texts",
     "write_rows",
 ]
@@ -81,6 +94,62 @@ def score_texts(
             ids = [encoding.ids for encoding in encode(chunk, add_special_tokens=False)]
             scores[begin : begin + len(ids)] = mean_scores(learner, ids)
             bar.update(len(chunk))
+    return [float(score) for score in scores]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the examples that a learner was made from were read."""
+
+    columns: tuple[str, str]
+    truncate: str
+    longest: int
+
+
+def instruction_plan(learner: Learner) -> Reading | None:
+    """How a learner made from instructions reads them; None for one made from running text."""
+    corpus = learner.config.corpus
+    if corpus.get("format") != "instructions":
+        return None
+    columns = str(corpus["prompt"]), str(corpus["completion"])
+    return Reading(columns, str(corpus["truncate"]), learner.config.context_length)
+
+
+def read_examples(
+    path: Path, tokenizer: Any, plan: Reading, columns: tuple[str, str] | None = None
+) -> tuple[list[dict[str, Any]], Examples]:
+    """The rows of a .jsonl or .parquet file, or of a folder of them, and their examples.
+
+    columns: of the prompt and the completion, by default those of the learner's own. Raises
+    CorpusError naming file and line of a row that is no example.
+    """
+    found = list(read_records(Source("", files=str(path.absolute())), None))
+    if not found:
+        raise CorpusError(f"{path} holds no rows. Name a file or folder that does.")
+    examples = encode(
+        [instruction(row, where, columns or plan.columns) for where, row in found],
+        tokenizer,
+        document=range(len(found)),
+        domain=[0] * len(found),
+        domains=("examples",),
+        longest=plan.longest,
+        truncate=plan.truncate,
+    )
+    return [row for _, row in found], examples
+
+
+def score_examples(learner: Learner, tokenizer: Any, examples: Examples) -> list[float]:
+    """Scores of prompts with completions, each read as a whole; see `Learner.score`."""
+    learner.check_tokenizer(tokenizer)
+    scores = np.empty(len(examples))
+    order = np.argsort(-examples.lengths, kind="stable")
+    begin = 0
+    while begin < len(order):
+        rows = max(1, _TOKENS // int(examples.lengths[order[begin]]))
+        part = order[begin : begin + rows]
+        ids, mask, _ = examples.select(part).padded()
+        scores[part] = learner.score(ids, mask).cpu().numpy()
+        begin += rows
     return [float(score) for score in scores]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,32 @@ from secondary_learners.gains.corpus import Document
 from secondary_learners.learners.splitting import deal
 
 __all__ = ["Contexts", "cut", "mixture", "split_documents"]
+
+
+class Divisible(Protocol):
+    """What is dealt to splits as a whole: a document, or a group of examples."""
+
+    @property
+    def domain(self) -> str: ...
+
+    @property
+    def size(self) -> int: ...
+
+
+class Mixable(Protocol):
+    """`Contexts` or `Examples`."""
+
+    @property
+    def domain(self) -> NDArray[np.int64]: ...
+
+    @property
+    def domains(self) -> tuple[str, ...]: ...
+
+    def select(self, indices: NDArray[Any]) -> Self: ...
+
+
+Whole = TypeVar("Whole", bound=Divisible)
+Mixed = TypeVar("Mixed", bound=Mixable)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,13 +84,13 @@ class Contexts:
 
 
 def split_documents(
-    documents: Sequence[Document], shares: Mapping[str, float], *, seed: int
-) -> dict[str, list[Document]]:
-    """Deal whole documents to the named splits, each domain by itself, by shares of characters."""
-    splits: dict[str, list[Document]] = {name: [] for name in shares}
+    documents: Sequence[Whole], shares: Mapping[str, float], *, seed: int
+) -> dict[str, list[Whole]]:
+    """Deal whole documents to the named splits, each domain by itself, by shares of their sizes."""
+    splits: dict[str, list[Whole]] = {name: [] for name in shares}
     for domain in sorted({document.domain for document in documents}):
         members = [document for document in documents if document.domain == domain]
-        sizes = [len(document.text) for document in members]
+        sizes = [document.size for document in members]
         parts = deal(sizes, list(shares.values()), seed=seed)
         for document, part in zip(members, parts, strict=True):
             splits[list(shares)[part]].append(document)
@@ -117,9 +143,7 @@ def cut(documents: Sequence[Document], tokenizer: Any, length: int) -> Contexts:
     )
 
 
-def mixture(
-    contexts: Contexts, count: int | None, *, domain: str, share: float, seed: int
-) -> Contexts:
+def mixture(contexts: Mixed, count: int | None, *, domain: str, share: float, seed: int) -> Mixed:
     """A shuffled sample of `count` contexts, `share` of them from `domain`, without repeats.
 
     The other domains share the rest equally as far as their text goes. With `count` None, as many

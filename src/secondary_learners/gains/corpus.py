@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from secondary_learners.errors import CorpusError, UnknownNameError
 
@@ -24,6 +25,7 @@ __all__ = [
     "normalise",
     "read_documents",
     "read_files",
+    "read_records",
     "read_texts",
     "visible_files",
 ]
@@ -39,6 +41,11 @@ class Document:
     domain: str
     name: str
     text: str
+
+    @property
+    def size(self) -> int:
+        """Its characters."""
+        return len(self.text)
 
 
 @dataclass(frozen=True)
@@ -132,6 +139,21 @@ def _raw(source: Source, root: Path | None) -> Iterator[tuple[str, str]]:
 
 
 def _files(source: Source, root: Path | None) -> Iterator[tuple[str, str]]:
+    root, paths = _paths(source, root)
+    if not paths and source.archive and (root / source.archive).is_file():
+        for name, text in _archive(root / source.archive, str(source.files)):
+            yield from _split(name, text, source)
+        return
+    for path in paths:
+        name = path.relative_to(root).as_posix()
+        if path.suffix in (".jsonl", ".parquet"):
+            yield from ((f"{name}:{row}", text) for row, text in enumerate(_rows(path, source)))
+        else:
+            yield from _split(name, _text(path), source)
+
+
+def _paths(source: Source, root: Path | None) -> tuple[Path, list[Path]]:
+    """The files of a source, and the folder that their names are below."""
     assert source.files is not None
     given = Path(source.files)
     if given.is_absolute():
@@ -149,17 +171,35 @@ def _files(source: Source, root: Path | None) -> Iterator[tuple[str, str]]:
         paths = visible_files(root / given) if (root / given).is_dir() else [root / given]
     else:
         paths = sorted(root.glob(source.files))
-    paths = [path for path in paths if path.is_file()]
-    if not paths and source.archive and (root / source.archive).is_file():
-        for name, text in _archive(root / source.archive, source.files):
-            yield from _split(name, text, source)
+    return root, [path for path in paths if path.is_file()]
+
+
+def read_records(source: Source, root: Path | None) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The rows of the .jsonl and .parquet files of a source, or of its data set, with places.
+
+    Raises CorpusError for a file that is neither, or damaged.
+    """
+    if source.dataset:
+        for number, row in enumerate(_load_dataset(source)):
+            yield f"{source.dataset}, row {number}", row
         return
-    for path in paths:
-        name = path.relative_to(root).as_posix()
-        if path.suffix in (".jsonl", ".parquet"):
-            yield from ((f"{name}:{row}", text) for row, text in enumerate(_rows(path, source)))
+    if not source.files:
+        raise CorpusError(
+            f"the source of domain {source.domain!r} has no rows: it is text of this package. "
+            "Name a .jsonl or .parquet file, or a data set."
+        )
+    for path in _paths(source, root)[1]:
+        if path.suffix == ".jsonl":
+            for number, row in _json_rows(path):
+                yield f"{path.name}, line {number}", row
+        elif path.suffix == ".parquet":
+            rows = (row for batch in _parquet(path).iter_batches() for row in batch.to_pylist())
+            for number, row in enumerate(rows):
+                yield f"{path.name}, row {number}", row
         else:
-            yield from _split(name, _text(path), source)
+            raise CorpusError(
+                f"{path} holds no rows of prompts and completions. Name a .jsonl or .parquet file."
+            )
 
 
 def visible_files(folder: Path) -> list[Path]:
@@ -221,17 +261,30 @@ def _blocks(text: str, least: int) -> list[str]:
 
 def _rows(path: Path, source: Source) -> Iterator[str]:
     if path.suffix == ".parquet":
-        import pyarrow.parquet
-
-        try:
-            file = pyarrow.parquet.ParquetFile(path)
-        except pyarrow.ArrowInvalid as error:
-            raise CorpusError(f"{path} is not a whole Parquet file: {error}") from error
+        file = _parquet(path)
         if source.column not in file.schema_arrow.names:
             raise _no_column(path, source.column, file.schema_arrow.names)
         for batch in file.iter_batches(columns=[source.column]):
             yield from (text or "" for text in batch.column(0).to_pylist())
         return
+    for _, row in _json_rows(path):
+        if source.column not in row:
+            raise _no_column(path, source.column, row)
+        text = row[source.column]
+        yield "" if text is None else str(text)
+
+
+def _parquet(path: Path) -> Any:
+    import pyarrow.parquet
+
+    try:
+        return pyarrow.parquet.ParquetFile(path)
+    except pyarrow.ArrowInvalid as error:
+        raise CorpusError(f"{path} is not a whole Parquet file: {error}") from error
+
+
+def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of a JSONL file with the numbers of their lines; a line of another kind is {}."""
     with path.open("rb") as lines:
         for number, data in enumerate(lines, start=1):
             line = _decoded(data, path)
@@ -241,10 +294,7 @@ def _rows(path: Path, source: Source) -> Iterator[str]:
                 row = json.loads(line)
             except json.JSONDecodeError as error:
                 raise CorpusError(f"{path}, line {number} is not JSON: {error}.") from error
-            if not isinstance(row, dict) or source.column not in row:
-                raise _no_column(path, source.column, row if isinstance(row, dict) else ())
-            text = row[source.column]
-            yield "" if text is None else str(text)
+            yield number, row if isinstance(row, dict) else {}
 
 
 def _no_column(path: Path, column: str, known: Iterable[str]) -> CorpusError:
@@ -274,14 +324,18 @@ def _matches(name: str, pattern: str) -> bool:
     return len(parts) == len(globs) and all(map(fnmatch.fnmatchcase, parts, globs))
 
 
-def _dataset(source: Source) -> Iterator[tuple[str, str]]:
+def _load_dataset(source: Source) -> Any:
     import datasets
 
-    assert source.dataset is not None
     try:
-        rows = datasets.load_dataset(source.dataset, split=source.split)
+        return datasets.load_dataset(source.dataset, split=source.split)
     except (OSError, ValueError) as error:  # missing names and unreachable hubs, in datasets' words
         raise CorpusError(f"cannot load the data set {source.dataset!r}: {error}") from error
+
+
+def _dataset(source: Source) -> Iterator[tuple[str, str]]:
+    assert source.dataset is not None
+    rows = _load_dataset(source)
     if source.column not in rows.column_names:
         raise _no_column(Path(source.dataset), source.column, rows.column_names)
     for number, text in enumerate(rows[source.column]):

@@ -27,11 +27,13 @@ from secondary_learners.errors import (
     UnknownNameError,
 )
 from secondary_learners.gains.contexts import Contexts
+from secondary_learners.gains.examples import Examples, with_mask
 from secondary_learners.gains.objective import (
     batch_size_for,
     context_losses,
     evaluation_mode,
     in_batches,
+    in_rows,
 )
 from secondary_learners.gains.optimizers import FirstStep
 from secondary_learners.gains.precision import check_precision, computed_in
@@ -43,14 +45,16 @@ __all__ = ["METHODS", "finite", "information_gain", "labeller", "token_ids"]
 METHODS = ("exact", "per-example", "swapped")
 # Per-example gradients held at once: that many copies of the weights. A CPU pays for fresh memory.
 _VMAP_ROWS, _CPU_VMAP_BYTES = 16, 48 * 2**20
+# Examples padded at once: enough to find some of like length.
+_EXAMPLES = 4096
 
 Labeller = Callable[[Tensor], Tensor]
 
 
 def information_gain(
     model: nn.Module,
-    contexts: Contexts | NDArray[np.int64] | Tensor,
-    objective: Contexts | NDArray[np.int64] | Tensor,
+    contexts: Contexts | Examples | NDArray[np.int64] | Tensor,
+    objective: Contexts | Examples | NDArray[np.int64] | Tensor,
     *,
     method: str = "swapped",
     optimizer: str = "adamw",
@@ -65,7 +69,8 @@ def information_gain(
 
     model: any causal language model of transformers, left exactly as it was (weights, mode and
         what requires gradients).
-    contexts: int64 [contexts, length]; objective: int64 [objective contexts, length].
+    contexts: int64 [contexts, length]; objective: int64 [objective contexts, length]; or either
+        as `Examples`, whose loss is the mean over the tokens of each one's completion.
     unit: "nats" (of mean token loss of the objective) or "perplexity" (of its exponential).
     trainable: the parameters that the step moves, by default those that require gradients. "all";
         "last-layers" or "last-layers:N", the last one or N blocks; a list of names with wildcards
@@ -85,8 +90,16 @@ def information_gain(
     step = FirstStep(optimizer, learning_rate, eps)
     with trained(model, trainable), evaluation_mode(model):
         target = token_ids(objective, device)
+        if isinstance(contexts, Examples):
+            target = with_mask(target)
         label = labeller(model, target, method, step, unit, batch_size, precision)
-        gains = label(token_ids(contexts, device)).double().cpu().numpy()
+        if not isinstance(contexts, Examples):
+            return finite(label(token_ids(contexts, device)).double().cpu().numpy())
+        gains = np.empty(len(contexts))
+        order = np.argsort(contexts.lengths, kind="stable")
+        for begin in range(0, len(order), _EXAMPLES):
+            part = order[begin : begin + _EXAMPLES]
+            gains[part] = label(token_ids(contexts.select(part), device)).double().cpu().numpy()
     return finite(gains)
 
 
@@ -101,6 +114,7 @@ def labeller(
 ) -> Labeller:
     """A function from contexts [contexts, length] to gains [contexts], its set-up done once.
 
+    With an objective of examples [examples, length, 2] it takes those too; see `Examples.tensor`.
     Call it inside `evaluation_mode`, at the weights the model has now.
     """
     makers = {"per-example": _per_example, "swapped": _swapped}
@@ -117,6 +131,9 @@ def labeller(
         )
     with evaluation_mode(model), computed_in(model, precision):
         size = batch_size or batch_size_for(model, objective.shape[1])
+        examples = objective.ndim == 3
+        if examples:  # of which batches are counted in tokens
+            size *= objective.shape[1]
         repeated = repeated_losses(model, objective, size)
         loss = float(repeated().mean())
         if not np.isfinite(loss):
@@ -128,7 +145,7 @@ def labeller(
 
     def nats(ids: Tensor) -> Tensor:
         with computed_in(model, precision):
-            return measure(ids)
+            return measure(with_mask(ids) if examples else ids)
 
     if unit == "nats":
         return nats
@@ -158,10 +175,14 @@ def _per_example(model: nn.Module, objective: Tensor, step: FirstStep, size: int
     towards = dict(zip(names, _objective_gradient(model, objective, size), strict=True))
 
     def one_loss(parameters: dict[str, Tensor], context: Tensor) -> Tensor:
+        ids = context if context.ndim == 1 else context[:, 0]
         logits = torch.func.functional_call(
-            model, parameters, kwargs={"input_ids": context[None], "use_cache": False}
+            model, parameters, kwargs={"input_ids": ids[None], "use_cache": False}
         ).logits
-        return nn.functional.cross_entropy(logits[0, :-1].float(), context[1:])
+        if context.ndim == 1:
+            return nn.functional.cross_entropy(logits[0, :-1].float(), ids[1:])
+        losses = nn.functional.cross_entropy(logits[0, :-1], ids[1:], reduction="none")
+        return (losses * context[1:, 1]).sum() / context[1:, 1].sum()
 
     gradients = torch.func.vmap(torch.func.grad(one_loss), in_dims=(None, 0))
 
@@ -183,6 +204,8 @@ def _per_example(model: nn.Module, objective: Tensor, step: FirstStep, size: int
     if objective.device.type == "cpu":
         weights = sum(tensor.nbytes for tensor in towards.values())
         rows = max(1, min(rows, _CPU_VMAP_BYTES // weights))
+    if objective.ndim == 3:  # batches of examples are counted in tokens, gradients in rows
+        return lambda ids: in_batches(lambda part: in_rows(dots, part, rows), ids, size)
     return lambda ids: in_batches(dots, ids, rows)
 
 
@@ -231,8 +254,12 @@ def _objective_gradient(model: nn.Module, objective: Tensor, size: int) -> list[
     return total
 
 
-def token_ids(contexts: Contexts | NDArray[np.int64] | Tensor, device: torch.device) -> Tensor:
-    """The token ids as an int64 tensor [contexts, length] on `device`."""
+def token_ids(
+    contexts: Contexts | Examples | NDArray[np.int64] | Tensor, device: torch.device
+) -> Tensor:
+    """The token ids as an int64 tensor [contexts, length] on `device`; see `Examples.tensor`."""
+    if isinstance(contexts, Examples):
+        return contexts.tensor(device)
     ids = contexts.input_ids if isinstance(contexts, Contexts) else contexts
     tensor = torch.as_tensor(ids, dtype=torch.int64)
     if device.type == "cuda" and not tensor.is_cuda:

@@ -18,7 +18,9 @@ __all__ = [
     "evaluation_mode",
     "forward_passes",
     "in_batches",
+    "in_rows",
     "losses_of",
+    "trimmed",
 ]
 
 _IGNORED = -100
@@ -35,7 +37,12 @@ _COPIES_OF_LOGITS = 4
 
 
 def context_losses(model: nn.Module, input_ids: Tensor) -> Tensor:
-    """Mean next-token loss of each context. input_ids [batch, length] → float32 [batch], nats."""
+    """Mean next-token loss of each context. input_ids [batch, length] → float32 [batch], nats.
+
+    Of examples [batch, length, 2], the mean over the tokens that count; see `Examples.tensor`.
+    """
+    if input_ids.ndim == 3:
+        return _completion_losses(model, trimmed(input_ids))
     # The last position predicts nothing: ignoring it there spares a copy of all logits.
     targets = functional.pad(input_ids[:, 1:], (0, 1), value=_IGNORED).flatten()
     logits = model(input_ids=input_ids, use_cache=False).logits.flatten(0, 1)
@@ -46,6 +53,52 @@ def context_losses(model: nn.Module, input_ids: Tensor) -> Tensor:
         for part, target in zip(logits.split(rows), targets.split(rows), strict=True)
     ]
     return torch.cat(losses).view_as(input_ids).sum(dim=1) / (input_ids.shape[1] - 1)
+
+
+def _completion_losses(model: nn.Module, examples: Tensor) -> Tensor:
+    """Mean loss of each example's counted tokens [batch, length, 2] → [batch], nats.
+
+    Padding is to the right, where a causal model's earlier positions cannot see it. Only logits
+    that count go through the softmax.
+    """
+    ids, counts = examples.unbind(2)
+    targets = functional.pad(ids.where(counts.bool(), _IGNORED)[:, 1:], (0, 1), value=_IGNORED)
+    counted = targets != _IGNORED
+    logits = model(input_ids=ids, use_cache=False).logits[counted]  # [tokens, vocabulary]
+    most = _CPU_SOFTMAX_BYTES if logits.device.type == "cpu" else _GPU_SOFTMAX_BYTES
+    rows = max(1, most // (4 * logits.shape[1]))
+    exact = torch.promote_types(logits.dtype, torch.float32)
+    losses = [
+        functional.cross_entropy(part.to(exact), target, reduction="none")
+        for part, target in zip(logits.split(rows), targets[counted].split(rows), strict=True)
+    ]
+    terms = logits.new_zeros(counted.shape, dtype=exact).masked_scatter(counted, torch.cat(losses))
+    means: Tensor = terms.sum(dim=1) / counted.sum(dim=1)
+    return means
+
+
+def trimmed(examples: Tensor) -> Tensor:
+    """[batch, length, 2] without the columns in which no row has a token that counts any more."""
+    return examples[:, : max(_reach(examples))]
+
+
+def _reach(examples: Tensor) -> list[int]:
+    """Tokens up to the last one that counts, for each of the rows [batch, length, 2]."""
+    places = torch.arange(1, examples.shape[1] + 1, device=examples.device)
+    found: list[int] = (examples[:, :, 1] * places).amax(dim=1).tolist()
+    return found
+
+
+def _buckets(examples: Tensor, tokens: int) -> list[list[int]]:
+    """Rows of like length, the longest first, so many that they fill `tokens` with padding."""
+    reach = _reach(examples)
+    found: list[list[int]] = []
+    for row in sorted(range(len(reach)), key=lambda row: -reach[row]):
+        if found and (len(found[-1]) + 1) * reach[found[-1][0]] <= tokens:
+            found[-1].append(row)
+        else:
+            found.append([row])
+    return found
 
 
 def losses_of(model: nn.Module, input_ids: Tensor, batch_size: int) -> Tensor:
@@ -146,7 +199,24 @@ def _free_memory() -> int:
 
 
 def in_batches(function: Callable[[Tensor], Tensor], input_ids: Tensor, batch_size: int) -> Tensor:
-    """`function` over the rows of `input_ids`, concatenated; out of memory halves the batch."""
+    """`function` over the rows of `input_ids`, concatenated; out of memory halves the batch.
+
+    Of examples [n, length, 2] as many of like length as fill `batch_size` tokens, so that little of
+    a batch is padding; their results are in the examples' order.
+    """
+    if input_ids.ndim == 3:
+        rows = _buckets(input_ids, batch_size)
+        order = torch.tensor([row for bucket in rows for row in bucket], device=input_ids.device)
+        ordered = [in_rows(function, trimmed(input_ids[bucket]), len(bucket)) for bucket in rows]
+        found = torch.cat(ordered)
+        if len(found) != len(order):  # one figure for each batch
+            return found
+        return torch.empty_like(found).index_copy_(0, order, found)
+    return in_rows(function, input_ids, batch_size)
+
+
+def in_rows(function: Callable[[Tensor], Tensor], input_ids: Tensor, batch_size: int) -> Tensor:
+    """`function` over `batch_size` rows at a time, concatenated; out of memory halves that."""
     parts: list[Tensor] = []
     begin = 0
     while begin < len(input_ids):

@@ -1,7 +1,8 @@
 """Labels on disk: a folder of Parquet parts that a killed run goes on from.
 
 labels.json says what the labels are (method, optimizer, seeds, fingerprints, rank correlation with
-an exact subsample); part-00000.parquet and so on hold `input_ids`, `document`, `domain`, `gain`.
+an exact subsample); part-00000.parquet and so on hold `input_ids`, `document`, `domain`, `gain`,
+and for examples `loss_mask`, of the length of each row's `input_ids`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from tqdm import tqdm
 from secondary_learners.errors import LabelStoreError, UnknownNameError
 from secondary_learners.files import atomic_path, write_json
 from secondary_learners.gains.contexts import Contexts
+from secondary_learners.gains.examples import Examples, with_mask
 from secondary_learners.gains.fingerprints import weights_fingerprint
 from secondary_learners.gains.labels import METHODS, finite, labeller, token_ids
 from secondary_learners.gains.objective import evaluation_mode
@@ -71,15 +73,15 @@ class LabelSettings:
 class Labels:
     """Contexts with their gains [contexts] and the facts of labels.json."""
 
-    contexts: Contexts
+    contexts: Contexts | Examples
     gains: NDArray[np.float64]
     facts: dict[str, Any]
 
 
 def label_to_store(
     model: nn.Module,
-    contexts: Contexts,
-    objective: Contexts,
+    contexts: Contexts | Examples,
+    objective: Contexts | Examples,
     folder: Path,
     settings: LabelSettings,
     *,
@@ -105,6 +107,8 @@ def label_to_store(
         "model_fingerprint": weights_fingerprint(model),
         **_subset_facts(model, settings.trainable),
     }
+    if isinstance(contexts, Examples):
+        facts["examples"] = _describe(contexts)
     size = _PART_ROWS[settings.method]
     parts = [np.arange(len(contexts))[n : n + size] for n in range(0, len(contexts), size)]
     if team.first:
@@ -117,9 +121,11 @@ def label_to_store(
     device = next(model.parameters()).device
     step = FirstStep(settings.optimizer, settings.learning_rate, settings.eps)
     target = token_ids(objective, device)
+    if isinstance(contexts, Examples):
+        target = with_mask(target)
 
     def measure(method: str, precision: str, chosen: NDArray[np.int64]) -> NDArray[np.float64]:
-        ids = token_ids(contexts.input_ids[chosen], device)
+        ids = token_ids(contexts.select(chosen), device)
         with trained(model, settings.trainable), evaluation_mode(model):
             if (method, precision) not in labellers:
                 labellers[method, precision] = labeller(
@@ -164,6 +170,18 @@ def _subset_facts(model: nn.Module, trainable: Trainable) -> dict[str, Any]:
         return {}
     named = trainable if isinstance(trainable, str) else list(trainable)
     return {"trainable": named, "trainable_parameters": count}
+
+
+def _describe(examples: Examples) -> dict[str, Any]:
+    lengths = np.sort(examples.lengths)
+    return {
+        "loss": "completion",
+        "shortest": int(lengths[0]),
+        "median": int(lengths[len(lengths) // 2]),
+        "longest": int(lengths[-1]),
+        "tokens": int(lengths.sum()),
+        "completion_tokens": int(examples.loss_mask.sum()),
+    }
 
 
 def _begin(folder: Path, facts: dict[str, Any]) -> None:
@@ -212,16 +230,19 @@ def _part(folder: Path, number: int) -> Path:
     return folder / f"part-{number:05d}.parquet"
 
 
-def _write_part(path: Path, contexts: Contexts, gains: NDArray[np.float64]) -> None:
-    ids = pyarrow.array(list(contexts.input_ids.astype(np.int32)), pyarrow.list_(pyarrow.int32()))
-    table = pyarrow.table(
-        {
-            "input_ids": ids,
-            "document": contexts.document,
-            "domain": contexts.domain,
-            "gain": gains,
+def _write_part(path: Path, contexts: Contexts | Examples, gains: NDArray[np.float64]) -> None:
+    columns = {"document": contexts.document, "domain": contexts.domain, "gain": gains}
+    if isinstance(contexts, Examples):
+        ends = pyarrow.array(np.cumsum([0, *contexts.lengths]).astype(np.int32))
+        arrays = {"input_ids": contexts.input_ids.astype(np.int32), "loss_mask": contexts.loss_mask}
+        lists = {
+            name: pyarrow.ListArray.from_arrays(ends, pyarrow.array(values))
+            for name, values in arrays.items()
         }
-    )
+    else:
+        rows = list(contexts.input_ids.astype(np.int32))
+        lists = {"input_ids": pyarrow.array(rows, pyarrow.list_(pyarrow.int32()))}
+    table = pyarrow.table({**lists, **columns})
     with atomic_path(path) as temporary:
         pyarrow.parquet.write_table(table, temporary)
 
@@ -247,10 +268,18 @@ def read_labels(folder: Path) -> Labels:
     if not tables:
         raise LabelStoreError(f"{folder} holds no labels yet. Run the same command again.")
     table = pyarrow.concat_tables(tables)
-    ids = np.stack(table["input_ids"].to_numpy()).astype(np.int64)
-    contexts = Contexts(
-        ids, table["document"].to_numpy(), table["domain"].to_numpy(), tuple(facts["domains"])
-    )
+    origin = table["document"].to_numpy(), table["domain"].to_numpy(), tuple(facts["domains"])
+    contexts: Contexts | Examples
+    if "loss_mask" in table.column_names:
+        ids = table["input_ids"].to_numpy()
+        contexts = Examples(
+            np.concatenate(ids).astype(np.int64),
+            np.concatenate(table["loss_mask"].to_numpy()).astype(np.bool_),
+            np.array([len(row) for row in ids], np.int64),
+            *origin,
+        )
+    else:
+        contexts = Contexts(np.stack(table["input_ids"].to_numpy()).astype(np.int64), *origin)
     return Labels(contexts, table["gain"].to_numpy(), facts)
 
 

@@ -74,7 +74,8 @@ def repeated_losses(model: nn.Module, input_ids: Tensor, batch_size: int) -> Cal
             return in_batches(short, rows, batch_size).double()
 
     rows = torch.arange(len(input_ids), device=input_ids.device)
-    if frozen and len(input_ids):
+    # Examples come in batches of several widths, whose states make no one tensor.
+    if frozen and len(input_ids) and input_ids.ndim == 2:
         current = recorded
     return lambda: current()
 

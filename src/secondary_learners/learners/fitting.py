@@ -26,6 +26,7 @@ _FOLDS = 5
 _STRENGTHS = np.geomspace(0.1, 100, 10)
 
 Integers = npt.NDArray[np.integer]
+Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,10 +61,16 @@ def fit(
     vocabulary: int,
     unit: str = "nats per token",
     seed: int = 0,
+    attention_mask: Flags | None = None,
     sizes: dict[str, int | str] | None = None,
 ) -> Fit:
     """`fit_linear` or `fit_conv`, by name; `sizes` are their other keywords."""
-    common = {"vocabulary": vocabulary, "unit": unit, "seed": seed}
+    common = {
+        "vocabulary": vocabulary,
+        "unit": unit,
+        "seed": seed,
+        "attention_mask": attention_mask,
+    }
     if architecture == "linear":
         return fit_linear(input_ids, labels, documents, domains, **common, **(sizes or {}))  # type: ignore[arg-type]
     if architecture == "conv":
@@ -75,7 +82,8 @@ def fit(
 class _Problem:
     """Checked data, labels standardised, documents divided; tensors on the CPU."""
 
-    ids: Tensor  # int64 [n, length]
+    ids: Tensor  # int64 [n, length], 0 at padding
+    mask: Tensor  # bool [n, length], False at padding
     labels: Tensor  # float64 [n], mean 0 and sd 1
     score: Score
     held_out: npt.NDArray[np.bool_]  # [n]
@@ -84,6 +92,7 @@ class _Problem:
 
 def _problem(
     input_ids: Integers,
+    attention_mask: Flags | None,
     labels: npt.NDArray[np.floating],
     documents: Integers,
     domains: Integers | None,
@@ -93,6 +102,15 @@ def _problem(
 ) -> _Problem:
     ids = np.array(input_ids, np.int64)
     y = np.array(labels, np.float64)
+    mask = np.ones(ids.shape, np.bool_)
+    if attention_mask is not None:
+        if np.shape(attention_mask) != ids.shape:
+            raise SecondaryLearnersError(
+                f"input_ids is {ids.shape} and attention_mask {np.shape(attention_mask)}: "
+                "they need the same shape [n, length]."
+            )
+        mask = np.array(attention_mask, np.bool_)
+        ids[~mask] = 0  # padding may hold any number, such as -100
     if ids.ndim != 2 or y.shape != ids.shape[:1] or np.shape(documents) != y.shape:
         raise SecondaryLearnersError(
             f"input_ids {ids.shape}, labels {y.shape} and documents {np.shape(documents)} must be "
@@ -124,6 +142,7 @@ def _problem(
         )
     return _Problem(
         ids=torch.from_numpy(ids),
+        mask=torch.from_numpy(mask),
         labels=torch.from_numpy((y - mean) / sd),
         score=Score(mean, sd, unit),
         held_out=held_out,
@@ -197,7 +216,7 @@ def fit_linear(
     counts: str = "sqrt",
     unit: str = "nats per token",
     seed: int = 0,
-    attention_mask: npt.NDArray[np.bool_] | None = None,
+    attention_mask: Flags | None = None,
 ) -> Fit:
     """Ridge regression on (c / n)**a, its strength chosen by cross-validation over documents.
 
@@ -210,13 +229,13 @@ def fit_linear(
     Raises SecondaryLearnersError for labels that nothing can be learnt from.
     """
     net = LinearNet(vocabulary, bigrams, counts)
-    problem = _problem(input_ids, labels, documents, domains, vocabulary, unit, seed)
+    problem = _problem(
+        input_ids, attention_mask, labels, documents, domains, vocabulary, unit, seed
+    )
     with torch.no_grad():
         columns, values = linear_features(
             problem.ids,
-            torch.ones_like(problem.ids, dtype=torch.bool)
-            if attention_mask is None
-            else torch.from_numpy(attention_mask),
+            problem.mask,
             vocabulary=vocabulary,
             bigrams=bigrams,
             counts=counts,
@@ -252,10 +271,10 @@ class _Features:
     @classmethod
     def build(cls, columns: Tensor, values: Tensor, width: int) -> _Features:
         """From columns and values [n, positions]; equal columns of a row add up."""
-        rows = torch.arange(len(columns)).unsqueeze(1).expand_as(columns)
-        where = torch.stack([rows.reshape(-1), columns.reshape(-1)])
+        rows, places = values.nonzero(as_tuple=True)  # padding has no value
+        where = torch.stack([rows, columns[rows, places]])
         matrix = torch.sparse_coo_tensor(
-            where, values.reshape(-1), (len(columns), width), check_invariants=True
+            where, values[rows, places], (len(columns), width), check_invariants=True
         ).coalesce()
         transposed = matrix.t().coalesce()
         squared = torch.sparse_coo_tensor(
@@ -345,6 +364,7 @@ def fit_conv(
     hidden: int = 32,
     unit: str = "nats per token",
     seed: int = 0,
+    attention_mask: Flags | None = None,
     epochs: int = 8,
     learning_rate: float = 2e-3,
     weight_decay: float = 0.1,
@@ -367,14 +387,17 @@ def fit_conv(
         "kernel": kernel,
         "hidden": hidden,
     }
-    problem = _problem(input_ids, labels, documents, domains, vocabulary, unit, seed)
+    problem = _problem(
+        input_ids, attention_mask, labels, documents, domains, vocabulary, unit, seed
+    )
     stopping = ~problem.held_out & (problem.fold == 0)
     used = torch.from_numpy(~problem.held_out & ~stopping)
     # Training only the embeddings that are met is faster, and leaves no noise in the others.
-    present = problem.ids[used].unique()
+    present = problem.ids[used][problem.mask[used]].unique()
     known = torch.zeros(vocabulary, dtype=torch.int64)
     known[present] = torch.arange(1, len(present) + 1)
-    ids, targets = known[problem.ids], problem.labels.float()
+    ids, mask, targets = known[problem.ids], problem.mask, problem.labels.float()
+    held_out, stop = torch.from_numpy(problem.held_out), torch.from_numpy(stopping)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         small = ConvNet(len(present) + 1, embedding, channels, kernel, hidden, dropout)
@@ -383,8 +406,8 @@ def fit_conv(
             small.embedding.weight[0] = 0.0
         epoch = _train(
             small,
-            (ids[used], targets[used]),
-            (ids[torch.from_numpy(stopping)], targets[torch.from_numpy(stopping)]),
+            (ids[used], mask[used], targets[used]),
+            (ids[stop], mask[stop], targets[stop]),
             epochs=epochs,
             learning_rate=learning_rate,
             weight_decay=weight_decay,
@@ -395,7 +418,7 @@ def fit_conv(
     table = torch.zeros(vocabulary, embedding)
     table[present] = weights["embedding.weight"][1:]
     net.load_state_dict(weights | {"embedding.weight": table})
-    predictions = _predict(small, ids[torch.from_numpy(problem.held_out)])
+    predictions = _predict(small, ids[held_out], mask[held_out])
     return _report(
         problem, net, "conv", sizes, predictions.double().numpy(), {"epochs": float(epoch)}
     )
@@ -403,8 +426,8 @@ def fit_conv(
 
 def _train(
     net: ConvNet,
-    used: tuple[Tensor, Tensor],
-    stopping: tuple[Tensor, Tensor],
+    used: tuple[Tensor, Tensor, Tensor],
+    stopping: tuple[Tensor, Tensor, Tensor],
     *,
     epochs: int,
     learning_rate: float,
@@ -412,7 +435,7 @@ def _train(
     batch_size: int,
 ) -> int:
     """Train in place, put the weights of the best epoch back, and return its number."""
-    ids, targets = used
+    ids, mask, targets = used
     optimizer = torch.optim.AdamW(net.parameters(), lr=learning_rate, weight_decay=weight_decay)
     steps = math.ceil(len(ids) / batch_size)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -422,8 +445,7 @@ def _train(
     for epoch in range(1, epochs + 1):
         net.train()
         for batch in torch.randperm(len(ids)).split(batch_size):
-            chosen = ids[batch]
-            prediction = net(chosen, torch.ones_like(chosen, dtype=torch.bool))
+            prediction = net(*_trimmed(ids[batch], mask[batch]))
             loss = functional.mse_loss(prediction, targets[batch])
             optimizer.zero_grad()
             loss.backward()
@@ -432,7 +454,7 @@ def _train(
             net.embedding.weight.grad[0] = 0.0
             optimizer.step()
             schedule.step()
-        error = float(functional.mse_loss(_predict(net, stopping[0]), stopping[1]))
+        error = float(functional.mse_loss(_predict(net, *stopping[:2]), stopping[2]))
         if error < least:
             best, least = epoch, error
             weights = {name: value.clone() for name, value in net.state_dict().items()}
@@ -440,8 +462,14 @@ def _train(
     return best
 
 
-def _predict(net: ConvNet, ids: Tensor) -> Tensor:
+def _predict(net: ConvNet, ids: Tensor, mask: Tensor) -> Tensor:
     net.eval()
     with torch.no_grad():
-        parts = [net(part, torch.ones_like(part, dtype=torch.bool)) for part in ids.split(1024)]
-    return torch.cat(parts)
+        pairs = zip(ids.split(1024), mask.split(1024), strict=True)
+        return torch.cat([net(*_trimmed(part, shown)) for part, shown in pairs])
+
+
+def _trimmed(ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Both [batch, length] without the columns that are padding in every row."""
+    shown = mask.any(dim=0)
+    return ids[:, shown], mask[:, shown]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,15 @@ from typing import Any
 from secondary_learners.errors import CorpusError, RecipeError
 from secondary_learners.gains.contexts import Contexts, cut, mixture, split_documents
 from secondary_learners.gains.corpus import Document, Source, read_documents
-from secondary_learners.recipes.schema import EvaluationPlan, LearnerRecipe, find_recipe
+from secondary_learners.gains.examples import Examples, encode
+from secondary_learners.gains.instructions import Group, read_groups
+from secondary_learners.recipes.schema import (
+    EvaluationPlan,
+    InstructionPlan,
+    LabelPlan,
+    LearnerRecipe,
+    find_recipe,
+)
 from secondary_learners.registry.load import locate
 
 __all__ = [
@@ -31,31 +39,36 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 OBJECTIVE, POOL = "objective", "pool"
+_LONGEST = 128  # tokens of an example, unless --context-length says otherwise
 
-
-Splits = dict[str, list[Document]]
+Splits = dict[str, list[Document | Group]]
 
 
 @dataclass(frozen=True)
 class LabellingData:
     """objective: contexts whose loss is to fall. candidates: the mixture that is labelled."""
 
-    objective: Contexts
-    candidates: Contexts
+    objective: Contexts | Examples
+    candidates: Contexts | Examples
 
 
 @dataclass(frozen=True)
 class FinetuningData:
     """stream: the mixture to draw from. test: contexts of the objective's domain."""
 
-    stream: Contexts
-    test: Contexts
+    stream: Contexts | Examples
+    test: Contexts | Examples
 
 
 def read_splits(recipe: LearnerRecipe, corpus: Path | None) -> Splits:
     """The recipe's documents, dealt to the names of `Shares`; raises CorpusError for too few."""
-    documents = read_documents(recipe.sources, corpus)
-    splits = split_documents(documents, asdict(recipe.split), seed=recipe.seed)
+    documents: list[Document | Group]
+    if recipe.instructions:
+        columns = recipe.instructions.prompt, recipe.instructions.completion
+        documents = [*read_groups(recipe.sources, corpus, columns)]
+    else:
+        documents = [*read_documents(recipe.sources, corpus)]
+    splits: Splits = split_documents(documents, asdict(recipe.split), seed=recipe.seed)
     for name, part in splits.items():
         if not any(document.domain == recipe.objective_domain for document in part):
             raise CorpusError(
@@ -95,20 +108,41 @@ def fresh_data(
     )
 
 
+def _cut(
+    recipe: LearnerRecipe, documents: Sequence[Document | Group], tokenizer: Any
+) -> Contexts | Examples:
+    plan = recipe.instructions
+    if plan is None:
+        texts = [document for document in documents if isinstance(document, Document)]
+        return cut(texts, tokenizer, recipe.context_length)
+    groups = [group for group in documents if isinstance(group, Group)]
+    domains = tuple(sorted({group.domain for group in groups}))
+    members = [(number, one) for number, group in enumerate(groups) for one in group.instructions]
+    return encode(
+        [one for _, one in members],
+        tokenizer,
+        document=[number for number, _ in members],
+        domain=[domains.index(groups[number].domain) for number, _ in members],
+        domains=domains,
+        longest=recipe.context_length,
+        truncate=plan.truncate,
+    )
+
+
 def _inside(
-    recipe: LearnerRecipe, documents: list[Document], tokenizer: Any, most: int
-) -> Contexts:
+    recipe: LearnerRecipe, documents: Sequence[Document | Group], tokenizer: Any, most: int
+) -> Contexts | Examples:
     domain = recipe.objective_domain
     inside = [document for document in documents if document.domain == domain]
-    contexts = cut(inside, tokenizer, recipe.context_length)
+    contexts = _cut(recipe, inside, tokenizer)
     count = min(most, len(contexts))
     return mixture(contexts, count, domain=domain, share=1.0, seed=recipe.seed)
 
 
 def _mixed(
-    recipe: LearnerRecipe, documents: list[Document], tokenizer: Any, most: int | None
-) -> Contexts:
-    contexts = cut(documents, tokenizer, recipe.context_length)
+    recipe: LearnerRecipe, documents: Sequence[Document | Group], tokenizer: Any, most: int | None
+) -> Contexts | Examples:
+    contexts = _cut(recipe, documents, tokenizer)
     domain, share = recipe.objective_domain, recipe.in_domain_share
     available = mixture(contexts, None, domain=domain, share=share, seed=recipe.seed)
     if most is None:
@@ -122,9 +156,13 @@ def _mixed(
     return mixture(contexts, most, domain=domain, share=share, seed=recipe.seed)
 
 
-def own_recipe(name: str, objective: Path, pool: Path) -> LearnerRecipe:
+def own_recipe(
+    name: str, objective: Path, pool: Path, instructions: InstructionPlan | None = None
+) -> LearnerRecipe:
     """The recipe for a user's own text: a file or folder to get better at, one to choose from.
 
+    With `instructions` both hold prompts and completions, a row each, instead of running text;
+    their labels are per-example ones, as swapped ones favour short completions.
     Long files are divided at blank lines into documents of a few thousand characters, so that one
     file is enough. It is not tried in fine-tuning unless `evaluation.seeds` is raised.
     """
@@ -139,6 +177,9 @@ def own_recipe(name: str, objective: Path, pool: Path) -> LearnerRecipe:
         sources=sources,
         licence="unknown",  # only its maker can say, and publishing asks
         evaluation=EvaluationPlan(seeds=0),
+        context_length=_LONGEST if instructions else LearnerRecipe.context_length,
+        instructions=instructions,
+        labels=LabelPlan(method="per-example") if instructions else LabelPlan(),
     )
 
 
@@ -161,7 +202,7 @@ def learner_recipe(
     if objective is None or pool is None:
         return recipe
     return replace(
-        own_recipe("own", objective, pool),
+        own_recipe("own", objective, pool, recipe.instructions),
         base=recipe.base,
         context_length=recipe.context_length,
         seed=recipe.seed,

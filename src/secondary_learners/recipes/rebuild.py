@@ -24,6 +24,7 @@ from secondary_learners.files import sha256_file, write_json
 from secondary_learners.filtering.selection import pad
 from secondary_learners.finetuning.sparse.deltas import read_delta
 from secondary_learners.finetuning.sparse.tasks import Examples, classifier, predict
+from secondary_learners.gains.examples import matrices
 from secondary_learners.learners.artifact import read_learner
 from secondary_learners.learners.config import LearnerConfig
 from secondary_learners.recipes.data import LabellingData, Splits, finetuning_data
@@ -191,8 +192,7 @@ def _rebuild_learner(
     _, tokenizer = load_base(recipe.base)
     stream = finetuning_data(recipe, dealt, tokenizer).stream
     contexts = stream.select(np.arange(min(_SCORED, len(stream))))
-    ids = contexts.input_ids
-    return _compare_learners(published, out, ids, np.ones(ids.shape, np.bool_))
+    return _compare_learners(published, out, *matrices(contexts))
 
 
 def _rebuild_multistage(

@@ -12,6 +12,7 @@ import torch
 
 from secondary_learners.errors import ArtefactError, SecondaryLearnersError
 from secondary_learners.gains.contexts import Contexts
+from secondary_learners.gains.examples import Examples, matrices
 from secondary_learners.gains.fingerprints import weights_fingerprint
 from secondary_learners.gains.store import LabelSettings, label_to_store
 from secondary_learners.learners.statistics import spearman, spearman_interval
@@ -88,8 +89,8 @@ def card_figure(folder: Path) -> float:
 def refresh(
     learner: Learner,
     model: torch.nn.Module,
-    contexts: Contexts,
-    objective: Contexts,
+    contexts: Contexts | Examples,
+    objective: Contexts | Examples,
     *,
     card: float,
     method: str | None = None,
@@ -114,7 +115,13 @@ def refresh(
         )
     config = learner.config
     predictions = torch.cat(
-        [learner.score(ids) for ids in torch.from_numpy(contexts.input_ids).split(_SCORED_TOGETHER)]
+        [
+            learner.score(*rows)
+            for rows in zip(
+                *(torch.from_numpy(part).split(_SCORED_TOGETHER) for part in matrices(contexts)),
+                strict=True,
+            )
+        ]
     )
     settings = LabelSettings(
         method=method or config.labels["method"],

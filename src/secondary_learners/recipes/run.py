@@ -24,11 +24,14 @@ from secondary_learners.files import json_bytes, sha256_bytes, write_bytes
 from secondary_learners.filtering.thresholds import parse_threshold
 from secondary_learners.finetuning.compare import Comparison, Settings, compare
 from secondary_learners.finetuning.summary import summary
+from secondary_learners.gains.contexts import Contexts
+from secondary_learners.gains.examples import Examples, matrices
 from secondary_learners.gains.processes import ALONE, Team
 from secondary_learners.gains.store import Labels, LabelSettings, label_to_store, read_labels
 from secondary_learners.learners.artifact import Learner, read_learner, save_learner
 from secondary_learners.learners.config import LearnerConfig
 from secondary_learners.learners.fitting import Fit, fit
+from secondary_learners.learners.statistics import spearman
 from secondary_learners.recipes.bases import (
     base_reference,
     load_recipe_base,
@@ -285,9 +288,10 @@ def _package(
     evaluation: dict[str, Any] = {
         "labels": labels.facts,
         "held_out": {name: held_out_figures(fitted) for name, fitted in fits.items()},
+        **_lengths(labels, fits[chosen]),
         "fine_tuning": comparison and summary(comparison),
         "plot": comparison is not None and _plot(comparison, out / "comparison.png"),
-        "tokens": token_weights(learner, tokenizer, labels.contexts.input_ids),
+        "tokens": token_weights(learner, tokenizer, *matrices(labels.contexts)),
         "command": command,
         "device": device_name(model),
     }
@@ -339,6 +343,7 @@ def _learner_entry(recipe: LearnerRecipe, made: Finished) -> Entry:
 def fit_learners(recipe: LearnerRecipe, labels: Labels, *, vocabulary: int) -> dict[str, Fit]:
     """Every architecture of the plan, fitted on the same labels and split."""
     plan, contexts = recipe.learner, labels.contexts
+    ids, attention_mask = matrices(contexts)
     fits = {}
     for architecture in plan.architectures:
         sizes: dict[str, int | str] = {}
@@ -348,13 +353,14 @@ def fit_learners(recipe: LearnerRecipe, labels: Labels, *, vocabulary: int) -> d
             sizes = {"embedding": plan.embedding}
         fits[architecture] = fit(
             architecture,
-            contexts.input_ids,
+            ids,
             labels.gains,
             contexts.document,
             contexts.domain,
             vocabulary=vocabulary,
             unit="nats per token" if labels.facts["unit"] == "nats" else labels.facts["unit"],
             seed=recipe.seed,
+            attention_mask=attention_mask,
             sizes=sizes,
         )
         log.info(
@@ -419,6 +425,7 @@ def _config(
             "description": describe_sources(recipe.sources),
             "in_domain_share": recipe.in_domain_share,
             "digest": facts["contexts"],
+            **_reading(recipe, facts),
         },
         optimizer={
             "name": facts["optimizer"],
@@ -440,6 +447,19 @@ def _config(
     )
 
 
+def _reading(recipe: LearnerRecipe, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Of instructions, what the learner reads and was calibrated on; nothing for running text."""
+    if recipe.instructions is None:
+        return {}
+    return {
+        "format": "instructions",
+        **asdict(recipe.instructions),
+        # A filter in a trainer sees token ids, and no mask that tells the completion from them.
+        "learner_reads": "prompt and completion",
+        "examples": facts["examples"],
+    }
+
+
 def held_out_figures(fitted: Fit) -> dict[str, float]:
     """The figures of one fit for evaluation.json, on documents it never saw."""
     return {
@@ -447,6 +467,33 @@ def held_out_figures(fitted: Fit) -> dict[str, float]:
         "r2": fitted.held_out_r2,
         **fitted.settings,
         "contexts": len(fitted.held_out),
+    }
+
+
+def _lengths(labels: Labels, fitted: Fit) -> dict[str, Any]:
+    """How a fit does on short, middling and long held-out examples; nothing for contexts.
+
+    score: the mean, 0 over all of them; gain: the mean of what was measured, so standardised.
+    """
+    if not isinstance(labels.contexts, Examples):
+        return {}
+    lengths = labels.contexts.lengths[fitted.held_out]
+    gains = (labels.gains[fitted.held_out] - fitted.score.mean) / fitted.score.sd
+    scores = (fitted.predictions - fitted.calibration.mean) / fitted.calibration.sd
+    thirds = np.array_split(np.argsort(lengths, kind="stable"), 3)
+    return {
+        "lengths": [
+            {
+                "shortest": int(lengths[third].min()),
+                "longest": int(lengths[third].max()),
+                "contexts": len(third),
+                "spearman": spearman(gains[third], fitted.predictions[third]),
+                "score": float(scores[third].mean()),
+                "gain": float(gains[third].mean()),
+            }
+            for third in thirds
+            if len(third) > 1
+        ]
     }
 
 
@@ -463,6 +510,7 @@ def compare_plan(
     """The equal-budget comparison of the recipe's evaluation plan, resumable in `folder`."""
     check_length(recipe, model)
     plan = recipe.evaluation
+    assert isinstance(data.stream, Contexts) and isinstance(data.test, Contexts)  # see the schema
     return compare(
         model,
         data.stream,

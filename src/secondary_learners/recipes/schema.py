@@ -19,11 +19,13 @@ from secondary_learners.filtering.thresholds import parse_threshold
 from secondary_learners.finetuning.sparse.settings import Tuning
 from secondary_learners.finetuning.staged import Settings
 from secondary_learners.gains.corpus import Source
+from secondary_learners.gains.instructions import COLUMNS, TRUNCATIONS
 from secondary_learners.gains.subsets import check_trainable
 
 __all__ = [
     "DeltaRecipe",
     "EvaluationPlan",
+    "InstructionPlan",
     "LabelPlan",
     "LearnerPlan",
     "LearnerRecipe",
@@ -146,9 +148,31 @@ class TokenizerPlan:
 
 
 @dataclass(frozen=True)
+class InstructionPlan:
+    """The sources hold prompts and completions, in these columns, or chat `messages`.
+
+    What is labelled is then the loss of the completion alone; see `Examples`. truncate: how
+    examples of more than the recipe's `context_length` tokens are shortened; see `encode`.
+    """
+
+    prompt: str = COLUMNS[0]
+    completion: str = COLUMNS[1]
+    truncate: str = "left"
+
+    def __post_init__(self) -> None:
+        if not self.prompt or not self.completion or self.prompt == self.completion:
+            raise RecipeError(
+                f"the columns {self.prompt!r} and {self.completion!r} must be two names."
+            )
+        _one_of("truncate", self.truncate, TRUNCATIONS)
+
+
+@dataclass(frozen=True)
 class LearnerRecipe:
     """All that determines a learner: sources, base, objective, labels, learner, evaluation.
 
+    context_length: tokens of a context; of instructions, the most that an example may have.
+    instructions: None for running text.
     language: of the text, for the card: a code such as "en", or "" when it is not known.
     tokenizer: by default the base's own. With it a base of another name stands in for
         `tokenizer.repo`, and one with another vocabulary is refused.
@@ -171,6 +195,7 @@ class LearnerRecipe:
     learner: LearnerPlan = field(default_factory=LearnerPlan)
     evaluation: EvaluationPlan = field(default_factory=EvaluationPlan)
     tokenizer: TokenizerPlan | None = None
+    instructions: InstructionPlan | None = None
 
     def __post_init__(self) -> None:
         _check_name(self.name)
@@ -189,6 +214,12 @@ class LearnerRecipe:
             raise RecipeError(
                 f"recipe {self.name!r}: in_domain_share {self.in_domain_share} must lie between "
                 "0 and 1: a filter needs something to skip."
+            )
+        if self.instructions and self.evaluation.seeds:
+            raise RecipeError(
+                f"recipe {self.name!r}: the comparison in fine-tuning is for running text, and "
+                f"evaluation.seeds is {self.evaluation.seeds}. Set it to 0, and compare "
+                "FilteredSFTTrainer with LearnerFilter and with RandomFilter."
             )
 
 
