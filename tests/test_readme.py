@@ -108,9 +108,15 @@ def test_the_losses_of_completions_are_those_of_the_benchmark() -> None:
     assert f"{result['before']:.3f} before" in shown
     assert f"drew {arms['filtered']['drawn_for_each_trained']:.1f} for each" in shown
     assert {arms["filtered"][p] for p in ("p_plain", "p_random")} == {0.0625}
-    held_out, exact = result["held_out_spearman"]["linear"], result["swapped_with_exact"]
+    held_out = result["held_out_spearman"]["linear"]
     assert f"Spearman {held_out['all']:.2f}, but only {held_out['objective']:.2f}" in shown
-    assert f"with {exact['labels']} exact ones at {exact['all']:.2f}" in shown
+    path = ROOT / "benchmarks/results/instruction_methods.json"
+    methods = json.loads(path.read_text(encoding="utf-8"))
+    with_length, with_exact = methods["with_completion_tokens"], methods["with_exact"]
+    assert f"Spearman −{-with_length['swapped']:.2f} with" in shown
+    assert f"exact −{-with_length['exact']:.2f})" in shown
+    assert f"{methods['examples']} exact ones at {with_exact['swapped']['all']:.2f}" in shown
+    assert f"per-example ones at {with_exact['per-example']['all']:.3f}" in shown
 
 
 def test_the_speeds_are_those_of_the_benchmark() -> None:
