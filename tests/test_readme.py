@@ -164,3 +164,19 @@ def test_the_deltas_are_those_of_the_benchmark() -> None:
         assert mean == pytest.approx(row["mean"], abs=0.051)
         assert deviation == pytest.approx(row["deviation"], abs=0.051)
         assert int(cells[2].replace(",", "")) == row["bytes"]
+
+
+def test_the_trials_are_those_of_the_benchmark() -> None:
+    result = json.loads((ROOT / "benchmarks/results/trials.json").read_text(encoding="utf-8"))
+    shown = figures("trials")
+    rows = re.findall(r"\| (CoLA|RTE), .* \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|", shown)
+    for (task, *values), found in zip(rows, result["tasks"], strict=True):
+        assert task.lower() == found["task"]
+        measured = (found["mean"], found["deviation"], found["expected_best"]["5"]["mean"])
+        assert [float(value) for value in values] == [round(100 * value, 1) for value in measured]
+    cola, rte = result["arms"]
+    assert f"mean by {100 * cola['difference']:+.1f} (p = {cola['p']:.4f})" in shown
+    assert f"spread (p = {cola['p_spread']:.2f})" in shown
+    assert f"neither (p = {rte['p']:.2f} and {rte['p_spread']:.2f})" in shown
+    gains = [row["gain"] for found in result["tasks"] for row in found["early_stopping"]]
+    assert f"by more than {100 * max(gains):.1f} points" in shown

@@ -109,7 +109,7 @@ def _draw_best(
     _plain(axes)
     _titled(axes, f"{row[0].task}: expected best ± sd", "trials", "best score")
     if len(row) > 1:
-        axes.legend(frameon=False, fontsize=9, loc="lower right")
+        axes.legend(frameon=False, fontsize=7, loc="lower right")
 
 
 def _draw_seeds(
@@ -216,5 +216,5 @@ def _draw_gains(axes: Axes, row: Sequence[TaskAnalysis], colours: dict[str, str]
     axes.plot([], [], "--", color=_GREY, label="all to the end")
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     _plain(axes)
-    axes.legend(frameon=False, fontsize=9, loc="lower right")
+    axes.legend(frameon=False, fontsize=7, loc="lower right")
     _titled(axes, f"{row[0].task}: at equal cost", "budget (full runs)", "expected best score")
