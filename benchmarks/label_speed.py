@@ -348,9 +348,9 @@ def plot(result: dict[str, Any], path: Path) -> None:
         _name(right, name, (x[-1], y[-1]), colour)
     right.set_ylim(bottom=0)
     right.set_xticks([1, 2])
-    right.set_xlabel("processes")
+    right.set_xlabel("processes" + (f" ({shared['machine']})" if shared else ""))
     right.set_ylabel("swapped labels a second")
-    right.set_title("Processes (mini, two shared cores)", loc="left")
+    right.set_title("Processes (mini)", loc="left")
     for axes in (left, right):
         axes.margins(x=0.3)
         axes.grid(color="#e4e4e4", linewidth=0.8)

@@ -127,6 +127,29 @@ def test_the_speeds_are_those_of_the_benchmark() -> None:
         assert float(ratio) == pytest.approx(result["speed"][method]["speed_up"], rel=0.02)
 
 
+def test_the_speeds_at_the_size_of_gpt2_are_those_of_the_benchmark() -> None:
+    result = json.loads((ROOT / "benchmarks/results/label_speed.json").read_text(encoding="utf-8"))
+    shown, labels = figures("label-speed"), result["models"]["gpt2"]["labels"]
+    rows = re.findall(r"`([a-z-]+)` ([\d.]+)× and (\d+) %", shown)
+    assert [name for name, _, _ in rows] == ["exact", "per-example", "swapped"]
+    for name, ratio, share in rows:
+        row = labels[f"{name}, float32"]
+        assert float(ratio) == pytest.approx(row["speed_up"], rel=0.02)
+        assert int(share) == round(100 * row["share"])
+    found = re.search(r"Spearman ([\d.]+) \(`exact`\) and ([\d.]+) \(`swapped`", shown)
+    assert found
+    agreed = result["agreement"]["spearman_with_exact_float32"]
+    expected = [agreed[f"{name}, bfloat16"] for name in ("exact", "swapped")]
+    assert [float(text) for text in found.groups()] == pytest.approx(expected, abs=0.0051)
+    clocks = result["processes"]["labels_a_second"]
+    times = re.search(r"make ([\d.]+) times the labels", shown)
+    assert times
+    assert float(times[1]) == pytest.approx(
+        clocks["slowest_cpu"]["2"] / clocks["slowest_cpu"]["1"], abs=0.0051
+    )
+    assert clocks["wall"]["2"] <= clocks["wall"]["1"]  # "no gain"
+
+
 def test_the_server_s_figures_are_those_of_the_benchmark() -> None:
     shown = figures("serve")
     serve, load = (
