@@ -119,6 +119,27 @@ def test_the_losses_of_completions_are_those_of_the_benchmark() -> None:
     assert f"per-example ones at {with_exact['per-example']['all']:.3f}" in shown
 
 
+def test_the_figures_for_gpt2_are_those_of_the_evaluation() -> None:
+    path = content("learners") / "wikitext-gpt2" / "evaluation.json"
+    found = json.loads(path.read_text(encoding="utf-8"))
+    shown = figures("wikitext").replace("−", "-")
+    numbers = re.findall(r"(?<![\w.])[+-]?\d+\.\d+", shown)
+    difference, cross = found["difference"], found["cross_validation"]["difference"]
+    expected = [
+        found["held_out"]["conv"]["spearman"],
+        found["held_out"]["ridge"]["spearman"],
+        difference["spearman"],
+        *difference["spearman_interval"],
+        cross["spearman"],
+        cross["standard_error"],
+        found["speed"]["tokens_per_second"] / 1e6,
+    ]
+    assert len(numbers) == len(expected)
+    for number, value in zip(numbers, expected, strict=True):
+        digits = len(number.split(".")[1])
+        assert float(number) == pytest.approx(value, abs=0.51 * 10**-digits)
+
+
 def test_the_speeds_are_those_of_the_benchmark() -> None:
     result = json.loads((ROOT / "benchmarks/results/gains.json").read_text(encoding="utf-8"))
     shown = dict(re.findall(r"`([a-z-]+)` ([\d.]+)×", figures("gains")))

@@ -13,12 +13,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secondary_learners.cards.check import check_card
+from secondary_learners.cards.distilled import distilled_card
 from secondary_learners.cards.render import base_model_card, learner_card, markdown_table
 from secondary_learners.catalogue import content
-from secondary_learners.recipes.schema import find_recipe
+from secondary_learners.recipes.schema import DistilledRecipe, find_recipe
 from secondary_learners.registry.index import Entry, list_learners, read_index
 
-LEARNERS = list_learners()
+
+def is_distilled(entry: Entry) -> bool:
+    recipe = find_recipe(str(content("learners") / entry.name / "recipe.toml"))
+    return isinstance(recipe, DistilledRecipe)
+
+
+LEARNERS = [entry for entry in list_learners() if not is_distilled(entry)]
+DISTILLED = [entry for entry in list_learners() if is_distilled(entry)]
 BASES = [entry for entry in read_index().values() if entry.kind == "base-model"]
 
 CONFIG: dict[str, Any] = {
@@ -366,6 +374,32 @@ def test_a_bundled_learner_s_entry_agrees_with_its_config(entry: Entry) -> None:
     assert entry.objective == config["objective"]["domain"]
     held_out = {name: figures["spearman"] for name, figures in evaluation["held_out"].items()}
     assert max(held_out, key=lambda name: held_out[name]) == entry.architecture
+
+
+@named(DISTILLED)
+def test_a_bundled_distilled_learner_s_card_is_its_figures_rendered(entry: Entry) -> None:
+    card, config, evaluation = shipped(entry)
+    recipe = find_recipe(str(content("learners") / entry.name / "recipe.toml"))
+    assert card == distilled_card(
+        config,
+        evaluation,
+        summary=entry.summary,
+        licence=entry.licence,
+        attribution=recipe.attribution,
+        language=recipe.language,
+    )
+    assert ModelCard(card).data.base_model == entry.base == config["base_model"]["repo"]
+    for label, name in (("**this learner**", "conv"), ("ridge", "ridge")):
+        figures = evaluation["held_out"][name]
+        low, high = figures["spearman_interval"]
+        assert f"\n| {label} | {figures['spearman']:.4f} [{low:.4f}, {high:.4f}] |" in card
+    assert evaluation["readings"] in card
+    reached = evaluation["held_out"]["conv"]["spearman"] >= 0.88
+    assert ("it is not reached" in card) != reached
+    assert (entry.corpus, entry.objective) == (
+        config["corpus"]["name"],
+        config["objective"]["domain"],
+    )
 
 
 @named(BASES)

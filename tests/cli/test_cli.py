@@ -131,10 +131,25 @@ def test_a_folder_that_happens_to_have_a_learner_s_name_does_not_hide_it(
         (["finetune", "-l", "boks"], 1, "no learner named 'boks'"),
         (["run", "python-docs"], 1, "no recipe named 'python-docs': did you mean python-docs-mini"),
         (["run"], 2, "give a RECIPE"),
-        (["run", "mini", "--contexts", "50"], 2, "--contexts is for learners; mini is a base"),
+        (
+            ["run", "mini", "--contexts", "50"],
+            2,
+            "--contexts is for learners whose gains are measured here; mini is a base model",
+        ),
         (["run", "mini", "--context-length", "50"], 2, "--context-length is for learners"),
-        (["run", "mini", "--seeds", "3"], 2, "--seeds is for learners; mini is a base model"),
-        (["run", "mini", "--energy"], 2, "--energy is for learners; mini is a base model"),
+        (["run", "mini", "--seeds", "3"], 2, "--seeds is for learners whose gains are"),
+        (["run", "mini", "--energy"], 2, "measured here; mini is a base model"),
+        (
+            ["run", "wikitext-gpt2", "--method", "exact"],
+            2,
+            "--method is for learners whose gains are measured here; wikitext-gpt2 is made from",
+        ),
+        (["run", "wikitext-gpt2", "--seeds", "3"], 2, "--seeds is for learners whose gains are"),
+        (["run", "wikitext-gpt2"], 1, "Try `--corpus FOLDER`"),
+        (["run", "wikitext-gpt2", "--corpus", "EMPTY"], 1, "information_gain.npz"),
+        (["finetune", "-l", "wikitext-gpt2"], 1, "Give --objective and --pool"),
+        (["score", "FILE", "-l", "wikitext-gpt2"], 1, "--tokenizer tokenizer.json"),
+        (["gains", "wikitext-gpt2", "--out", "OUT"], 2, "Try `learners run wikitext-gpt2`"),
         (["run", "mini", "--country", "FRA"], 2, "--country is for --energy"),
         (["run", "books-mini", "--objective", "FILE"], 2, "leave out --objective and --pool"),
         (["run", "--objective", "FILE"], 2, "or both --objective and --pool"),
@@ -317,6 +332,8 @@ def test_score_reads_every_kind_of_text(kind: str, tiny: Tiny, tmp_path: Path) -
     assert min(rows[n]["score"] for n in SHIPS) > max(rows[n]["score"] for n in (1, 3))
     if kind in ("jsonl", "parquet"):
         assert [row["id"] for row in rows] == [0, 1, 2, 3, 4]
+    given = ("--tokenizer", tiny.base if kind == "txt" else tiny.base / "tokenizer.json")
+    assert learners("score", path, "-l", tiny.learner, "--json", *given).json == rows
     shown = learners("score", path, "-l", tiny.learner).out.splitlines()
     assert shown == [f"{row['score']:+.3f}\t{row['text']}" for row in rows]
 

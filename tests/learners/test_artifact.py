@@ -96,6 +96,38 @@ def test_what_is_saved_comes_back(tmp_path: Path, architecture: str) -> None:
     assert not any(parameter.requires_grad for parameter in loaded.net.parameters())
 
 
+def save_half(learner: Learner, folder: Path) -> dict[str, str]:
+    return save_learner(
+        learner, folder, recipe_toml='name = "tiny"\n', evaluation={}, readme="# tiny\n", half=True
+    )
+
+
+@pytest.mark.parametrize("architecture", ["linear", "conv"])
+def test_weights_in_half_are_those_that_the_learner_goes_on_with(
+    tmp_path: Path, architecture: str
+) -> None:
+    learner, whole = make_learner(architecture), make_learner(architecture)
+    digests = save_half(learner, tmp_path / "half")
+    stored = safetensors.torch.load((tmp_path / "half" / "model.safetensors").read_bytes())
+    assert {tensor.dtype for tensor in stored.values()} == {torch.float16}
+    loaded = read_learner(tmp_path / "half", digests)
+    assert {parameter.dtype for parameter in loaded.net.parameters()} == {torch.float32}
+    assert torch.equal(loaded.score(IDS), learner.score(IDS))
+    assert not torch.equal(learner.score(IDS), whole.score(IDS))  # it was rounded
+    assert torch.allclose(learner.score(IDS), whole.score(IDS), rtol=2e-3, atol=0.02)
+    assert loaded.config == whole.config  # which says nothing of it
+    assert save_half(loaded, tmp_path / "again") == digests
+
+
+def test_a_weight_beyond_float16_is_refused_and_stays(tmp_path: Path) -> None:
+    learner = make_learner()
+    learner.net.bias.data.fill_(70_000.0)  # type: ignore[union-attr]
+    with pytest.raises(ArtefactError, match="not finite"):
+        save_half(learner, tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+    assert float(learner.net.bias) == 70_000  # type: ignore[arg-type]
+
+
 def test_same_content_gives_same_bytes_and_an_old_folder_is_replaced(tmp_path: Path) -> None:
     first, second = save(tmp_path / "a"), save(tmp_path / "b")
     assert first == second
@@ -257,7 +289,17 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "missing tensor": (tensors(lambda w: w.pop("bias")), "are weight, and .* has bias, weight"),
     "extra tensor": (tensors(lambda w: w.update(more=torch.zeros(1))), "bias, more, weight"),
     "wrong shape": (tensors(lambda w: w.update(weight=torch.zeros(12))), r"\[12\].*\[13\]"),
-    "wrong dtype": (tensors(lambda w: w.update(weight=w["weight"].half())), "float16"),
+    "bfloat16": (tensors(lambda w: w.update(weight=w["weight"].bfloat16())), "bfloat16"),
+    "float64": (tensors(lambda w: w.update(weight=w["weight"].double())), "float64"),
+    "integers": (tensors(lambda w: w.update(weight=w["weight"].short())), "int16"),
+    "half, not finite": (
+        tensors(lambda w: w.update(weight=torch.full((13,), torch.nan).half())),
+        "not finite",
+    ),
+    "half, wrong shape": (
+        tensors(lambda w: w.update(weight=torch.zeros(12).half())),
+        r"\[12\].*\[13\]",
+    ),
     "not finite": (tensors(lambda w: w["weight"].__setitem__(3, torch.inf)), "not finite"),
     "not JSON": (write("config.json", b"{"), "not JSON"),
     "not UTF-8": (write("config.json", b'{"\xff": 1}'), "not JSON"),

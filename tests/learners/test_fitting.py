@@ -12,7 +12,7 @@ import torch
 from secondary_learners.errors import IncompatibleError, SecondaryLearnersError, UnknownNameError
 from secondary_learners.learners.artifact import Learner, save_learner
 from secondary_learners.learners.config import LearnerConfig, Reference
-from secondary_learners.learners.fitting import Fit, fit, fit_conv, fit_linear
+from secondary_learners.learners.fitting import Fit, fit, fit_baseline, fit_conv, fit_linear
 from secondary_learners.learners.nets import LinearNet, linear_features
 from secondary_learners.learners.splitting import deal
 from secondary_learners.learners.statistics import r2, spearman
@@ -107,6 +107,31 @@ def test_the_strength_has_the_least_error_over_folds_of_documents() -> None:
             weights, bias = ridge(x[trained], y[trained], relative * spread)
             errors[relative * spread] += ((x[tested] @ weights + bias - y[tested]) ** 2).sum()
     assert found.settings["regularisation"] == pytest.approx(min(errors, key=errors.__getitem__))
+
+
+def test_the_baseline_is_the_best_of_ridge_regressions_with_an_intercept() -> None:
+    ids, labels, documents = data()
+    y = (labels.astype(np.float64) - labels.mean()) / labels.std() + 3  # no intercept, no fit
+    fold = documents % 4
+    found = fit_baseline(ids, y, fold, vocabulary=VOCABULARY, bigrams=16)
+    x = dense(ids, 16, "sqrt")
+    spread = float((x**2).sum() / len(x) - (x.mean(axis=0) ** 2).sum())
+    results = {}
+    for strength in np.geomspace(0.5, 20, 9) * spread:
+        predicted = np.empty(len(y))
+        for number in range(4):
+            weights, bias = ridge(x[fold != number], y[fold != number], strength)
+            predicted[fold == number] = x[fold == number] @ weights + bias
+        rank = np.mean([spearman(y[fold == k], predicted[fold == k]) for k in range(4)])
+        results[strength] = rank, predicted
+    best = max(results, key=lambda strength: results[strength][0])
+    assert found.strength == pytest.approx(best)
+    np.testing.assert_allclose(found.out_of_fold, results[best][1], atol=1e-3)
+    weights, bias = ridge(x, y, best)
+    with torch.no_grad():
+        mask = torch.ones(ids.shape, dtype=torch.bool)
+        predicted = found.net(torch.from_numpy(ids.astype(np.int64)), mask).numpy()
+    np.testing.assert_allclose(predicted, x @ weights + bias, atol=1e-4)
 
 
 def check_report(found: Fit, labels: np.ndarray, documents: np.ndarray) -> None:

@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secondary_learners.learners.statistics import r2, ranks, spearman, spearman_interval
+from secondary_learners.learners.statistics import (
+    bootstrap_intervals,
+    r2,
+    ranks,
+    spearman,
+    spearman_interval,
+)
 
 values = st.lists(st.integers(-4, 4), min_size=2, max_size=12)
 
@@ -74,3 +80,24 @@ def test_contexts_of_one_document_are_drawn_together() -> None:
         spearman_interval(a, b),
     )
     assert whole[1] - whole[0] > 2.5 * (alone[1] - alone[0])
+
+
+def test_bootstrap_intervals_cover_the_mean_and_see_the_same_rows() -> None:
+    random = np.random.default_rng(0)
+    sample = random.normal(size=400)
+
+    def mean(rows: np.ndarray) -> float:
+        return float(sample[rows].mean())
+
+    found = bootstrap_intervals(
+        400,
+        {"mean": mean, "again": mean, "nothing": lambda rows: mean(rows) - mean(rows)},
+        resamples=2000,
+        seed=3,
+    )
+    assert found["mean"] == found["again"]
+    assert found["nothing"] == (0.0, 0.0)
+    low, high = found["mean"]
+    error = sample.std() / 20
+    assert low == pytest.approx(sample.mean() - 1.96 * error, abs=0.15 * error)
+    assert high == pytest.approx(sample.mean() + 1.96 * error, abs=0.15 * error)

@@ -199,8 +199,27 @@ def test_the_tokenizer_of_a_learner_is_found_and_checked(catalogue: Path, gpt2: 
     found = load_tokenizer(Learner(right, learner.net))
     assert found.get_vocab() == tokenizer.get_vocab()
     lost = dataclasses.replace(right, tokenizer=Reference(str(catalogue / "no"), None, "0" * 64))
-    with pytest.raises(SecondaryLearnersError, match="cannot load the tokenizer"):
+    with pytest.raises(SecondaryLearnersError, match=r"cannot load the tokenizer.*--tokenizer tok"):
         load_tokenizer(Learner(lost, learner.net))
+
+
+def test_a_tokenizer_of_ones_own_takes_the_place_of_one_that_cannot_be_had(
+    catalogue: Path, gpt2: Path, tmp_path: Path
+) -> None:
+    bundle(catalogue, gpt2)
+    learner = load_learner("small")
+    _, tokenizer = load_base("mini")
+    elsewhere = Reference("nobody/nothing", None, tokenizer_fingerprint(tokenizer))
+    lost = Learner(dataclasses.replace(learner.config, tokenizer=elsewhere), learner.net)
+    file = tmp_path / "tokenizer.json"
+    tokenizer.backend_tokenizer.save(str(file))
+    for place in (file, tmp_path):
+        assert load_tokenizer(lost, place).get_vocab() == tokenizer.get_vocab()
+    with pytest.raises(IncompatibleError, match="vocabulary"):
+        load_tokenizer(learner, file)
+    for wrong in (tmp_path / "none", gpt2 / "config.json"):
+        with pytest.raises(SecondaryLearnersError, match=r"is no tokenizer\.json"):
+            load_tokenizer(lost, wrong)
 
 
 @pytest.mark.parametrize("model_type", ["evil", "gpt2"])

@@ -15,6 +15,7 @@ from string import Template
 from typing import Any
 
 from secondary_learners.cards.deltas import delta_figures, delta_results
+from secondary_learners.cards.distilled import distilled_figures, distilled_results
 from secondary_learners.cards.losses import TAG, loss_figures, loss_results
 from secondary_learners.cards.render import (
     base_model_figures,
@@ -72,6 +73,7 @@ _LEARNER = {
 _SECTIONS = {
     "learner": _LEARNER,
     "loss-learner": _LEARNER,
+    "distilled": _LEARNER | {"how it was made": r"made"},
     "delta": {
         "how it is used": r"\buse\b|\busage\b",
         "its figures": r"figures|results|evaluation",
@@ -137,7 +139,8 @@ def _kind(data: Mapping[str, Any]) -> str:
         return "base-model"
     tags = data.get("tags")
     tags = tags if isinstance(tags, list) else []
-    return "delta" if "delta" in tags else "loss-learner" if TAG in tags else "learner"
+    known = {"delta": "delta", "distilled": "distilled", TAG: "loss-learner"}
+    return next((kind for tag, kind in known.items() if tag in tags), "learner")
 
 
 def machine_paths(text: str) -> list[str]:
@@ -294,6 +297,9 @@ def _figures(
             shown = learner_figures(config, evaluation)
         elif kind == "loss-learner":
             expected, shown = loss_results(config, evaluation), loss_figures(config, evaluation)
+        elif kind == "distilled":
+            expected = distilled_results(config, evaluation)
+            shown = distilled_figures(config, evaluation)
         elif kind == "delta":
             expected, shown = delta_results(config, evaluation), delta_figures(evaluation)
         else:

@@ -32,6 +32,7 @@ __all__ = [
     "licence_line",
     "licence_metadata",
     "markdown_table",
+    "net_parameters",
     "sentence",
     "size_text",
     "table_rows",
@@ -365,14 +366,14 @@ def base_place(base: Mapping[str, Any]) -> str:
 
 
 def size_text(config: Mapping[str, Any]) -> str:
-    parameters = _parameters(config)
+    parameters = net_parameters(config)
     return (
         f"{config['architecture']}, {parameters:,} parameters, "
         f"{4 * parameters / 1e6:.2f} MB in float32"
     )
 
 
-def _parameters(config: Mapping[str, Any]) -> int:
+def net_parameters(config: Mapping[str, Any]) -> int:
     import torch
 
     from secondary_learners.learners.nets import build_net

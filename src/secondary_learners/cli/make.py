@@ -146,6 +146,7 @@ def run_command(
     from secondary_learners.recipes.run import label_recipe, run_learner, run_pretraining
     from secondary_learners.recipes.schema import (
         DeltaRecipe,
+        DistilledRecipe,
         LearnerRecipe,
         MultistageRecipe,
         PretrainRecipe,
@@ -160,7 +161,7 @@ def run_command(
     if not isinstance(recipe, LearnerRecipe):
         for option, given in (("seeds", seeds is not None), ("energy", energy)):
             if given and not isinstance(recipe, MultistageRecipe):
-                raise _only_for_learners(option, recipe)
+                raise _only_for_labelling(option, recipe)
         if process_count() > 1:
             raise click.UsageError(
                 f"{recipe.name} is made by one process. Try `learners run {recipe.name}`."
@@ -168,6 +169,12 @@ def run_command(
         common |= {"command": invocation(), "progress": output.progress}
     if isinstance(recipe, DeltaRecipe):
         report_delta(output, run_delta(recipe, corpus, folder, **common))
+        return
+    if isinstance(recipe, DistilledRecipe):
+        from secondary_learners.recipes.distil import run_distilled
+
+        del common["device"]  # it is made on the CPU
+        _report(output, run_distilled(recipe, corpus, folder, **common))
         return
     if isinstance(recipe, PretrainRecipe):
         made = run_pretraining(recipe, corpus, folder, **common)
@@ -311,17 +318,22 @@ def _recipe(
         return replace(found, **given)
     if not isinstance(found, LearnerRecipe):
         if given:
-            raise _only_for_learners(next(iter(given)).replace("_", "-"), found)
+            raise _only_for_labelling(next(iter(given)).replace("_", "-"), found)
         return found
     labels = {name: given.pop(name) for name in _LABEL_OPTIONS if name in given}
     return replace(found, labels=replace(found.labels, **labels), **given)
 
 
-def _only_for_learners(option: str, recipe: Recipe) -> click.UsageError:
-    return click.UsageError(f"--{option} is for learners; {recipe.name} is {_what(recipe)}.")
+def _only_for_labelling(option: str, recipe: Recipe) -> click.UsageError:
+    return click.UsageError(
+        f"--{option} is for learners whose gains are measured here; {recipe.name} is "
+        f"{_what(recipe)}."
+    )
 
 
 def _what(recipe: Recipe) -> str:
+    if recipe.kind == "distilled":
+        return "made from published labels"
     return f"a {recipe.kind.replace('-', ' ')}"
 
 

@@ -15,6 +15,13 @@ from secondary_learners.cli.output import Output, with_output
 __all__ = ["explain_command", "score_command"]
 
 
+_tokenizer_option = click.option(
+    "--tokenizer",
+    type=click.Path(exists=True, path_type=Path),
+    help="The learner's tokenizer: a tokenizer.json, or a folder with one.  [the recorded one]",
+)
+
+
 @click.command("score")
 @click.argument("texts", type=click.Path(exists=True, path_type=Path))
 @click.option(
@@ -23,6 +30,7 @@ __all__ = ["explain_command", "score_command"]
     required=True,
     help="A name from `learners list`, owner/name on a Hub, or a folder.",
 )
+@_tokenizer_option
 @click.option("--column", default="text", show_default=True, help="Column of JSONL or Parquet.")
 @with_columns
 @click.option(
@@ -41,6 +49,7 @@ def score_command(
     output: Output,
     texts: Path,
     learner: str,
+    tokenizer: Path | None,
     column: str,
     columns: tuple[str, str] | None,
     keep: float | None,
@@ -68,18 +77,18 @@ def score_command(
     if keep is not None and out is None:
         raise click.UsageError("--keep needs --out FILE for the texts that are kept.")
     judge = load_learner(learner)
-    tokenizer = load_tokenizer(judge)
+    reader = load_tokenizer(judge, tokenizer)
     plan = instruction_plan(judge)
     if columns and plan is None:
         raise click.UsageError(f"--columns is for instructions; {learner} was made from text.")
     if plan is None:
         rows = read_rows(texts, column)
         words = [row[column] for row in rows]
-        scores = score_texts(judge, tokenizer, words, progress=output.progress)
+        scores = score_texts(judge, reader, words, progress=output.progress)
     else:
         if out is not None and out.suffix not in (".jsonl", ".parquet"):
             raise click.UsageError(f"--out {out} must be .jsonl or .parquet: these are rows.")
-        rows, examples = read_examples(texts, tokenizer, plan, columns)
+        rows, examples = read_examples(texts, reader, plan, columns)
         words = [_shown(row, columns or plan.columns) for row in rows]
         scores = score_examples(judge, tokenizer, examples)
     for row, score in zip(rows, scores, strict=True):
@@ -113,9 +122,10 @@ def _shown(row: dict[str, Any], columns: tuple[str, str]) -> str:
     required=True,
     help="A name from `learners list`, owner/name on a Hub, or a folder.",
 )
+@_tokenizer_option
 @with_locked
 @with_output
-def explain_command(output: Output, text: str, learner: str) -> None:
+def explain_command(output: Output, text: str, learner: str, tokenizer: Path | None) -> None:
     """Colour TEXT (or the text of the file TEXT) by each token's share of its score.
 
     Green raises the score and red lowers it, the stronger the larger the token's share.
@@ -127,13 +137,13 @@ def explain_command(output: Output, text: str, learner: str) -> None:
     if os.path.isfile(text):  # unlike Path.is_file, false for what is too long for a name
         text = "\n".join(read_texts(Path(text)))
     judge = load_learner(learner)
-    tokenizer = load_tokenizer(judge)
-    ids = tokenizer.backend_tokenizer.encode(normalise(text), add_special_tokens=False).ids
+    reader = load_tokenizer(judge, tokenizer)
+    ids = reader.backend_tokenizer.encode(normalise(text), add_special_tokens=False).ids
     if not ids:
         raise click.UsageError("there is no text to explain.")
     score = mean_scores(judge, [ids])[0]
     shares = mean_contributions(judge, ids)
-    pieces = [tokenizer.decode([token]) for token in ids]
+    pieces = [reader.decode([token]) for token in ids]
     strongest = max(map(abs, shares)) or 1.0
     painted = "".join(
         click.style(piece, bg=_shade(share / strongest), fg=(0, 0, 0))

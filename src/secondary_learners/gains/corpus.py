@@ -11,7 +11,7 @@ import sysconfig
 import tarfile
 import unicodedata
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,14 +90,16 @@ def normalise(text: str) -> str:
     return " ".join(_RULE.sub(" ", text.translate(_QUOTES)).split())
 
 
-def read_documents(sources: Iterable[Source], root: Path | None) -> list[Document]:
-    """All documents of `sources`, normalised, in a fixed order; raises CorpusError when empty."""
+def read_documents(
+    sources: Iterable[Source], root: Path | None, *, clean: Callable[[str], str] = normalise
+) -> list[Document]:
+    """All documents of `sources`, cleaned, in a fixed order; raises CorpusError when empty."""
     documents = []
     for source in sources:
         found = [
             Document(source.domain, name, text)
             for name, raw in _raw(source, root)
-            if (text := normalise(raw))
+            if (text := clean(raw))
         ]
         if not found and source.files and Path(source.files).is_absolute():
             raise CorpusError(f"{source.files} holds no text. Name a file or folder that does.")

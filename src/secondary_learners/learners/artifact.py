@@ -29,7 +29,7 @@ from secondary_learners.learners.folders import (
     write_folder,
 )
 from secondary_learners.learners.layout import FILES
-from secondary_learners.learners.nets import Net, build_net
+from secondary_learners.learners.nets import Net, build_net, round_to_half
 
 __all__ = ["FILES", "Learner", "read_learner", "save_learner", "tokenizer_fingerprint"]
 
@@ -186,19 +186,27 @@ def save_learner(
     recipe_toml: str,
     evaluation: Mapping[str, Any],
     readme: str,
+    half: bool = False,
 ) -> dict[str, str]:
     """Write the artefact and return the sha256 of each of its files.
+
+    half: store the weights in float16, half the size. Those of `learner` itself are rounded to it
+    first, so that it goes on as the learner that `read_learner` gives; round them with
+    `round_to_half` before anything is measured. A weight beyond float16 (65,504) is refused.
 
     A new folder appears whole or not at all; in one that exists, each file is replaced whole. The
     same content gives the same bytes. Raises ArtefactError for weights that are not finite.
     """
     tensors = {
-        name: tensor.detach().cpu().contiguous()
+        name: (tensor.half().float() if half else tensor).detach().cpu().contiguous()
         for name, tensor in learner.net.state_dict().items()
     }
     with torch.device("meta"):
         expected = build_net(learner.config.architecture, learner.config.sizes).state_dict()
     _check_tensors(learner.config, expected, tensors)
+    if half:  # only what was found finite
+        round_to_half(learner.net)
+        tensors = {name: tensor.half() for name, tensor in tensors.items()}
     contents = {
         "README.md": readme.encode(),
         "config.json": json_bytes(learner.config.to_dict()),
@@ -222,7 +230,10 @@ def read_learner(
     """
     contents = read_folder(folder, digests, remedy=remedy)
     config = LearnerConfig.from_dict(parse_json(folder, contents))
-    tensors = parse_tensors(folder, contents)
+    tensors = {
+        name: tensor.float() if tensor.dtype == torch.float16 else tensor
+        for name, tensor in parse_tensors(folder, contents).items()
+    }
     with torch.device("meta"):  # no memory, no random numbers: the weights come from the file
         net = build_net(config.architecture, config.sizes)
     _check_tensors(config, net.state_dict(), tensors)
@@ -238,7 +249,7 @@ def _is_finite(tensor: Tensor) -> bool:
 def _check_tensors(
     config: LearnerConfig, expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]
 ) -> None:
-    """The tensors are exactly those of the architecture, float32 and finite."""
+    """The tensors are exactly those of the architecture, float32 (once widened) and finite."""
     if set(tensors) != set(expected):
         raise ArtefactError(
             f"the tensors of {config.name!r} are {', '.join(sorted(tensors))}, and a "
@@ -250,7 +261,7 @@ def _check_tensors(
         if shape != right or tensor.dtype != torch.float32:
             raise ArtefactError(
                 f"the tensor {name!r} of {config.name!r} is {tensor.dtype} {shape}, and must be "
-                f"torch.float32 {right}. Rebuild it with `learners run RECIPE`."
+                f"torch.float32 (or float16) {right}. Rebuild it with `learners run RECIPE`."
             )
         if not _is_finite(tensor):
             raise ArtefactError(

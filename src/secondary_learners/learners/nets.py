@@ -15,7 +15,16 @@ from torch.nn import functional
 
 from secondary_learners.learners.config import check_sizes
 
-__all__ = ["ConvNet", "LinearNet", "Net", "build_net", "linear_features", "pair_buckets"]
+__all__ = [
+    "ConvNet",
+    "LinearNet",
+    "Net",
+    "build_net",
+    "linear_features",
+    "pair_buckets",
+    "round_to_half",
+    "row_counts",
+]
 
 # Carter and Wegman's universal hash, (A left + B right) mod P with P = 2**31 - 1. As A, B, left
 # and right are below 2**31, nothing exceeds int64. Part of artefact format 1: never change them.
@@ -31,7 +40,7 @@ def pair_buckets(input_ids: Tensor, buckets: int) -> Tensor:
     return (_A * left + _B * right) % _P & (buckets - 1)
 
 
-def _row_counts(keys: Tensor) -> Tensor:
+def row_counts(keys: Tensor) -> Tensor:
     """How often each key occurs in its row: [batch, length] -> [batch, length] (int64)."""
     ordered, order = keys.sort(dim=1)
     first = torch.ones_like(ordered, dtype=torch.bool)
@@ -64,7 +73,7 @@ def linear_features(
     def values(keys: Tensor, mask: Tensor) -> Tensor:
         share = mask * scale
         if exponent != 1.0:
-            share = share * _row_counts(keys.masked_fill(~mask, -1)).to(dtype) ** (exponent - 1)
+            share = share * row_counts(keys.masked_fill(~mask, -1)).to(dtype) ** (exponent - 1)
         return share
 
     token_values = values(input_ids, attention_mask)
@@ -165,6 +174,13 @@ class ConvNet(nn.Module):
 
 
 Net = LinearNet | ConvNet
+
+
+def round_to_half(net: nn.Module) -> None:
+    """Round the weights to float16 values in place, so that storing them so changes nothing."""
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.copy_(parameter.half().float())
 
 
 def build_net(architecture: str, sizes: dict[str, int | str]) -> Net:

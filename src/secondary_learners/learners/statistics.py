@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable, Mapping
+from typing import TypeVar
+
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["r2", "ranks", "spearman", "spearman_interval"]
+__all__ = ["bootstrap_intervals", "r2", "ranks", "spearman", "spearman_interval"]
 
 _DRAWS = 1000
+Key = TypeVar("Key", bound=Hashable)
 
 
 def ranks(values: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -58,3 +62,25 @@ def r2(truth: npt.ArrayLike, predicted: npt.ArrayLike) -> float:
     y, p = np.asarray(truth, np.float64), np.asarray(predicted, np.float64)
     total = float(((y - y.mean()) ** 2).sum())
     return 1 - float(((y - p) ** 2).sum()) / total if total else 0.0
+
+
+def bootstrap_intervals(
+    count: int,
+    statistics: Mapping[Key, Callable[[npt.NDArray[np.int64]], float]],
+    *,
+    resamples: int,
+    seed: int,
+) -> dict[Key, tuple[float, float]]:
+    """The central 95 % of each statistic over resamples of `count` rows with replacement.
+
+    statistics: by name, of the positions of the rows drawn. All see the same draws, so that one of
+    them may be the difference of two others.
+    """
+    random = np.random.default_rng(seed)
+    found: dict[Key, list[float]] = {name: [] for name in statistics}
+    for _ in range(resamples):
+        drawn = random.integers(0, count, count)
+        for name, statistic in statistics.items():
+            found[name].append(statistic(drawn))
+    ends = {name: np.quantile(values, [0.025, 0.975]) for name, values in found.items()}
+    return {name: (float(low), float(high)) for name, (low, high) in ends.items()}

@@ -20,6 +20,7 @@ from secondary_learners.learners.config import LearnerConfig
 from secondary_learners.learners.layout import FILES, FORBIDDEN
 from secondary_learners.recipes.schema import (
     DeltaRecipe,
+    DistilledRecipe,
     LearnerRecipe,
     MultistageRecipe,
     PretrainRecipe,
@@ -215,7 +216,7 @@ def check_licence(card: str, recipe: Recipe) -> Iterator[Problem]:
 
 
 def _config(
-    folder: Path, recipe: LearnerRecipe | MultistageRecipe | DeltaRecipe
+    folder: Path, recipe: LearnerRecipe | MultistageRecipe | DistilledRecipe | DeltaRecipe
 ) -> LearnerConfig | DeltaConfig:
     config: type[LearnerConfig | DeltaConfig] = (
         DeltaConfig if isinstance(recipe, DeltaRecipe) else LearnerConfig
@@ -234,6 +235,11 @@ def registry_entry(
     size: int = 0,
 ) -> Entry:
     """The registry entry of what was published; raises ArtefactError for what it would not take."""
+    corpus = (
+        recipe.task
+        if isinstance(recipe, DeltaRecipe)
+        else "+".join(dict.fromkeys(source.domain for source in recipe.sources))
+    )
     of_kind: dict[str, Any] = {"kind": recipe.kind}
     if isinstance(recipe, PretrainRecipe):
         of_kind |= {"tokenizer": recipe.name, "architecture": "gpt2", "optimizer": "muon+adamw"}
@@ -250,17 +256,20 @@ def registry_entry(
                 "optimizer": "adamw",
             }
         else:
+            assert isinstance(config, LearnerConfig)
             of_kind |= {
-                "objective": recipe.objective_domain,
                 "architecture": config.architecture,
                 "optimizer": recipe.labels.optimizer,
             }
+            if isinstance(recipe, DistilledRecipe):
+                corpus = of_kind["objective"] = recipe.labels.corpus
+                of_kind["kind"] = "learner"
+            else:
+                of_kind["objective"] = recipe.objective_domain
     return Entry(
         name=recipe.name,
         summary=recipe.summary,
-        corpus=recipe.task
-        if isinstance(recipe, DeltaRecipe)
-        else "+".join(dict.fromkeys(source.domain for source in recipe.sources)),
+        corpus=corpus,
         licence=recipe.licence,
         location=repository,
         revision=commit,

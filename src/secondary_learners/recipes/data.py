@@ -14,13 +14,14 @@ from secondary_learners.gains.corpus import Document, Source, read_documents
 from secondary_learners.gains.examples import Examples, encode
 from secondary_learners.gains.instructions import Group, read_groups
 from secondary_learners.recipes.schema import (
+    DistilledRecipe,
     EvaluationPlan,
     InstructionPlan,
     LabelPlan,
     LearnerRecipe,
     find_recipe,
 )
-from secondary_learners.registry.load import locate
+from secondary_learners.registry.load import load_learner, locate
 
 __all__ = [
     "FinetuningData",
@@ -194,13 +195,22 @@ def learner_recipe(
     found = locate(learner, kind="learner")
     found.read("recipe.toml")  # compares its digest
     recipe = find_recipe(str(found.folder / "recipe.toml"))
-    if not isinstance(recipe, LearnerRecipe):
+    if not isinstance(recipe, LearnerRecipe | DistilledRecipe):
         raise RecipeError(
             f"{recipe.name} does not predict information gain (its recipe is of the kind "
             f"{recipe.kind!r}), so it is not tried on text. Try `learners show {recipe.name}`."
         )
     if objective is None or pool is None:
-        return recipe
+        if isinstance(recipe, LearnerRecipe):
+            return recipe
+        raise RecipeError(
+            f"{recipe.name} was made from published labels, so its recipe has no text of its own. "
+            "Give --objective and --pool."
+        )
+    if not isinstance(recipe, LearnerRecipe):
+        config = load_learner(learner).config
+        own = own_recipe("own", objective, pool)
+        return replace(own, base=config.base_model.repo, context_length=config.context_length)
     return replace(
         own_recipe("own", objective, pool, recipe.instructions),
         base=recipe.base,

@@ -26,6 +26,7 @@ from secondary_learners.errors import CorpusError, DivergedError, RecipeError
 from secondary_learners.files import atomic_path, json_bytes, sha256_bytes, write_bytes, write_json
 from secondary_learners.gains.corpus import Document, read_documents
 from secondary_learners.learners.artifact import tokenizer_fingerprint
+from secondary_learners.learners.nets import round_to_half
 from secondary_learners.recipes.next_token_loss import next_token_loss
 from secondary_learners.recipes.schema import PretrainRecipe
 
@@ -59,7 +60,7 @@ def pretrain(
     log.info("%d training tokens, %d held out", len(train), len(held_out))
     model = _new_model(recipe, tokenizer).to(device)
     seconds = _fit(model, train, recipe, out / "checkpoint", device=device, progress=progress)
-    _round_to_half(model)
+    round_to_half(model)  # before it is evaluated
     entropy = unigram_entropy(train, held_out, recipe.vocabulary)
     loss = _held_out_loss(model, held_out, recipe)
     if not math.isfinite(loss):
@@ -348,13 +349,6 @@ def _resume(
             }
         optimizer.load_state_dict(whole)
     return int(meta["step"]), float(meta["seconds"])
-
-
-def _round_to_half(model: torch.nn.Module) -> None:
-    """Round the weights to float16 values, as they are stored, before they are evaluated."""
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(parameter.half().float())
 
 
 @torch.inference_mode()

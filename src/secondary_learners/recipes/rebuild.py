@@ -29,6 +29,7 @@ from secondary_learners.learners.artifact import read_learner
 from secondary_learners.learners.config import LearnerConfig
 from secondary_learners.recipes.data import LabellingData, Splits, finetuning_data
 from secondary_learners.recipes.deltas import read_task, run_delta
+from secondary_learners.recipes.distil import run_distilled
 from secondary_learners.recipes.likeness import (
     Circumstance,
     Figure,
@@ -44,9 +45,11 @@ from secondary_learners.recipes.likeness import (
     verdict,
 )
 from secondary_learners.recipes.multistage import read_staged_task, run_multistage
+from secondary_learners.recipes.published import read_published_labels
 from secondary_learners.recipes.run import run_learner, run_pretraining
 from secondary_learners.recipes.schema import (
     DeltaRecipe,
+    DistilledRecipe,
     LearnerRecipe,
     MultistageRecipe,
     PretrainRecipe,
@@ -101,7 +104,7 @@ def read_published(reference: str | Path) -> Published:
         recipe = parse_recipe(path.read_text(encoding="utf-8"), str(path))
     except UnicodeDecodeError as error:
         raise RecipeError(f"{path} is not UTF-8 text (byte {error.start}).") from error
-    if isinstance(recipe, LearnerRecipe | MultistageRecipe):
+    if isinstance(recipe, LearnerRecipe | MultistageRecipe | DistilledRecipe):
         read_learner(folder)
     elif isinstance(recipe, DeltaRecipe):
         read_delta(folder)
@@ -158,6 +161,11 @@ def rebuild(
         elif isinstance(recipe, DeltaRecipe):
             full = evaluation.get("full_fine_tuning") is not None
             scores = _rebuild_delta(published, recipe, corpus, out, common | {"compare": full})
+        elif isinstance(recipe, DistilledRecipe):
+            del common["device"]  # it is made on the CPU
+            run_distilled(recipe, corpus, out, **common)
+            unseen = read_published_labels(recipe.labels, corpus).reported.input_ids
+            scores = _compare_learners(published, out, unseen, np.ones_like(unseen))
         else:
             scores = _rebuild_learner(published, recipe, corpus, out, common)
     files = compare_files(published.folder, out)

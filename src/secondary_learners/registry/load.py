@@ -169,11 +169,17 @@ def _hub_commit(repository: str, revision: str | None) -> str:
         return ""
 
 
-def load_tokenizer(learner: Learner) -> PreTrainedTokenizerBase:
+def load_tokenizer(learner: Learner, file: Path | None = None) -> PreTrainedTokenizerBase:
     """The tokenizer that `learner` was made for, its fingerprint checked.
 
-    Raises SecondaryLearnersError when it cannot be had and IncompatibleError when it is another.
+    file: where it is on this machine, as a tokenizer.json or a folder with one; by default it comes
+    from where the learner's config says. Raises SecondaryLearnersError when it cannot be had and
+    IncompatibleError when it is another.
     """
+    if file is not None:
+        tokenizer = _tokenizer_file(file)
+        learner.check_tokenizer(tokenizer)
+        return tokenizer
     reference = learner.config.tokenizer
     # Not locked by itself: the learner's own config pins the vocabulary.
     with _base_source(reference.repo, locked=False) as (source, revision, _):
@@ -182,7 +188,8 @@ def load_tokenizer(learner: Learner) -> PreTrainedTokenizerBase:
         except (OSError, ValueError) as error:
             raise SecondaryLearnersError(
                 f"cannot load the tokenizer {source.name!r} of the learner "
-                f"{learner.config.name!r}: {_reason(error)}"
+                f"{learner.config.name!r}: {_reason(error)} Give it from a file of your own with "
+                "`--tokenizer tokenizer.json`, or connect once: it is kept then."
             ) from error
     learner.check_tokenizer(tokenizer)
     return tokenizer
@@ -204,6 +211,20 @@ def _tokenizer(source: _BaseSource, revision: str | None) -> PreTrainedTokenizer
     )
     tokenizer.name_or_path = source.name
     return tokenizer
+
+
+def _tokenizer_file(path: Path) -> PreTrainedTokenizerBase:
+    import tokenizers
+    import transformers
+
+    file = path / "tokenizer.json" if path.is_dir() else path
+    try:
+        found = tokenizers.Tokenizer.from_file(str(file))
+    except Exception as error:  # tokenizers raises nothing narrower
+        raise SecondaryLearnersError(
+            f"{file} is no tokenizer.json: {error}. Name the file, or the folder that it is in."
+        ) from error
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=found)
 
 
 def _reason(error: Exception) -> str:
