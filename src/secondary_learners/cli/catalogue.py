@@ -71,16 +71,17 @@ def list_command(
     if not entries:
         output.note("nothing matches. Try `learners list` without filters.")
     rows = [("NAME", "KIND", "BASE", "ARCHITECTURE", "CORPUS", "SIZE")]
-    rows += [
-        (name, e.kind, e.base, e.architecture, e.corpus, f"{e.size / 1e6:.1f} MB")
-        for name, e in entries
-    ]
+    rows += [(name, e.kind, e.base, e.architecture, e.corpus, _size(e.size)) for name, e in entries]
     remarks = [remark for name, entry in entries for remark in _remarks(name, entry)]
     text = "\n".join([columns(rows), *([""] if remarks else []), *remarks])
     output.result(text if entries else "", [{**asdict(e), "name": name} for name, e in entries])
 
 
 _KINDS = ("learner", "base-model", "delta")  # as they are listed
+
+
+def _size(size: int) -> str:
+    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.0f} kB"
 
 
 def _remarks(name: str, entry: Entry) -> list[str]:
