@@ -35,7 +35,6 @@ from secondary_learners.files import (
     sha256_bytes,
     write_bytes,
 )
-from secondary_learners.gains.contexts import Contexts
 from secondary_learners.gains.corpus import Document, read_documents
 from secondary_learners.learners.artifact import Learner, save_learner, tokenizer_fingerprint
 from secondary_learners.learners.config import Calibration, LearnerConfig, Reference, Score
@@ -45,6 +44,7 @@ from secondary_learners.learners.fitting import fit_baseline
 from secondary_learners.learners.kernel_ridge import ContextKernel, fit_kernel_ridge
 from secondary_learners.learners.nets import ConvNet, LinearNet, Net, round_to_half
 from secondary_learners.recipes.data import describe_sources
+from secondary_learners.recipes.facts import file_digests
 from secondary_learners.recipes.figures import (
     RESAMPLES,
     cross_validated_figures,
@@ -52,13 +52,12 @@ from secondary_learners.recipes.figures import (
     scoring_speed,
 )
 from secondary_learners.recipes.published import (
-    Labelled,
     Published,
     fold_rows,
     found_file,
     read_published_labels,
 )
-from secondary_learners.recipes.run import Finished, file_digests, token_weights
+from secondary_learners.recipes.run import Finished, token_weights
 from secondary_learners.recipes.schema import SPLICED, DistilledRecipe, recipe_toml
 from secondary_learners.recipes.wikitext import wikitext_style
 from secondary_learners.registry.index import Entry, entry_toml
@@ -137,7 +136,7 @@ def run_distilled(
         "ridge_strength": ridge["strength"].item(),
         "speed": scoring_speed(nets[0], published.reported.input_ids),
         "bytes": sum(2 * tensor.numel() for tensor in nets[0].state_dict().values()),
-        "tokens": token_weights(learner, tokenizer, _contexts(published.fitted, recipe)),
+        "tokens": token_weights(learner, tokenizer, published.fitted.input_ids),
         "tokens_in_text": sum(map(len, tokens.values())),
         "pool": {part.domain: part.contexts for part in recipe.pool},
         "readings": recipe.labels.readings,
@@ -413,11 +412,6 @@ def _predictions(
         "ridge": _raw(baseline, rows.input_ids),
         "log perplexity": line[0] * rows.log_perplexity + line[1],
     }
-
-
-def _contexts(labelled: Labelled, recipe: DistilledRecipe) -> Contexts:
-    numbers = np.arange(len(labelled.gains))
-    return Contexts(labelled.input_ids, numbers, np.zeros_like(numbers), (recipe.labels.corpus,))
 
 
 def _config(
