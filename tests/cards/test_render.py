@@ -16,17 +16,17 @@ from secondary_learners.cards.check import check_card
 from secondary_learners.cards.distilled import distilled_card
 from secondary_learners.cards.render import base_model_card, learner_card, markdown_table
 from secondary_learners.catalogue import content
-from secondary_learners.recipes.schema import DistilledRecipe, find_recipe
+from secondary_learners.recipes.schema import DistilledRecipe, LearnerRecipe, find_recipe
 from secondary_learners.registry.index import Entry, list_learners, read_index
 
 
-def is_distilled(entry: Entry) -> bool:
-    recipe = find_recipe(str(content("learners") / entry.name / "recipe.toml"))
-    return isinstance(recipe, DistilledRecipe)
+def made_by(kind: type) -> list[Entry]:
+    """The bundled learners whose recipe is of this kind."""
+    paths = {e.name: content("learners") / e.name / "recipe.toml" for e in list_learners()}
+    return [e for e in list_learners() if isinstance(find_recipe(str(paths[e.name])), kind)]
 
 
-LEARNERS = [entry for entry in list_learners() if not is_distilled(entry)]
-DISTILLED = [entry for entry in list_learners() if is_distilled(entry)]
+LEARNERS, DISTILLED = made_by(LearnerRecipe), made_by(DistilledRecipe)
 BASES = [entry for entry in read_index().values() if entry.kind == "base-model"]
 
 CONFIG: dict[str, Any] = {
