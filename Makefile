@@ -13,7 +13,7 @@ demo: $(STAMP) ## load a learner by name, fine-tune with and without it, print t
 	$(BIN)/learners demo
 
 test: $(STAMP) ## run the tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(STAMP) ## check style, format, types and layers
 	$(BIN)/ruff check

@@ -151,7 +151,7 @@ def test_a_folder_that_happens_to_have_a_learner_s_name_does_not_hide_it(
         (["score", "FILE", "-l", "wikitext-gpt2"], 1, "--tokenizer tokenizer.json"),
         (["gains", "wikitext-gpt2", "--out", "OUT"], 2, "Try `learners run wikitext-gpt2`"),
         (["run", "mini", "--country", "FRA"], 2, "--country is for --energy"),
-        (["run", "books-mini", "--objective", "FILE"], 2, "leave out --objective and --pool"),
+        (["run", "books-mini", "--objective", "FILE"], 2, "leave out --objective, --pool"),
         (["run", "--objective", "FILE"], 2, "or both --objective and --pool"),
         (["gains", "mini", "--out", "OUT"], 2, "mini is a base model. Try `learners run mini`."),
         (["finetune", "-l", "TINY", "--pool", "FILE"], 2, "--objective and --pool go together"),
