@@ -318,7 +318,7 @@ def test_a_checkpoint_of_another_recipe_is_not_gone_on_from(
 
     monkeypatch.setattr(pretrain_module, "_CHECKPOINT_EVERY", 8)
     with monkeypatch.context() as patch:
-        patch.setattr(pretrain_module, "_round_to_half", killed)
+        patch.setattr(pretrain_module, "round_to_half", killed)
         with pytest.raises(KeyboardInterrupt):
             run_pretraining(replace(small, seed=1), None, tmp_path, **COMMON)
     run_pretraining(small, None, tmp_path, **COMMON)

@@ -90,7 +90,7 @@ def score_command(
             raise click.UsageError(f"--out {out} must be .jsonl or .parquet: these are rows.")
         rows, examples = read_examples(texts, reader, plan, columns)
         words = [_shown(row, columns or plan.columns) for row in rows]
-        scores = score_examples(judge, tokenizer, examples)
+        scores = score_examples(judge, reader, examples)
     for row, score in zip(rows, scores, strict=True):
         row["score"] = score
     kept = rows if keep is None else [rows[i] for i in best_share(scores, keep)]
