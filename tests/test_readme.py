@@ -224,3 +224,4 @@ def test_the_trials_are_those_of_the_benchmark() -> None:
     assert f"neither (p = {rte['p']:.2f} and {rte['p_spread']:.2f})" in shown
     gains = [row["gain"] for found in result["tasks"] for row in found["early_stopping"]]
     assert f"by more than {100 * max(gains):.1f} points" in shown
+    assert f"up to {-100 * min(gains):.1f} points worse" in shown
