@@ -17,7 +17,16 @@ __all__ = ["ARMS", "HEADER", "SHARED", "Run", "Settings", "cells", "summary"]
 ARMS = ("plain", "multistage", "random", "learner", "random-learner")
 """Every example; naive Bayes as the meta predictor; random skipping at that arm's rate; a learner
 as the meta predictor, from the first step; random skipping at that one's rate."""
-SHARED = ("examples", "tested", "batch_size", "learning_rate", "longest", "dropout", "bf16")
+SHARED = (
+    "examples",
+    "tested",
+    "batch_size",
+    "like_lengths",
+    "learning_rate",
+    "longest",
+    "dropout",
+    "bf16",
+)
 """The settings that training without a filter depends on."""
 
 
@@ -26,13 +35,15 @@ class Settings:
     """What a run depends on, but for its task, arm, epochs and seed.
 
     examples: of the training set, 0 for all; tested: of the development set, 0 for all. longest: in
-    tokens. admit_above and smoothing are of `NaiveBayes`, learner_threshold of `LearnerPredictor`,
-    forwards of `FilteredTrainer`, the others of `MultistageFilter`.
+    tokens. like_lengths: whether rows of like length come together, as `LikeLengths` has them.
+    admit_above and smoothing are of `NaiveBayes`, learner_threshold of `LearnerPredictor`, forwards
+    of `FilteredTrainer`, the others of `MultistageFilter`.
     """
 
     examples: int = 0
     tested: int = 2000
     batch_size: int = 8
+    like_lengths: bool = False
     learning_rate: float = 3e-4
     longest: int = 96
     dropout: float = 0.1
@@ -40,6 +51,7 @@ class Settings:
     warmup: float = 0.05
     bound: float = 0.6
     latest: float = 0.5
+    window: int = 128
     keep_at_least: float = 0.0
     reestimate: bool = False
     admit_above: float = 0.5
@@ -48,7 +60,7 @@ class Settings:
     forwards: str = "auto"
 
     def __post_init__(self) -> None:
-        least = {"examples": 0, "tested": 0, "batch_size": 1, "longest": 1}
+        least = {"examples": 0, "tested": 0, "batch_size": 1, "longest": 1, "window": 1}
         for name, value in least.items():
             if getattr(self, name) < value:
                 raise SecondaryLearnersError(
