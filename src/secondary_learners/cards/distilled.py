@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from string import Template
 from typing import TYPE_CHECKING, Any
 
 from secondary_learners.cards.render import (
-    base_metadata,
+    fill,
+    learner_metadata,
     licence_line,
-    licence_metadata,
     markdown_table,
     net_parameters,
     sentence,
     table_rows,
     token_text,
+    with_metadata,
 )
 from secondary_learners.cards.vocabulary import hub_id
-from secondary_learners.catalogue import content
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -46,25 +45,15 @@ def distilled_card(
     language: str = "",
 ) -> str:
     """README.md of the learner: metadata for the Hub, then cards/distilled.md filled in."""
-    from huggingface_hub import ModelCardData
-
     labels, cross, pool = config["labels"], evaluation["cross_validation"], evaluation["pool"]
-    data = ModelCardData(
-        **licence_metadata(licence),
-        **base_metadata(config),
-        language=language or None,
-        library_name="secondary-learners",
-        pipeline_tag="text-ranking",
-        tags=[
-            "secondary-learners",
-            "information-gain-filtration",
-            "data-selection",
-            "distilled",
-            config["architecture"],
-        ],
-        model_name=config["name"],
+    data = learner_metadata(
+        config,
+        evaluation,
+        licence=licence,
+        language=language,
+        tags=["information-gain-filtration", "data-selection", "distilled", config["architecture"]],
         metrics=["spearmanr", "r_squared"],
-        eval_results=distilled_results(config, evaluation),
+        results=distilled_results(config, evaluation),
     )
     values = {
         "name": config["name"],
@@ -100,8 +89,7 @@ def distilled_card(
         "device": evaluation["device"],
         "licence": licence_line(licence),
     }
-    text = (content("cards") / "distilled.md").read_text(encoding="utf-8")
-    return f"---\n{data.to_yaml()}\n---\n\n{Template(text).substitute(values)}"
+    return with_metadata(data, fill("distilled.md", values))
 
 
 def distilled_results(config: Mapping[str, Any], evaluation: Mapping[str, Any]) -> list[EvalResult]:

@@ -6,15 +6,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from secondary_learners.cards.render import (
-    base_metadata,
     base_name,
     base_place,
-    emissions,
     energy_text,
     fill,
     held_out_table,
+    learner_metadata,
     licence_line,
-    licence_metadata,
     markdown_table,
     sentence,
     size_text,
@@ -54,20 +52,15 @@ def loss_card(
     language: str = "",
 ) -> str:
     """README.md: metadata for the Hub, then cards/loss-learner.md; arguments as `learner_card`."""
-    from huggingface_hub import ModelCardData
-
     task, losses = evaluation["task"], evaluation["losses"]
-    data = ModelCardData(
-        **licence_metadata(licence),
-        **base_metadata(config),
-        language=language or None,
-        library_name="secondary-learners",
-        pipeline_tag="text-ranking",
-        tags=["secondary-learners", "multistage-data-filtering", "data-selection", TAG],
-        model_name=config["name"],
+    data = learner_metadata(
+        config,
+        evaluation,
+        licence=licence,
+        language=language,
+        tags=["multistage-data-filtering", "data-selection", TAG],
         metrics=["spearmanr", _METRICS[task["metric"]]],
-        eval_results=loss_results(config, evaluation),
-        co2_eq_emissions=emissions(evaluation),
+        results=loss_results(config, evaluation),
     )
     values = {
         "name": config["name"],

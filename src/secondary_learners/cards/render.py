@@ -28,6 +28,7 @@ __all__ = [
     "held_out_table",
     "learner_card",
     "learner_figures",
+    "learner_metadata",
     "learner_results",
     "licence_line",
     "licence_metadata",
@@ -41,7 +42,6 @@ __all__ = [
     "with_metadata",
 ]
 
-_TAGS = ["secondary-learners", "information-gain-filtration", "data-selection"]
 _METHODS = {
     "exact": "one optimiser step on each context, the objective measured before and after",
     "per-example": "to first order: each context's own step against the objective's gradient",
@@ -95,7 +95,16 @@ def learner_card(
         "licence": licence_line(licence),
     }
     return with_metadata(
-        _learner_metadata(config, evaluation, licence, language, datasets),
+        learner_metadata(
+            config,
+            evaluation,
+            licence=licence,
+            language=language,
+            tags=["information-gain-filtration", "data-selection", config["architecture"]],
+            metrics=["spearmanr", *(["perplexity"] if comparison else [])],
+            results=learner_results(config, evaluation),
+            datasets=datasets,
+        ),
         fill("learner.md", values),
     )
 
@@ -181,13 +190,18 @@ def with_metadata(data: ModelCardData, text: str) -> str:
     return f"---\n{data.to_yaml()}\n---\n\n{text}"
 
 
-def _learner_metadata(
+def learner_metadata(
     config: Mapping[str, Any],
     evaluation: Mapping[str, Any],
+    *,
     licence: str,
     language: str,
-    datasets: Sequence[str],
+    tags: Sequence[str],
+    metrics: Sequence[str],
+    results: list[EvalResult],
+    datasets: Sequence[str] = (),
 ) -> ModelCardData:
+    """What the Hub is told of a learner of any kind; tags: besides those that every one has."""
     from huggingface_hub import ModelCardData
 
     return ModelCardData(
@@ -197,10 +211,10 @@ def _learner_metadata(
         language=language or None,
         library_name="secondary-learners",
         pipeline_tag="text-ranking",
-        tags=[*_TAGS, config["architecture"]],
+        tags=["secondary-learners", *tags],
         model_name=config["name"],
-        metrics=["spearmanr", *(["perplexity"] if evaluation.get("fine_tuning") else [])],
-        eval_results=learner_results(config, evaluation),
+        metrics=list(metrics),
+        eval_results=results,
         co2_eq_emissions=emissions(evaluation),
     )
 
