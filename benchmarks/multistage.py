@@ -18,7 +18,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -29,14 +31,22 @@ import torch
 import transformers
 from common import RESULTS, table, write_result
 
-from secondary_learners.files import write_json
-from secondary_learners.finetuning.staged import ARMS, HEADER, Settings, cells, summary
+from secondary_learners.files import atomic_path, write_json
+from secondary_learners.finetuning.staged import ARMS, HEADER, Run, Settings, cells, summary
 from secondary_learners.finetuning.staged_runs import StagedTask, run_arms
+from secondary_learners.finetuning.statistics import permutation_test
 from secondary_learners.learners.artifact import Learner, save_learner
 from secondary_learners.recipes.multistage import loss_learner, measure_losses
 from secondary_learners.recipes.schema import LossPlan
 from secondary_learners.registry.load import load_base, load_learner
 
+LOOKS = {
+    "plain": ("#555555", "s"),
+    "multistage": ("#0072b2", "o"),
+    "random": ("#0072b2", "x"),
+    "learner": ("#d55e00", "D"),
+    "random-learner": ("#d55e00", "+"),
+}
 CLASSES = {"sst2": 2, "agnews": 4, "cola": 2}
 
 
@@ -62,6 +72,65 @@ def make_learner(task: StagedTask, settings: Settings, base: Any, folder: Path) 
         )
         write_json(note, facts)
     return load_learner(folder / "learner")
+
+
+def against_random(done: Sequence[Run]) -> list[dict[str, Any]]:
+    """Each filter against skipping blindly at its rate: points of score, and the paired p.
+
+    A pair is a task and a seed, its numbers of epochs averaged: they share their first weights.
+    """
+    rows = []
+    for arm, blind in (("multistage", "random"), ("learner", "random-learner")):
+        scores: dict[str, list[float]] = {}
+        for name in (arm, blind):
+            runs = [run for run in done if run.arm == name]
+            pairs = dict.fromkeys((run.task, run.seed) for run in runs)
+            scores[name] = [
+                statistics.fmean(run.score for run in runs if (run.task, run.seed) == pair)
+                for pair in pairs
+            ]
+        if scores[arm] and len(scores[arm]) == len(scores[blind]):
+            points = 100 * (statistics.fmean(scores[arm]) - statistics.fmean(scores[blind]))
+            p = permutation_test(scores[arm], scores[blind])
+            rows.append({"arm": arm, "points": points, "p": p, "pairs": len(scores[arm])})
+    return rows
+
+
+def _shown(row: Mapping[str, Any]) -> tuple[str, ...]:
+    return row["arm"], f"{row['points']:+.1f}", f"{row['p']:.3f}", str(row["pairs"])
+
+
+def plot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Score against the examples trained on, a panel for each task."""
+    from matplotlib.figure import Figure
+
+    tasks = list(dict.fromkeys(row["task"] for row in rows))
+    figure = Figure(figsize=(4 * len(tasks), 4.2), dpi=120, layout="constrained")
+    for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
+        for row in (row for row in rows if row["task"] == task):
+            colour, marker = LOOKS[row["arm"]]
+            axes.errorbar(
+                row["trained"],
+                100 * row["score"],
+                100 * row["deviation"],
+                fmt=marker,
+                color=colour,
+                markerfacecolor="white" if row["epochs"] == 1 else colour,
+                markersize=7,
+                capsize=2,
+                label=row["arm"] if row["epochs"] == rows[-1]["epochs"] else None,
+            )
+        axes.set_xscale("log")
+        axes.set_xlabel("examples trained on")
+        axes.set_title(task, loc="left", fontsize=11)
+        axes.grid(color="#e4e4e4", linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, fontsize=8)
+        axes.set_ylabel("Matthews x 100" if task == "cola" else "accuracy, %")
+    figure.suptitle("Open: one epoch; filled: two. Mean and deviation over seeds.", fontsize=9)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png")
 
 
 def toy(folder: Path) -> Path:
@@ -123,8 +192,9 @@ def main() -> None:
                 partial(make_learner, task, settings, base),
                 tell=partial(print, flush=True),
             )
-    rows = summary(done)
+    rows, differences = summary(done), against_random(done)
     print(table(HEADER, map(cells, rows)))
+    print(table(("", "points over random skipping", "p", "pairs"), map(_shown, differences)))
     learners = {
         path.parent.name: json.loads(path.read_text(encoding="utf-8"))
         for path in sorted(given.runs.glob("*/made.json"))
@@ -133,9 +203,11 @@ def main() -> None:
         "learners": learners,
         "settings": asdict(settings),
         "rows": rows,
+        "against_random": differences,
         "runs": [asdict(run) for run in done],
     }
     write_result(given.out / "multistage.json", figures)
+    plot(rows, given.out / "multistage.png")
 
 
 if __name__ == "__main__":

@@ -51,7 +51,8 @@ def test_smoke_run(name: str, tmp_path: Path) -> None:
     result = json.loads((tmp_path / f"{name}.json").read_text())
     assert result["command"].startswith(f"python benchmarks/{name}.py --quick")
     assert {"cpu", "threads", "torch"} <= set(result["environment"])
-    assert (tmp_path / f"{name}.png").exists() == (name in ("deltas", "gains", "label_speed"))
+    drawn = name in ("deltas", "gains", "label_speed", "multistage")
+    assert (tmp_path / f"{name}.png").exists() == drawn
 
 
 def test_smoke_run_of_the_trials_of_a_table(tmp_path: Path) -> None:
