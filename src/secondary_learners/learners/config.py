@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from secondary_learners.errors import ArtefactError, IncompatibleError
+from secondary_learners.errors import ArtefactError
+from secondary_learners.learners.config_checks import ConfigChecks
 
 __all__ = [
     "ARCHITECTURES",
@@ -21,13 +22,12 @@ __all__ = [
 ]
 
 FORMAT_VERSION = 1
-_WAY_OUT = "Rebuild the learner with `learners run RECIPE`, or load another (`learners list`)."
-
-
-def _fail(field: str, need: str, value: object) -> ArtefactError:
-    return ArtefactError(
-        f"config.json: the field {field!r} must be {need}, and is {value!r}. {_WAY_OUT}"
-    )
+_CHECKS = ConfigChecks(
+    "artefact",
+    FORMAT_VERSION,
+    "Rebuild the learner with `learners run RECIPE`, or load another (`learners list`).",
+)
+_fail = _CHECKS.failure
 
 
 def _text(field: str, value: object) -> None:
@@ -174,7 +174,7 @@ class LearnerConfig:
     versions: dict[str, Any]
 
     def __post_init__(self) -> None:
-        _format_version(self.format_version)
+        _CHECKS.version(self.format_version)
         _text("name", self.name)
         check_sizes(self.architecture, self.sizes)
         _integer(1, 2**20)("context_length", self.context_length)
@@ -198,39 +198,15 @@ class LearnerConfig:
     def from_dict(cls, data: object) -> LearnerConfig:
         """Raises IncompatibleError for a newer format and ArtefactError for a wrong field."""
         if not isinstance(data, dict):
-            raise ArtefactError(f"config.json holds no JSON object. {_WAY_OUT}")
+            raise ArtefactError(f"config.json holds no JSON object. {_CHECKS.way_out}")
         # First of all: a newer format may well have other fields.
-        _format_version(data.get("format_version"))
-        values = _fields("", cls, data)
-        values["score"] = Score(**_fields("score.", Score, data["score"]))
-        calibration = _fields("calibration.", Calibration, data["calibration"])
+        _CHECKS.version(data.get("format_version"))
+        values = _CHECKS.fields("", cls, data)
+        values["score"] = Score(**_CHECKS.fields("score.", Score, data["score"]))
+        calibration = _CHECKS.fields("calibration.", Calibration, data["calibration"])
         if isinstance(calibration["quantiles"], list):
             calibration["quantiles"] = tuple(calibration["quantiles"])
         values["calibration"] = Calibration(**calibration)
         for name in ("base_model", "tokenizer"):
-            values[name] = Reference(**_fields(f"{name}.", Reference, data[name]))
+            values[name] = Reference(**_CHECKS.fields(f"{name}.", Reference, data[name]))
         return cls(**values)
-
-
-def _format_version(value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise _fail("format_version", "a whole number from 1 on", value)
-    if value > FORMAT_VERSION:
-        raise IncompatibleError(
-            f"this artefact has format version {value}, and this package reads up to "
-            f"{FORMAT_VERSION}. Try `pip install --upgrade secondary-learners`."
-        )
-
-
-def _fields(prefix: str, cls: type, data: object) -> dict[str, Any]:
-    """`data`, once it has exactly the fields of the dataclass `cls`."""
-    if not isinstance(data, dict):
-        raise _fail(prefix.rstrip("."), "an object", data)
-    names = [field.name for field in dataclasses.fields(cls)]
-    for name in names:
-        if name not in data:
-            raise ArtefactError(f"config.json lacks the field {prefix + name!r}. {_WAY_OUT}")
-    for name in data:
-        if name not in names:
-            raise ArtefactError(f"config.json has an unknown field {prefix + name!r}. {_WAY_OUT}")
-    return dict(data)

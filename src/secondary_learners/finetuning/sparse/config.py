@@ -8,8 +8,9 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from secondary_learners.errors import ArtefactError, IncompatibleError
+from secondary_learners.errors import ArtefactError
 from secondary_learners.learners.config import Reference
+from secondary_learners.learners.config_checks import ConfigChecks
 
 __all__ = ["DELTA_FORMAT_VERSION", "DeltaConfig", "DeltaKind", "StoredType"]
 
@@ -18,8 +19,13 @@ DeltaKind = Literal["layers", "mask"]
 StoredType = Literal["bfloat16", "float16", "float32"]
 _NAME = re.compile(r"[a-z0-9]+([._-][a-z0-9]+)*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_WAY_OUT = "Get the delta again from where it came, or make it again with `learners delta make`."
 _MOST_NUMBERS = 2**40
+_CHECKS = ConfigChecks(
+    "delta",
+    DELTA_FORMAT_VERSION,
+    "Get the delta again from where it came, or make it again with `learners delta make`.",
+)
+_fail = _CHECKS.failure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +55,7 @@ class DeltaConfig:
     versions: dict[str, Any]
 
     def __post_init__(self) -> None:
-        _format_version(self.format_version)
+        _CHECKS.version(self.format_version)
         if self.kind not in ("layers", "mask"):
             raise _fail("kind", "'layers' or 'mask'", self.kind)
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
@@ -77,30 +83,14 @@ class DeltaConfig:
     def from_dict(cls, data: object) -> DeltaConfig:
         """Raises IncompatibleError for a newer format and ArtefactError for a wrong field."""
         if not isinstance(data, dict):
-            raise ArtefactError(f"config.json holds no JSON object. {_WAY_OUT}")
+            raise ArtefactError(f"config.json holds no JSON object. {_CHECKS.way_out}")
         if data.get("kind") not in ("layers", "mask"):
             raise _fail("kind", "'layers' or 'mask', as a delta's is", data.get("kind"))
-        _format_version(data.get("format_version"))  # a newer one may have other fields
-        values = _fields("", cls, data)
+        _CHECKS.version(data.get("format_version"))  # a newer one may have other fields
+        values = _CHECKS.fields("", cls, data)
         for name in ("base_model", "tokenizer"):
-            values[name] = Reference(**_fields(f"{name}.", Reference, data[name]))
+            values[name] = Reference(**_CHECKS.fields(f"{name}.", Reference, data[name]))
         return cls(**values)
-
-
-def _fail(field: str, need: str, value: object) -> ArtefactError:
-    return ArtefactError(
-        f"config.json: the field {field!r} must be {need}, and is {value!r}. {_WAY_OUT}"
-    )
-
-
-def _format_version(value: object) -> None:
-    if type(value) is not int or value < 1:
-        raise _fail("format_version", "a whole number from 1 on", value)
-    if value > DELTA_FORMAT_VERSION:
-        raise IncompatibleError(
-            f"this delta has format version {value}, and this package reads up to "
-            f"{DELTA_FORMAT_VERSION}. Try `pip install --upgrade secondary-learners`."
-        )
 
 
 def _check_reference(field: str, reference: Reference) -> None:
@@ -133,17 +123,3 @@ def _check_labels(labels: object) -> None:
     )
     if not good:
         raise _fail("labels", "a list of two different names or more", labels)
-
-
-def _fields(prefix: str, cls: type, data: object) -> dict[str, Any]:
-    """`data`, once it has exactly the fields of the dataclass `cls`."""
-    if not isinstance(data, dict):
-        raise _fail(prefix.rstrip("."), "an object", data)
-    names = [field.name for field in dataclasses.fields(cls)]
-    for name in names:
-        if name not in data:
-            raise ArtefactError(f"config.json lacks the field {prefix + name!r}. {_WAY_OUT}")
-    for name in data:
-        if name not in names:
-            raise ArtefactError(f"config.json has an unknown field {prefix + name!r}. {_WAY_OUT}")
-    return dict(data)
