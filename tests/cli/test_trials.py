@@ -104,14 +104,19 @@ def test_a_sweep_and_its_table(sweeping: tuple, tmp_path: Path) -> None:
 def test_a_sweep_with_a_learner_and_early_stopping(
     sweeping: tuple, tmp_path: Path, tiny: Tiny
 ) -> None:
-    arms = ("--filter", "none", "--filter", f"{tiny.learner}=quantile:0.5")
+    filters = ("none", f"{tiny.learner}=quantile:0.5", "random=quantile:0.5")
+    arms = [word for text in filters for word in ("--filter", text)]
     base = ("--base", tiny.base, *sweeping[2:])
     options = (*base, *arms, "--early-stop", "4,0.5,1", "--out", tmp_path)
     found = learners("trials", "run", *options, "--json")
     assert found.code == 0, found.err
     value = found.json
-    assert [row["arm"] for row in value["tasks"]] == ["standard", "my-ships quantile:0.5"]
-    assert (value["trials"], value["stopped"]) == (8, 6)
+    assert [row["arm"] for row in value["tasks"]] == [
+        "standard",
+        "my-ships quantile:0.5",
+        "random quantile:0.5",
+    ]
+    assert (value["trials"], value["stopped"]) == (12, 9)
     assert value["early_stopping"]["sea"]["cost"] == 2.5
     again = learners("trials", "run", *options)
     assert "sea: start 4, look at 50%, finish 1 (cost 2.50 full runs)" in again.err

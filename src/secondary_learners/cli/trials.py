@@ -55,7 +55,8 @@ def trials_command() -> None:
     multiple=True,
     metavar="LEARNER=THRESHOLD",
     help="An arm that trains on what the learner keeps, as books-mini=quantile:0.5. May be given "
-    "several times; with `none`, also an arm without.  [none]",
+    "several times; with `none`, also an arm without, and with random=quantile:0.5 one that skips "
+    "half blindly.  [none]",
 )
 @click.option("--epochs", type=float, default=3.0, show_default=True)
 @click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True)
@@ -200,8 +201,11 @@ def _filter(text: str) -> Filter | None:
     learner, equals, threshold = text.rpartition("=")
     if not equals:
         raise click.UsageError(
-            f"--filter {text} is not LEARNER=THRESHOLD, as in --filter books-mini=quantile:0.5."
+            f"--filter {text} is not LEARNER=THRESHOLD, as in --filter books-mini=quantile:0.5, "
+            "nor random=THRESHOLD or none."
         )
+    if learner == "random":
+        return Filter(learner, None, parse_threshold(threshold))
     judge = load_learner(learner)
     return Filter(judge.config.name, judge, parse_threshold(threshold))
 

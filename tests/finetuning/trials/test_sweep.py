@@ -22,7 +22,7 @@ from secondary_learners.filtering.thresholds import Quantile
 from secondary_learners.finetuning.trials import workers
 from secondary_learners.finetuning.trials.stopping import Setting
 from secondary_learners.finetuning.trials.table import read_table
-from secondary_learners.finetuning.trials.training import TrialSettings
+from secondary_learners.finetuning.trials.training import KnownScores, TrialSettings
 
 optuna = pytest.importorskip("optuna")
 from secondary_learners.finetuning.trials.sweep import Filter, Sweep, run_trials  # noqa: E402
@@ -90,6 +90,18 @@ def test_every_pair_of_seeds_once_with_its_whole_curve(full: Sweep) -> None:
     assert full.floors["sea"] == pytest.approx(0.5, abs=0.2)
     kept = [c["curve"]["12"]["kept"] / c["curve"]["12"]["seen"] for c in full.curves]
     assert kept[0] == 1 and 0.1 < kept[-1] < 0.9
+
+
+def test_an_arm_can_skip_blindly(loaded: tuple, sea: Path, tmp_path: Path) -> None:
+    blind = Filter("random", None, Quantile(0.5))
+    found = sweep(loaded, sea, tmp_path, filters=(None, blind), init_seeds=[0])
+    assert found.table.arms("sea") == ("standard", "random quantile:0.5")
+    last = [curve["curve"]["12"] for curve in found.curves]
+    assert all(point["kept"] / point["seen"] == 1 for point in last[:2])
+    assert all(0.3 < point["kept"] / point["seen"] < 0.7 for point in last[2:])
+    drawn = [KnownScores.blind(1000, order_seed).scores for order_seed in range(2)]
+    assert all(abs((scores >= 0.5).mean() - 0.5) < 0.06 for scores in drawn)
+    assert abs(np.corrcoef(drawn)[0, 1]) < 0.1
 
 
 def test_the_studies_are_optunas_own(full: Sweep) -> None:
@@ -273,7 +285,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from secondary_learners import load_base, run_trials
-from secondary_learners.finetuning.trials.training import TrialSettings
+from secondary_learners.finetuning.trials.training import KnownScores, TrialSettings
 
 if __name__ == "__main__":
     base, task, folder, processes = sys.argv[1:]

@@ -53,10 +53,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Filter:
-    """An arm that trains on what `learner` scores at `threshold` or above."""
+    """An arm that trains on what `learner` scores at `threshold` or above.
+
+    learner: None skips blindly, at the rate that `Quantile` says: each trial draws examples of its
+        own, and keeps to them, as a learner does.
+    """
 
     name: str
-    learner: Scorer
+    learner: Scorer | None
     threshold: Threshold
 
     def __str__(self) -> str:
@@ -202,15 +206,18 @@ def _arms(filters: Sequence[Filter | None]) -> list[str]:
 
 def _scored(
     filters: Sequence[Filter | None], tasks: dict[str, EncodedTask], tokenizer: Any
-) -> dict[tuple[str, str], tuple[KnownScores, Threshold]]:
-    """Every training example scored once, for all trials."""
-    found = {}
+) -> dict[tuple[str, str], tuple[KnownScores | None, Threshold]]:
+    """Every training example scored once, for all trials; not for an arm that skips blindly."""
+    found: dict[tuple[str, str], tuple[KnownScores | None, Threshold]] = {}
     for filter_ in filters:
-        if filter_ is not None:
-            filter_.learner.check_tokenizer(tokenizer)
-            for name, task in tasks.items():
-                scores = KnownScores.of(filter_.learner, task.train)
-                found[name, str(filter_)] = (scores, filter_.threshold)
+        if filter_ is None:
+            continue
+        learner = filter_.learner
+        if learner is not None:
+            learner.check_tokenizer(tokenizer)
+        for name, task in tasks.items():
+            scores = None if learner is None else KnownScores.of(learner, task.train)
+            found[name, str(filter_)] = (scores, filter_.threshold)
     return found
 
 
@@ -521,13 +528,17 @@ def _identity(work: Work, task: EncodedTask, arm: str, base: str) -> dict[str, A
         "format": _FORMAT,
         "task": task.digest,
         "base model": base,
-        "filter": None
-        if filter_ is None
-        else sha256_bytes(json_bytes([filter_[0].scores.tolist(), *filter_[0].quantiles])),
+        "filter": None if filter_ is None else _digest(filter_[0]),
         "threshold": None if filter_ is None else str(filter_[1]),
         "device": work.device,
         **asdict(work.settings),
     }
+
+
+def _digest(scores: KnownScores | None) -> str:
+    if scores is None:
+        return "random"
+    return sha256_bytes(json_bytes([scores.scores.tolist(), *scores.quantiles]))
 
 
 def _refuse(name: str, found: dict[str, Any], identity: dict[str, Any]) -> None:

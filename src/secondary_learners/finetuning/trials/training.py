@@ -151,14 +151,23 @@ class KnownScores:
         quantiles = tuple(learner.quantile(share / 100) for share in range(101))
         return cls(np.array(scores), quantiles)
 
+    @classmethod
+    def blind(cls, examples: int, order_seed: int) -> KnownScores:
+        """Scores that say nothing: even between 0 and 1, others for each order of the examples."""
+        scores = np.random.default_rng([order_seed, 1]).random(examples)
+        return cls(scores, tuple(np.linspace(0, 1, 101).tolist()))
+
 
 @dataclass(frozen=True)
 class Work:
-    """What every process of a sweep knows. filters: by (task, arm); none for an arm without."""
+    """What every process of a sweep knows.
+
+    filters: by (task, arm); none for an arm without one, and no scores for one that skips blindly.
+    """
 
     base: Base
     tasks: Mapping[str, EncodedTask]
-    filters: Mapping[tuple[str, str], tuple[KnownScores, Threshold]]
+    filters: Mapping[tuple[str, str], tuple[KnownScores | None, Threshold]]
     settings: TrialSettings
     device: str = "cpu"
 
@@ -243,7 +252,8 @@ class _Batches:
         self._size = work.settings.batch_size
         self._kept = 0
         self._stream: FilteredStream | None = None
-        places = candidates(len(work.tasks[job.task].train), job.order_seed)
+        examples = len(work.tasks[job.task].train)
+        places = candidates(examples, job.order_seed)
         filter_ = work.filters.get((job.task, job.arm))
         if filter_ is None:
             self._batches: Iterator[Sequence[Any]] = iter(
@@ -251,7 +261,8 @@ class _Batches:
             )
         else:
             rows: Iterable[Integers] = (np.array([place]) for place in places)
-            self._stream = filtered(rows, filter_[0], filter_[1], batch_size=self._size)
+            scores = filter_[0] or KnownScores.blind(examples, job.order_seed)
+            self._stream = filtered(rows, scores, filter_[1], batch_size=self._size)
             self._batches = iter(self._stream)
 
     def __next__(self) -> list[int]:
