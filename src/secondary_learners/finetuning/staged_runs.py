@@ -117,7 +117,7 @@ class Timed:
 
 
 class LikeLengths(torch.utils.data.Sampler[int]):
-    """A random order, another one each time, in which four batches at a time have like lengths.
+    """A random order, another one each time, in which eight batches at a time have like lengths.
 
     Padding then costs little, of batches as drawn and of those made of what a filter keeps.
     transformers' own (`group_by_length`) goes from long to short over and over; where length tells
@@ -126,7 +126,7 @@ class LikeLengths(torch.utils.data.Sampler[int]):
     lengths: of the rows. seed: of all the orders.
     """
 
-    _RUN = 4  # batches of like length, one after the other
+    _RUN = 8  # batches of like length, one after the other
     _POOL = 48  # batches whose rows are sorted together
 
     def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
