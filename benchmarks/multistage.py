@@ -21,7 +21,7 @@ import os
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -157,6 +157,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--runs", type=Path, default=Path("runs/multistage"))
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument(
+        "--limit",
+        action="append",
+        default=[],
+        metavar="TASK=N",
+        help="other --examples for one task; may be given several times",
+    )
     parser.add_argument("--quick", action="store_true", help="toy data, for a smoke run")
     for name, default in asdict(Settings()).items():
         option = f"--{name.replace('_', '-')}"
@@ -169,6 +176,7 @@ def main() -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     transformers.logging.set_verbosity_error()
     settings = Settings(**{name: getattr(given, name) for name in asdict(Settings())})
+    limits = {name: int(count) for name, _, count in (text.partition("=") for text in given.limit)}
     if given.quick:
         given.data, given.runs = toy(given.out / "data"), given.out / "runs"
         given.tasks, given.epochs, given.seeds = "cola", "1", 1
@@ -180,7 +188,8 @@ def main() -> None:
     base, tokenizer = load_base("mini")
     done = []
     for name in given.tasks.split(","):
-        task = StagedTask(given.data / name, base, tokenizer, settings)
+        own = replace(settings, examples=limits.get(name, settings.examples))
+        task = StagedTask(given.data / name, base, tokenizer, own)
         for epochs in map(int, given.epochs.split(",")):
             done += run_arms(
                 task,
@@ -188,8 +197,8 @@ def main() -> None:
                 range(given.seeds),
                 given.arms.split(","),
                 given.runs,
-                settings,
-                partial(make_learner, task, settings, base),
+                own,
+                partial(make_learner, task, own, base),
                 tell=partial(print, flush=True),
             )
     rows, differences = summary(done), against_random(done)
@@ -202,6 +211,7 @@ def main() -> None:
     figures = {
         "learners": learners,
         "settings": asdict(settings),
+        "limits": limits,
         "rows": rows,
         "against_random": differences,
         "runs": [asdict(run) for run in done],
