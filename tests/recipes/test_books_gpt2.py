@@ -39,7 +39,7 @@ def test_the_card_says_at_once_whose_gains_they_are_and_how_to_have_gpt2s() -> N
     assert config["base_model"]["repo"] == "gpt2-standin"
     assert config["labels"]["count"] >= 50_000 and config["labels"]["exact_count"] >= 2_000
     evaluation = json.loads((FOLDER / "evaluation.json").read_text(encoding="utf-8"))
-    assert len(evaluation["fine_tuning"]["seeds"]) >= 10
+    assert evaluation["fine_tuning"]["seeds"] >= 10
     assert "--base ./gpt2-standin" in evaluation["command"]
 
 
@@ -51,8 +51,13 @@ def test_it_tells_novels_from_other_text() -> None:
     assert tokenizer_fingerprint(tokenizer) == learner.config.tokenizer.fingerprint
     means = {}
     for source in recipe.sources:
-        texts = [document.text for document in read_documents((source,), DATA)[:40]]
-        contexts = [tokenizer.encode(text).ids[64:96] for text in texts]
+        documents = read_documents((source,), DATA)
+        some = documents[:: max(1, len(documents) // 80)]  # of every part of the corpus
+        contexts = [middle(tokenizer.encode(document.text).ids) for document in some]
         ids = [context for context in contexts if len(context) == 32]
         means[source.domain] = float(np.mean(learner.score(ids).numpy()))
     assert means["books"] > means["general"] + 1
+
+
+def middle(ids: list[int]) -> list[int]:
+    return ids[len(ids) // 2 - 16 : len(ids) // 2 + 16]

@@ -257,7 +257,9 @@ def test_what_cannot_be_rebuilt_says_why(published: Path, tmp_path: Path) -> Non
         read_published("boks-mini")
 
 
-@pytest.mark.parametrize("name", ["mini", "python-docs-mini", "books-mini", "wikitext-gpt2"])
+@pytest.mark.parametrize(
+    "name", ["mini", "python-docs-mini", "books-mini", "wikitext-gpt2", "books-gpt2"]
+)
 def test_everything_that_ships_has_what_a_rebuild_needs(name: str) -> None:
     shipped = read_published(name)
     assert shipped.folder == content("learners") / name
