@@ -96,6 +96,10 @@ def against_random(done: Sequence[Run]) -> list[dict[str, Any]]:
     return rows
 
 
+def _by_task(texts: Sequence[str]) -> list[tuple[str, str]]:
+    return [(name, value) for name, _, value in (text.partition("=") for text in texts)]
+
+
 def _shown(row: Mapping[str, Any]) -> tuple[str, ...]:
     return row["arm"], f"{row['points']:+.1f}", f"{row['p']:.3f}", str(row["pairs"])
 
@@ -164,6 +168,13 @@ def main() -> None:
         metavar="TASK=N",
         help="other --examples for one task; may be given several times",
     )
+    parser.add_argument(
+        "--epochs-of",
+        action="append",
+        default=[],
+        metavar="TASK=N,N",
+        help="other --epochs for one task; may be given several times",
+    )
     parser.add_argument("--quick", action="store_true", help="toy data, for a smoke run")
     for name, default in asdict(Settings()).items():
         option = f"--{name.replace('_', '-')}"
@@ -176,7 +187,8 @@ def main() -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     transformers.logging.set_verbosity_error()
     settings = Settings(**{name: getattr(given, name) for name in asdict(Settings())})
-    limits = {name: int(count) for name, _, count in (text.partition("=") for text in given.limit)}
+    limits = {name: int(count) for name, count in _by_task(given.limit)}
+    epochs_of = dict(_by_task(given.epochs_of))
     if given.quick:
         given.data, given.runs = toy(given.out / "data"), given.out / "runs"
         given.tasks, given.epochs, given.seeds = "cola", "1", 1
@@ -190,7 +202,7 @@ def main() -> None:
     for name in given.tasks.split(","):
         own = replace(settings, examples=limits.get(name, settings.examples))
         task = StagedTask(given.data / name, base, tokenizer, own)
-        for epochs in map(int, given.epochs.split(",")):
+        for epochs in map(int, epochs_of.get(name, given.epochs).split(",")):
             done += run_arms(
                 task,
                 epochs,

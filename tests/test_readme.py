@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from secondary_learners.catalogue import content
+from secondary_learners.finetuning.staged import ARMS
 from secondary_learners.registry.load import load_base
 from trainer_helpers import collate, make_arguments, make_model, make_rows
 
@@ -122,8 +124,6 @@ def test_the_losses_of_completions_are_those_of_the_benchmark() -> None:
 def test_the_figures_for_gpt2_are_those_of_the_evaluation() -> None:
     path = content("learners") / "wikitext-gpt2" / "evaluation.json"
     found = json.loads(path.read_text(encoding="utf-8"))
-    shown = figures("wikitext").replace("−", "-")
-    numbers = re.findall(r"(?<![\w.])[+-]?\d+\.\d+", shown)
     difference, cross = found["difference"], found["cross_validation"]["difference"]
     expected = [
         found["held_out"]["conv"]["spearman"],
@@ -134,10 +134,83 @@ def test_the_figures_for_gpt2_are_those_of_the_evaluation() -> None:
         cross["standard_error"],
         found["speed"]["tokens_per_second"] / 1e6,
     ]
+    same_figures(figures("wikitext"), expected)
+
+
+def test_the_figures_of_books_gpt2_are_those_of_its_evaluation() -> None:
+    path = content("learners") / "books-gpt2" / "evaluation.json"
+    found = json.loads(path.read_text(encoding="utf-8"))
+    rows = {row["kind"]: row for row in found["fine_tuning"]["rows"]}
+    filtered = rows["filtered"]
+    assert filtered["p_standard"] == filtered["p_random"]
+    assert found["fine_tuning"]["settings"]["updates"] == 40
+    assert found["fine_tuning"]["seeds"] == 10
+    same_figures(
+        figures("books-gpt2"),
+        [
+            found["stand_in"]["held_out_loss"],
+            found["labels"]["spearman_with_exact"],
+            found["held_out"]["linear"]["spearman"],
+            found["fine_tuning"]["before"],
+            filtered["perplexity"],
+            rows["standard"]["perplexity"],
+            rows["random"]["perplexity"],
+            filtered["p_standard"],
+        ],
+    )
+
+
+def test_the_transfer_is_that_of_the_benchmark() -> None:
+    result = json.loads((ROOT / "benchmarks/results/transfer.json").read_text(encoding="utf-8"))
+    found = {
+        (row["learner"], row["base"], row["updates"]): row["spearman"] for row in result["rows"]
+    }
+    expected = [
+        found[name, "mini", updates]
+        for name in ("books-mini", "python-docs-mini")
+        for updates in (0, 60, 300)
+    ]
+    same_figures(figures("transfer"), expected)
+
+
+def test_the_multistage_filter_is_that_of_the_benchmark() -> None:
+    result = json.loads((ROOT / "benchmarks/results/multistage.json").read_text(encoding="utf-8"))
+    rows = {(row["task"], row["epochs"], row["arm"]): row for row in result["rows"]}
+    assert {row["seeds"] for row in result["rows"]} == {3}
+
+    def score(row: Mapping[str, Any]) -> str:
+        return f"{100 * row['score']:.1f} ± {100 * row['deviation']:.1f}"
+
+    def saving(row: Mapping[str, Any]) -> str:
+        return f"{row['fewer_trained']:.1f}× / {row['less_time']:.1f}×"
+
+    shown, titles = figures("multistage"), {"sst2": "SST-2", "agnews": "AG News", "cola": "CoLA"}
+    for task, epochs in dict.fromkeys((task, epochs) for task, epochs, _ in rows):
+        arms = {arm: rows[task, epochs, arm] for arm in ARMS}
+        cells = [
+            f"{titles[task]}, {epochs}",
+            score(arms["plain"]),
+            score(arms["multistage"]),
+            saving(arms["multistage"]),
+            score(arms["random"]),
+            score(arms["learner"]),
+            saving(arms["learner"]),
+            score(arms["random-learner"]),
+        ]
+        assert f"| {' | '.join(cells)} |" in shown
+    for row, words in zip(result["against_random"], ("naive Bayes", "the learner"), strict=True):
+        said = f"{words} {row['points']:+.1f} points (p = {row['p']:.3f})".replace("-", "−")
+        assert said in shown and row["pairs"] == 9
+
+
+def same_figures(shown: str, expected: list[float]) -> None:
+    """The decimal numbers of a text are these, in their order, to the digits that it has."""
+    numbers = re.findall(r"(?<![\w.])[+-]?\d+\.\d+(?:e-\d+)?", shown.replace("−", "-"))
     assert len(numbers) == len(expected)
     for number, value in zip(numbers, expected, strict=True):
-        digits = len(number.split(".")[1])
-        assert float(number) == pytest.approx(value, abs=0.51 * 10**-digits)
+        digits = len(number.partition("e")[0].split(".")[1])
+        scale = 10 ** -int(number.partition("e-")[2] or 0)
+        assert float(number) == pytest.approx(value, abs=0.51 * 10**-digits * scale)
 
 
 def test_the_speeds_are_those_of_the_benchmark() -> None:
