@@ -111,7 +111,8 @@ def plot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     tasks = list(dict.fromkeys(row["task"] for row in rows))
     figure = Figure(figsize=(4 * len(tasks), 4.2), dpi=120, layout="constrained")
     for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
-        for row in (row for row in rows if row["task"] == task):
+        own = [row for row in rows if row["task"] == task]
+        for row in own:
             colour, marker = LOOKS[row["arm"]]
             axes.errorbar(
                 row["trained"],
@@ -122,9 +123,10 @@ def plot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
                 markerfacecolor="white" if row["epochs"] == 1 else colour,
                 markersize=7,
                 capsize=2,
-                label=row["arm"] if row["epochs"] == rows[-1]["epochs"] else None,
+                label=row["arm"] if row["epochs"] == own[0]["epochs"] else None,
             )
-        axes.set_xscale("log")
+        axes.set_xlim(left=0)
+        axes.locator_params(axis="x", nbins=6)
         axes.set_xlabel("examples trained on")
         axes.set_title(task, loc="left", fontsize=11)
         axes.grid(color="#e4e4e4", linewidth=0.8)
