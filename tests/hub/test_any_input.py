@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from hub_helpers import Answer, InProcess, token
@@ -189,6 +189,7 @@ def test_any_commit(
     ),
     st.one_of(JSON, st.dictionaries(st.text(max_size=5), JSON)),
 )
+@example("POST /api/models/team/mini/branch/b", {"startingPoint": "\ud800"})
 def test_any_json(world: tuple[InProcess, str, Path], where: str, body: object) -> None:
     hub, writer, folder = world
     method, _, target = where.partition(" ")

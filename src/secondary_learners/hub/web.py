@@ -106,8 +106,10 @@ async def json_object(request: Request) -> dict[str, Any]:
     body = await read_body(request, hub_of(request).limits.json_body)
     try:
         value = json.loads(body)
+        # An escape such as \ud800 is JSON and no text: nothing further on could store it.
+        json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
-        raise HubError(400, "The body is not JSON.") from None
+        raise HubError(400, "The body is not JSON, or holds half a character.") from None
     if not isinstance(value, dict):
         raise HubError(400, "The body is not a JSON object.")
     return value
