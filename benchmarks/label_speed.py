@@ -20,7 +20,6 @@ import argparse
 import json
 import multiprocessing
 import os
-import socket
 import statistics
 import tempfile
 import time
@@ -35,6 +34,7 @@ import torch
 from common import RESULTS, cpu_seconds, environment, medians, rounds, table, write_result
 from floors import Floor, Sizes, label_floor
 from torch import nn
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
 from gains import COLOURS, PUBLISHED, Plan, labels_by, read_contexts
@@ -278,10 +278,11 @@ def processes(amounts: Amounts) -> dict[str, Any]:
     """Labels a second by one and by two processes, each of one thread."""
 
     def launch(count: int) -> dict[str, float]:
-        with tempfile.TemporaryDirectory() as name, socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
-            free.close()
+        # They meet where this process listens: a port that was free may be taken again.
+        meeting = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(meeting.port)}
+        where["TORCHELASTIC_USE_AGENT_STORE"] = "True"  # as torchrun tells those that it starts
+        with tempfile.TemporaryDirectory() as name:
             fork = multiprocessing.get_context("fork")  # the imports are done
             team = [
                 fork.Process(

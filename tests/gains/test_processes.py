@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
+from torch.distributed import TCPStore
 
 from gains_helpers import BigramModel, contexts_of
 from secondary_learners.errors import SecondaryLearnersError
-from secondary_learners.gains import store
+from secondary_learners.gains import processes, store
 from secondary_learners.gains.processes import ALONE, Team, joined_team
 from secondary_learners.gains.store import LabelSettings, label_to_store
 
@@ -60,24 +61,30 @@ except SecondaryLearnersError as error:
 
 
 def launch(*arguments: object) -> list[tuple[int, str]]:
-    """Exit codes and messages of two processes, started without anything that watches over them."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    """Exit codes and messages of two processes, started without anything that watches over them.
+
+    They meet where this process listens: a port that was free a moment ago may be taken again.
+    """
+    meeting = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     shared = {
         **os.environ,
         "PYTHONPATH": ":".join(sys.path),
         "OMP_NUM_THREADS": str(torch.get_num_threads()),
         "WORLD_SIZE": "2",
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
+        "MASTER_PORT": str(meeting.port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",  # as torchrun tells the processes it starts
     }
     command = [sys.executable, "-c", SCRIPT, *map(str, arguments)]
     both = [
         subprocess.Popen(command, env={**shared, "RANK": rank}, stderr=subprocess.PIPE, text=True)
         for rank in ("0", "1")
     ]
-    messages = [process.communicate()[1] for process in both]  # a deadlock would show here
+    try:  # a deadlock would show here
+        messages = [process.communicate(timeout=180)[1] for process in both]
+    finally:
+        for process in both:
+            process.kill()
     return [(process.returncode, text) for process, text in zip(both, messages, strict=True)]
 
 
@@ -126,6 +133,19 @@ def test_one_process_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
         with joined_team() as team:
             assert team == ALONE
     assert team.gather("x") == ["x"]
+
+
+def test_processes_that_do_not_meet_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first of two, with a port of its own, where the other never comes."""
+    monkeypatch.setattr(processes, "_MEETING", timedelta(seconds=1))
+    for name, value in (("WORLD_SIZE", "2"), ("RANK", "0"), ("MASTER_PORT", "0")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    with (
+        pytest.raises(SecondaryLearnersError, match=r"did not meet at 127.*1/2 .*Start all of"),
+        joined_team(),
+    ):
+        pass
 
 
 def test_a_description_with_a_part_missing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

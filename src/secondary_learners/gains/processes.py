@@ -20,8 +20,10 @@ from secondary_learners.errors import SecondaryLearnersError
 __all__ = ["ALONE", "Team", "joined_team", "process_count"]
 
 _T = TypeVar("_T")
-# How much longer than the others a process may take. One that stops is noticed at once: its
-# connections close.
+# How long the others are waited for at the start, when nothing tells that one of them has stopped.
+_MEETING = timedelta(minutes=10)
+# How much longer than the others a process may take, once they have met. One that stops is noticed
+# at once: its connections close.
 _PATIENCE = timedelta(days=1)
 _VARIABLES = ("RANK", "MASTER_ADDR", "MASTER_PORT")
 
@@ -32,6 +34,7 @@ class Team:
 
     rank: int = 0
     count: int = 1
+    group: torch.distributed.ProcessGroup | None = None
 
     @property
     def first(self) -> bool:
@@ -51,7 +54,7 @@ class Team:
             return [value]
         found: list[_T | None] = [None] * self.count
         try:
-            torch.distributed.all_gather_object(found, value)
+            torch.distributed.all_gather_object(found, value, group=self.group)
         except RuntimeError as error:
             raise SecondaryLearnersError(
                 f"another of the {self.count} processes has stopped (its own message says why). "
@@ -73,7 +76,7 @@ def joined_team() -> Iterator[Team]:
     """The team that the environment describes (WORLD_SIZE, RANK, MASTER_ADDR, MASTER_PORT).
 
     Without WORLD_SIZE, or with 1, `ALONE`. Raises SecondaryLearnersError when part of the
-    description is missing.
+    description is missing, and when the processes do not find each other.
     """
     count = process_count()
     if count == 1:
@@ -85,8 +88,17 @@ def joined_team() -> Iterator[Team]:
             f"WORLD_SIZE is {count}, and {missing[0]} is not set. "
             "Try `accelerate launch -m secondary_learners`, which sets both."
         )
-    torch.distributed.init_process_group("gloo", timeout=_PATIENCE)
     try:
-        yield Team(torch.distributed.get_rank(), count)
+        torch.distributed.init_process_group("gloo", timeout=_MEETING)
+        group = torch.distributed.new_group(timeout=_PATIENCE)
+    except RuntimeError as error:
+        address, port = (os.environ[name] for name in _VARIABLES[1:])
+        raise SecondaryLearnersError(
+            f"the {count} processes did not meet at {address}, port {port} "
+            f"({str(error).splitlines()[0].rstrip('.')}). "
+            "Start all of them at once, on a port that nothing else uses."
+        ) from error
+    try:
+        yield Team(torch.distributed.get_rank(), count, group)
     finally:
         torch.distributed.destroy_process_group()
