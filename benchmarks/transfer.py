@@ -80,11 +80,15 @@ def measure(
 
 def record(result: Path, learners: Path, registry: Path) -> None:
     """Write the figures of `result` into the folders of the learners that it measured."""
-    rows = json.loads(result.read_text())["rows"]
+    found = json.loads(result.read_text())
+    rows, about = found["rows"], ""
+    if sibling := found.get("sibling"):
+        size, loss = sibling["parameters"] / 1e6, sibling["held_out_loss"]
+        about = f" ({size:.1f}M parameters, held-out loss {loss:.2f})"
     for name in dict.fromkeys(row["learner"] for row in rows):
         own = [
             TransferRow(
-                base=row["base"],
+                base=row["base"] + about * (row["base"] != "mini"),
                 updates=row["updates"],
                 spearman=row["spearman"],
                 contexts=row["contexts"],

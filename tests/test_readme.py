@@ -170,6 +170,7 @@ def test_the_transfer_is_that_of_the_benchmark() -> None:
         for name in ("books-mini", "python-docs-mini")
         for updates in (0, 60, 300)
     ]
+    expected += [found[name, "mini-deep", 0] for name in ("books-mini", "python-docs-mini")]
     same_figures(figures("transfer"), expected)
 
 
