@@ -141,7 +141,44 @@ def test_a_row_without_tokens_has_the_prior_odds(place):
     assert doubt == pytest.approx(-logs[range(8), truth.astype(int)].mean())
 
 
+def test_a_share_is_admitted_whatever_the_probabilities_are(tmp_path):
+    """Nine in ten rows are informative, and with a bar of 0.5 nearly all would be admitted."""
+    random = np.random.default_rng(11)
+    predictor, bar = NaiveBayes(admit_share=0.25), NaiveBayes()
+    counts = np.zeros(2)
+    for step in range(300):
+        ids, mask = batch(random)
+        if step >= 100:
+            counts += predictor.admit(ids, mask, step).sum(), bar.admit(ids, mask, step).sum()
+        for each in (predictor, bar):
+            each.learn(ids, mask, (ids[:, 0] < 8) | (random.random(8) < 0.9))
+        if step == 200:  # it goes on from what a checkpoint holds
+            torch.save(predictor.state_dict(), tmp_path / "state.pt")
+            predictor = NaiveBayes(admit_share=0.25)
+            predictor.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    share, most = counts / (200 * 8)
+    assert 0.2 < share < 0.32 and most > 0.9
+
+
+def test_admits_the_likeliest_to_be_informative():
+    random = np.random.default_rng(12)
+    predictor = NaiveBayes(admit_share=0.3, together=8)
+    for _ in range(100):
+        ids, mask = batch(random)
+        predictor.learn(ids, mask, (ids == 7).any(axis=1))
+    told, all_ = np.zeros(2), np.zeros(2)
+    for step in range(100):
+        ids, mask = batch(random)
+        admitted, has = predictor.admit(ids, mask, step), (ids == 7).any(axis=1)
+        if step >= 10:
+            told += admitted[has].sum(), admitted[~has].sum()
+            all_ += has.sum(), (~has).sum()
+    assert told[0] / all_[0] > 0.9 > 0.4 > told[1] / all_[1]
+
+
 def test_refuses_values_out_of_range():
+    with pytest.raises(SecondaryLearnersError, match=r"admit_share is 1.5.*Try NaiveBayes"):
+        NaiveBayes(admit_share=1.5)
     for options in ({"admit_above": 1.0}, {"smoothing": 0.0}, {"together": 0}):
         with pytest.raises(SecondaryLearnersError, match="Try NaiveBayes"):
             NaiveBayes(**options)

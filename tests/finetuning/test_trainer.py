@@ -90,7 +90,7 @@ def test_is_the_plain_trainer_while_everything_is_kept(train, subtests):
 
 
 class Recorder(MultistageFilter):
-    """Notes what was kept, as the first tokens of the examples."""
+    """Notes what was admitted, and the first tokens of what was run together."""
 
     def __init__(self, **options):
         super().__init__(**options)
@@ -101,6 +101,10 @@ class Recorder(MultistageFilter):
         self.log.append((step, self.stage, admitted.tolist()))
         return admitted
 
+    def keep(self, losses, input_ids, attention_mask):
+        self.log.append(input_ids[:, 0].tolist())  # all that were run together
+        return super().keep(losses, input_ids, attention_mask)
+
 
 def plain_loop(filter_, rows, *, causal, order, hold=False, epochs=2, size=8, rate=0.1):
     """What FilteredTrainer computes, written straight down; without dropout."""
@@ -108,7 +112,7 @@ def plain_loop(filter_, rows, *, causal, order, hold=False, epochs=2, size=8, ra
     optimizer = torch.optim.SGD(model.parameters(), lr=rate)
     total = epochs * math.ceil(len(rows) / size)
     schedule = get_linear_schedule_with_warmup(optimizer, 0, total)
-    waiting, step, trained, updates = [], 0, 0, 0
+    asking, waiting, step, trained, updates = [], [], 0, 0, 0
 
     def loss_of(row):
         return model(**collate([row])).loss
@@ -119,15 +123,17 @@ def plain_loop(filter_, rows, *, causal, order, hold=False, epochs=2, size=8, ra
             inputs = collate(batch)
             ids, mask = inputs["input_ids"].numpy(), inputs["attention_mask"].numpy().astype(bool)
             admitted = filter_.admit(ids, mask, step=step, total=total)
-            batch = [row for row, flag in zip(batch, admitted, strict=True) if flag]
-            if batch:
-                losses = np.array([loss_of(row).item() for row in batch])
-                if filter_.needs_losses:
-                    kept = filter_.keep(losses, ids[admitted], mask[admitted])
+            asking += [row for row, flag in zip(batch, admitted, strict=True) if flag]
+            asked, last = filter_.needs_losses, begin + size >= len(rows)
+            while asking and (last or not asked or len(asking) >= size):
+                batch, asking = asking[:size], asking[size:]
+                if asked:
+                    inputs = collate(batch)
+                    ids, mask = inputs["input_ids"].numpy(), inputs["attention_mask"].numpy()
+                    losses = np.array([loss_of(row).item() for row in batch])
+                    kept = filter_.keep(losses, ids, mask.astype(bool))
                     batch = [row for row, flag in zip(batch, kept, strict=True) if flag]
-            asked = filter_.needs_losses
-            waiting += batch
-            last = begin + size >= len(rows)
+                waiting += batch
             whole = last or (hold and asked)
             least = math.ceil(2 / 3 * size) if hold and asked else size
             if len(waiting) >= least or (last and waiting):
@@ -192,6 +198,8 @@ def test_trains_as_a_plain_loop_does(tmp_path, causal, forwards):
         reference, rows, causal=causal, order=order, hold=forwards == "same"
     )
     assert trainer.filter.log == reference.log
+    run = [len(tokens) for tokens in trainer.filter.log if isinstance(tokens, list)]
+    assert sum(count < 8 for count in run) == 2 < len(run)  # full batches, but at an epoch's end
     assert trainer.filter.counts == reference.counts
     assert min(reference.counts.skipped_forward, reference.counts.skipped_backward) > 0
     savings = trainer.savings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -11,7 +12,7 @@ import torch
 
 from secondary_learners.errors import SecondaryLearnersError
 from secondary_learners.filtering.selection import Scorer, Selector
-from secondary_learners.filtering.thresholds import Threshold, parse_threshold
+from secondary_learners.filtering.thresholds import RecentScores, Threshold, parse_threshold
 
 __all__ = ["LearnerPredictor", "NaiveBayes", "Predictor", "token_presence"]
 
@@ -70,6 +71,9 @@ class NaiveBayes:
 
     admit_above: a row is worth a forward pass when its probability of being informative is at least
         this.
+    admit_share: instead, the share of rows that are worth one: those likeliest to be informative,
+        compared with the last 512. Losses of a model that learns keep moving the probabilities, and
+        with a fixed bar the share goes where they go.
     smoothing: what is added to every count. Every token of the vocabulary that neither class has
         shown yet speaks for the larger class, so that with the usual 1 and a large vocabulary the
         vocabulary's size outweighs the evidence.
@@ -84,6 +88,7 @@ class NaiveBayes:
         self,
         *,
         admit_above: float = 0.5,
+        admit_share: float | None = None,
         smoothing: float = 0.05,
         together: int = 32,
         vocabulary: int | None = None,
@@ -93,7 +98,13 @@ class NaiveBayes:
                 f"admit_above is {admit_above}, smoothing {smoothing} and together {together}. "
                 "Try NaiveBayes(admit_above=0.5, smoothing=0.05, together=32)."
             )
+        if admit_share is not None and not 0 < admit_share < 1:
+            raise SecondaryLearnersError(
+                f"admit_share is {admit_share}, and must be between 0 and 1. "
+                "Try NaiveBayes(admit_share=0.3)."
+            )
         self._admit_above, self._smoothing, self._together = admit_above, smoothing, together
+        self._admit_share, self._recent = admit_share, _recent_odds()
         self._waiting: list[tuple[Ids, Flags, Flags]] = []
         self._class_count = np.zeros(2)
         self._feature_count = np.zeros((2, vocabulary or 1))  # rows with the token, in each class
@@ -107,7 +118,12 @@ class NaiveBayes:
         if not self._fitted:
             return np.ones(len(input_ids), np.bool_)
         odds = self._log_odds(*self._presence([(input_ids, attention_mask)]), len(input_ids))
-        flags: Flags = -np.logaddexp(0, -odds) >= np.log(self._admit_above)
+        if self._admit_share is None:
+            flags: Flags = -np.logaddexp(0, -odds) >= np.log(self._admit_above)
+            return flags
+        flags = odds >= self._recent.quantile(1 - self._admit_share)
+        for value in odds.tolist():
+            self._recent.add(value)
         return flags
 
     def learn(self, input_ids: Ids, attention_mask: Flags, informative: Flags) -> float | None:
@@ -136,6 +152,7 @@ class NaiveBayes:
             "waiting": [
                 [torch.from_numpy(array.copy()) for array in batch] for batch in self._waiting
             ],
+            "recent": self._recent.arrived,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -144,6 +161,9 @@ class NaiveBayes:
         self._waiting = [
             (ids.numpy(), mask.numpy(), flags.numpy()) for ids, mask, flags in state["waiting"]
         ]
+        self._recent = _recent_odds()
+        for value in state["recent"]:
+            self._recent.add(value)
         self._tables = None
 
     def _presence(self, batches: Sequence[tuple[Ids, Flags]]) -> tuple[Ids, Ids]:
@@ -183,6 +203,11 @@ class NaiveBayes:
         prior += absent.sum(axis=1) + (width - len(shown)) * never
         prior -= width * np.log(self._class_count + 2 * alpha)
         return float(prior[1] - prior[0]), evidence
+
+
+def _recent_odds() -> RecentScores:
+    """None is a bar for the first 64."""
+    return RecentScores(lambda q: -math.inf, size=512, enough=64)
 
 
 class LearnerPredictor:

@@ -36,8 +36,9 @@ class Settings:
 
     examples: of the training set, 0 for all; tested: of the development set, 0 for all. longest: in
     tokens. like_lengths: whether rows of like length come together, as `LikeLengths` has them.
-    admit_above and smoothing are of `NaiveBayes`, learner_threshold of `LearnerPredictor`, forwards
-    of `FilteredTrainer`, the others of `MultistageFilter`.
+    admit_above and smoothing are of `NaiveBayes`, learner_threshold of `LearnerPredictor`, both
+    overruled by admit_share, the share of examples that either lets pass, unless that is 0;
+    forwards is of `FilteredTrainer`, the others of `MultistageFilter`.
     """
 
     examples: int = 0
@@ -55,6 +56,7 @@ class Settings:
     keep_at_least: float = 0.0
     reestimate: bool = False
     admit_above: float = 0.5
+    admit_share: float = 0.0
     smoothing: float = 0.05
     learner_threshold: float = 0.0
     forwards: str = "auto"

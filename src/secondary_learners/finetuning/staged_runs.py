@@ -22,6 +22,7 @@ from secondary_learners.filtering.decisions import RandomFilter
 from secondary_learners.filtering.multistage import MultistageFilter
 from secondary_learners.filtering.predictors import LearnerPredictor, NaiveBayes
 from secondary_learners.filtering.selection import Scorer
+from secondary_learners.filtering.thresholds import Constant, Quantile
 from secondary_learners.finetuning.staged import SHARED, Run, Settings
 from secondary_learners.finetuning.trainer import FilteredTrainer
 from secondary_learners.finetuning.trials.tasks import Examples, encode, read_task, score
@@ -293,6 +294,7 @@ def _filter(
         return MultistageFilter(
             NaiveBayes(
                 admit_above=settings.admit_above,
+                admit_share=settings.admit_share or None,
                 smoothing=settings.smoothing,
                 vocabulary=vocabulary,
             ),
@@ -304,8 +306,10 @@ def _filter(
             reestimate=settings.reestimate,
         )
     if learner is not None:
+        share = settings.admit_share
+        threshold = Quantile(share) if share else Constant(settings.learner_threshold)
         return MultistageFilter(
-            LearnerPredictor(learner, settings.learner_threshold),
+            LearnerPredictor(learner, threshold),
             warmup=settings.warmup,
             window=settings.window,
             keep_at_least=settings.keep_at_least,

@@ -65,6 +65,8 @@ class FilteredTrainer(transformers.Trainer):
     - "auto": "same" while more than 2/3 of what is run is kept, which is where it is the cheaper
       one; else "again".
 
+    What a predictor admitted is run once it fills a batch, or the epoch ends.
+
     Stage 0 of `MultistageFilter` and filters that need no losses take one forward pass an example
     in any case. All passes of training have dropout on, those that only decide included: a
     threshold learnt with dropout would not suit losses without it. "same" needs the Trainer's own
@@ -103,7 +105,7 @@ class FilteredTrainer(transformers.Trainer):
         self.savings = Savings()
         self._seen_before = asdict(filter.counts)
         self._forwards, self._hold = forwards, hold
-        self._pending = Pending()
+        self._admitted, self._pending = Pending(), Pending()  # to decide on; to train on
         self._shares: deque[tuple[int, int]] = deque(maxlen=16)  # (kept, run) of recent batches
         self._flops = 0.0
         self._flops_per_token: float | None = None
@@ -117,7 +119,7 @@ class FilteredTrainer(transformers.Trainer):
 
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> TrainOutput:
         self.savings = Savings()
-        self._pending = Pending()
+        self._admitted, self._pending = Pending(), Pending()
         self._shares.clear()
         self._loss, self._norm = 0.0, None
         self._seen_before = asdict(self.filter.counts)
@@ -192,6 +194,7 @@ class FilteredTrainer(transformers.Trainer):
         self._pending.release()
         state = {
             "filter": self.filter.state_dict(),
+            "admitted": self._admitted.state_dict(),
             "pending": self._pending.state_dict(),
             "shares": list(self._shares),
             "side": self._side,
@@ -221,6 +224,7 @@ class FilteredTrainer(transformers.Trainer):
                 f"{self.args.world_size}. Resume with as many."
             )
         self.filter.load_state_dict(state["filter"])
+        self._admitted.load_state_dict(state["admitted"], self._main, self.args.device)
         self._pending.load_state_dict(state["pending"], self._main, self.args.device)
         self._shares.extend(state["shares"])
         self._side = state["side"]
@@ -237,13 +241,21 @@ class FilteredTrainer(transformers.Trainer):
         step, total = self.state.global_step, self.state.max_steps
         admitted = self.filter.admit(ids, mask, step=step, total=total)
         rows = rows.select(admitted)
-        if not len(rows) or not self.filter.needs_losses:
+        if not self.filter.needs_losses:
             self._pending.add(rows)
             return
+        self._admitted.add(rows)
+        size = self._train_batch_size
+        while len(self._admitted) >= size or (len(self._admitted) and self._last):
+            taken = self._admitted.take(min(size, len(self._admitted)))
+            self._decide(network, Rows.joined(taken, self._padding).trimmed())
+
+    def _decide(self, network: nn.Module, rows: Rows) -> None:
+        """Run the rows, and put those that the filter keeps for their losses with the pending."""
         with_graph = self._with_graph()
         losses = self._losses(network, rows, with_graph)
         values = losses.detach().double().cpu().numpy()
-        kept = self.filter.keep(values, ids[admitted], mask[admitted])
+        kept = self.filter.keep(values, *rows.tokens)
         self._shares.append((int(kept.sum()), len(kept)))
         if with_graph:
             rows = Rows(rows.columns, rows.main, losses, self._training_flops(rows))
@@ -277,6 +289,12 @@ class FilteredTrainer(transformers.Trainer):
             )
         return inputs.pop("labels")
 
+    @property
+    def _last(self) -> bool:
+        """Whether nothing comes any more in this epoch, or in this run."""
+        last = self.state.global_step + 1 >= self.state.max_steps
+        return last or bool(self.accelerator.gradient_state.end_of_dataloader)
+
     def _training_flops(self, rows: Rows) -> float:
         """What a forward and a backward pass of the rows take; a third of it is forward."""
         numel = rows.columns[rows.main].numel()
@@ -298,12 +316,10 @@ class FilteredTrainer(transformers.Trainer):
         held = bool((counts[:, 0] == counts[:, 1]).all())
         args = self.args
         whole = self._train_batch_size * args.gradient_accumulation_steps * args.world_size
-        last = self.accelerator.gradient_state.end_of_dataloader
-        last = last or self.state.global_step + 1 >= self.state.max_steps
         enough = 3 * sum(waiting) >= 2 * whole if held else sum(waiting) >= whole
-        if not sum(waiting) or not (enough or last):
+        if not sum(waiting) or not (enough or self._last):
             return False
-        quotas = waiting if held or last else shares(waiting, whole)
+        quotas = waiting if held or self._last else shares(waiting, whole)
         taken = self._pending.take(quotas[args.process_index])
         self._loss = self._backward(network, taken, latest, counted)
         self._average_gradients(network)
