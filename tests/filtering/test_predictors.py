@@ -160,6 +160,19 @@ def test_a_share_is_admitted_whatever_the_probabilities_are(tmp_path):
     assert 0.2 < share < 0.32 and most > 0.9
 
 
+@pytest.mark.parametrize("only", [True, False])
+def test_a_share_of_one_class_so_far_is_all_of_it(only):
+    random = np.random.default_rng(13)
+    predictor = NaiveBayes(admit_share=0.3, together=8)
+    for step in range(100):
+        ids, mask = batch(random)
+        assert predictor.admit(ids, mask, step).all()
+        predictor.learn(ids, mask, np.full(8, only))
+    predictor.learn(ids, mask, np.arange(8) % 2 == 0)
+    admitted = [predictor.admit(*batch(random), 0).mean() for _ in range(100)]
+    assert 0.2 < np.mean(admitted) < 0.5
+
+
 def test_admits_the_likeliest_to_be_informative():
     random = np.random.default_rng(12)
     predictor = NaiveBayes(admit_share=0.3, together=8)

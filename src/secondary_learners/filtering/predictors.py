@@ -121,6 +121,8 @@ class NaiveBayes:
         if self._admit_share is None:
             flags: Flags = -np.logaddexp(0, -odds) >= np.log(self._admit_above)
             return flags
+        if not self._class_count.all():  # all odds are infinite alike
+            return np.ones(len(input_ids), np.bool_)
         flags = odds >= self._recent.quantile(1 - self._admit_share)
         for value in odds.tolist():
             self._recent.add(value)
