@@ -68,7 +68,9 @@ def test_training_takes_that_order_with_and_without_a_filter(tmp_path: Path) -> 
         assert seen == expected
 
 
-@pytest.mark.parametrize("wrong", [{"window": 0}, {"batch_size": 0}, {"dropout": 1.0}])
+@pytest.mark.parametrize(
+    "wrong", [{"window": 0}, {"batch_size": 0}, {"dropout": 1.0}, {"admit_share": 1.0}]
+)
 def test_settings_that_make_no_sense_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(SecondaryLearnersError, match=next(iter(wrong))):
         Settings(**wrong)  # type: ignore[arg-type]

@@ -258,6 +258,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(train, tmp_path, forwards, accum
     }
     whole = train(filter=new(), **options)
     stages = {line["step"]: line["filter_stage"] for line in whole.state.log_history[:-1]}
+    undecided = []
     for step in (2, 6, 12):
         resumed = train(
             filter=new(), resume=f"{tmp_path}/checkpoint-{step}", folder=tmp_path / "b", **options
@@ -266,7 +267,22 @@ def test_a_resumed_run_is_the_uninterrupted_one(train, tmp_path, forwards, accum
         assert resumed.filter.counts == whole.filter.counts
         assert resumed.savings.updates == whole.savings.updates
         assert timeless(resumed) == timeless(whole)
+        file = tmp_path / f"checkpoint-{step}" / "filter_0.pt"
+        undecided.append(torch.load(file, weights_only=True)["admitted"])
+    assert any(undecided)  # rows that were admitted and wait to be run
     assert [stages[step] for step in (2, 6, 12)] == [0, 1, 2]
+
+
+def test_nothing_admitted_is_left_when_losses_are_needed_no_more(train):
+    class Tiring(MultistageFilter):
+        @property
+        def needs_losses(self):
+            return super().needs_losses and self._step < 11
+
+    filter_ = Tiring(warmup=0.2, bound=0.0, latest=0.4, keep_at_least=0.4)
+    savings = train(filter=filter_).savings
+    assert savings.seen == savings.trained + savings.skipped_forward + savings.skipped_backward
+    assert savings.skipped_forward > 0 < savings.skipped_backward
 
 
 @pytest.mark.parametrize("forwards", ["again", "same"])

@@ -38,12 +38,14 @@ def tell(**what):
 class Telling(MultistageFilter):
     def admit(self, input_ids, attention_mask, *, step, total):
         admitted = super().admit(input_ids, attention_mask, step=step, total=total)
+        self.asked = 0  # the last step of an epoch may ask twice
         tell(step=step, stage=self.stage, admitted=admitted.tolist())
         return admitted
 
     def keep(self, losses, *rows):
         kept = super().keep(losses, *rows)
-        tell(step=self._step, losses=losses.tolist(), kept=kept.tolist())
+        self.asked += 1
+        tell(step=self._step, asked=self.asked, losses=losses.tolist(), kept=kept.tolist())
         return kept
 
 
@@ -112,7 +114,7 @@ def decisions(told: list[dict]) -> dict[tuple[int, str], dict]:
     found = {}
     for what in told:
         if "step" in what:
-            key = (what["step"], "admit" if "admitted" in what else "keep")
+            key = (what["step"], what.get("asked", 0))
             assert found.setdefault(key, what) == what
     return found
 

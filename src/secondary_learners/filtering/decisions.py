@@ -7,6 +7,9 @@ A loop asks a `BatchFilter` in this order, for every batch of candidates:
         kept = filter.keep(losses, input_ids[admitted], attention_mask[admitted])
     else:                        # all admitted rows are trained on, and their losses then shown:
         filter.observe(losses)
+
+A loop may gather what is admitted, in order, and ask `keep` once it fills a batch: then that is
+asked less often than `admit`, about rows of several batches.
 """
 
 from __future__ import annotations
@@ -32,8 +35,9 @@ Losses = npt.NDArray[np.float64]
 class Counts:
     """Examples so far.
 
-    seen: candidates; skipped_forward: never run; skipped_backward: run, and found uninformative;
-    kept: trained on, or waiting for their batch to be full.
+    seen: candidates, those included that were admitted and not yet run; skipped_forward: never run;
+    skipped_backward: run, and found uninformative; kept: trained on, or waiting for their batch to
+    be full.
     """
 
     seen: int = 0
@@ -43,7 +47,7 @@ class Counts:
 
     @property
     def forwarded(self) -> int:
-        """Examples with a forward pass."""
+        """Examples with a forward pass, now or soon."""
         return self.seen - self.skipped_forward
 
 
@@ -54,13 +58,13 @@ class BatchFilter(Protocol):
 
     @property
     def needs_losses(self) -> bool:
-        """Whether the rows that were admitted last are trained on only if `keep` says so."""
+        """Whether rows admitted from now on are trained on only if `keep` says so."""
 
     def admit(self, input_ids: Ids, attention_mask: Flags, *, step: int, total: int) -> Flags:
         """Which rows are run at all, in step `step` of `total`."""
 
     def keep(self, losses: Losses, input_ids: Ids, attention_mask: Flags) -> Flags:
-        """Which admitted rows are trained on, by their loss in the forward pass."""
+        """Which of these admitted rows are trained on, by their loss in the forward pass."""
 
     def observe(self, losses: Losses) -> None:
         """The losses of rows that were trained on without having been asked about."""

@@ -73,7 +73,8 @@ class NaiveBayes:
         this.
     admit_share: instead, the share of rows that are worth one: those likeliest to be informative,
         compared with the last 512. Losses of a model that learns keep moving the probabilities, and
-        with a fixed bar the share goes where they go.
+        with a fixed bar the share goes where they go. All of the first 64 are worth one, and all
+        while only one class is known.
     smoothing: what is added to every count. Every token of the vocabulary that neither class has
         shown yet speaks for the larger class, so that with the usual 1 and a large vocabulary the
         vocabulary's size outweighs the evidence.
@@ -208,7 +209,6 @@ class NaiveBayes:
 
 
 def _recent_odds() -> RecentScores:
-    """None is a bar for the first 64."""
     return RecentScores(lambda q: -math.inf, size=512, enough=64)
 
 

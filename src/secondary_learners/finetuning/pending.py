@@ -144,7 +144,7 @@ class Rows:
 
 
 class Pending:
-    """The examples to train on, in order, that do not yet fill a batch."""
+    """Examples, in order, that do not yet fill a batch."""
 
     def __init__(self, parts: Sequence[Rows] = ()) -> None:
         self._parts = [part for part in parts if len(part)]

@@ -36,9 +36,9 @@ class Settings:
 
     examples: of the training set, 0 for all; tested: of the development set, 0 for all. longest: in
     tokens. like_lengths: whether rows of like length come together, as `LikeLengths` has them.
-    admit_above and smoothing are of `NaiveBayes`, learner_threshold of `LearnerPredictor`, both
-    overruled by admit_share, the share of examples that either lets pass, unless that is 0;
-    forwards is of `FilteredTrainer`, the others of `MultistageFilter`.
+    admit_above and smoothing are of `NaiveBayes`, learner_threshold of `LearnerPredictor`;
+    admit_share, unless it is 0, is the share that either lets pass, in place of admit_above and
+    learner_threshold. forwards is of `FilteredTrainer`, the others of `MultistageFilter`.
     """
 
     examples: int = 0
@@ -72,6 +72,10 @@ class Settings:
             raise SecondaryLearnersError(
                 f"learning_rate is {self.learning_rate} and dropout {self.dropout}. "
                 "Try 3e-4 and 0.1."
+            )
+        if not 0 <= self.admit_share < 1:
+            raise SecondaryLearnersError(
+                f"admit_share is {self.admit_share}, and must be from 0 to under 1. Try 0.3."
             )
 
 

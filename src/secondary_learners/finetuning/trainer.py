@@ -48,7 +48,7 @@ class FilteredTrainer(transformers.Trainer):
     accumulation steps); only then, and with whatever is left at the end of each epoch and of the
     run, the optimiser updates the weights: `savings.updates` counts that. In the steps between, the
     callbacks are called and the schedule moves on, at no cost. A run stopped earlier by a callback
-    leaves what waits untrained (`savings.waiting`).
+    leaves what waits untrained (`savings.waiting`), and what was admitted and not yet run.
 
     **Forward passes.** A filter that needs an example's loss costs it a forward pass. What then
     happens to the examples kept is for `forwards` to say; let a forward pass of a batch of n cost n
@@ -240,13 +240,13 @@ class FilteredTrainer(transformers.Trainer):
             self._side = "right" if mask[:, 0].all() else "left"
         step, total = self.state.global_step, self.state.max_steps
         admitted = self.filter.admit(ids, mask, step=step, total=total)
-        rows = rows.select(admitted)
+        self._admitted.add(rows.select(admitted))
         if not self.filter.needs_losses:
-            self._pending.add(rows)
+            for part in self._admitted.take(len(self._admitted)):
+                self._pending.add(part)
             return
-        self._admitted.add(rows)
-        size = self._train_batch_size
-        while len(self._admitted) >= size or (len(self._admitted) and self._last):
+        size, last = self._train_batch_size, self._last
+        while len(self._admitted) >= size or (len(self._admitted) and last):
             taken = self._admitted.take(min(size, len(self._admitted)))
             self._decide(network, Rows.joined(taken, self._padding).trimmed())
 
@@ -291,9 +291,10 @@ class FilteredTrainer(transformers.Trainer):
 
     @property
     def _last(self) -> bool:
-        """Whether nothing comes any more in this epoch, or in this run."""
-        last = self.state.global_step + 1 >= self.state.max_steps
-        return last or bool(self.accelerator.gradient_state.end_of_dataloader)
+        """Whether this is the last batch of an epoch or of the run."""
+        state = self.accelerator.gradient_state
+        ends = state.end_of_dataloader or self.state.global_step + 1 >= self.state.max_steps
+        return bool(ends and state.sync_gradients)  # both are known batches ahead of the last
 
     def _training_flops(self, rows: Rows) -> float:
         """What a forward and a backward pass of the rows take; a third of it is forward."""

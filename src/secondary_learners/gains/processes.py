@@ -30,7 +30,10 @@ _VARIABLES = ("RANK", "MASTER_ADDR", "MASTER_PORT")
 
 @dataclass(frozen=True)
 class Team:
-    """The processes that label together, and which of them this is: `rank` of `count`, from 0."""
+    """The processes that label together, and which of them this is: `rank` of `count`, from 0.
+
+    group: through which `gather` waits; None when alone.
+    """
 
     rank: int = 0
     count: int = 1
@@ -90,7 +93,6 @@ def joined_team() -> Iterator[Team]:
         )
     try:
         torch.distributed.init_process_group("gloo", timeout=_MEETING)
-        group = torch.distributed.new_group(timeout=_PATIENCE)
     except RuntimeError as error:
         address, port = (os.environ[name] for name in _VARIABLES[1:])
         raise SecondaryLearnersError(
@@ -99,6 +101,7 @@ def joined_team() -> Iterator[Team]:
             "Start all of them at once, on a port that nothing else uses."
         ) from error
     try:
+        group = torch.distributed.new_group(timeout=_PATIENCE)
         yield Team(torch.distributed.get_rank(), count, group)
     finally:
         torch.distributed.destroy_process_group()
