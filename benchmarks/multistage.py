@@ -134,7 +134,10 @@ def plot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, fontsize=8)
         axes.set_ylabel("Matthews x 100" if task == "cola" else "accuracy, %")
-    figure.suptitle("Open: one epoch; filled: two. Mean and deviation over seeds.", fontsize=9)
+    figure.suptitle(
+        "Open: one epoch; filled: more, further to the right. Mean and deviation over seeds.",
+        fontsize=9,
+    )
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png")
 

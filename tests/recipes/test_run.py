@@ -274,8 +274,18 @@ def test_a_learner_can_be_made_for_a_freshly_trained_base(
     assert load_learner(finished.folder).config.base_model.repo == str(trained.folder)
 
 
+@pytest.mark.parametrize(
+    ("interval", "value", "first"), [("_CHECKPOINT_EVERY", 8, 8), ("_CHECKPOINT_SECONDS", 0.0, 1)]
+)
 def test_pretraining_killed_after_a_checkpoint_ends_with_the_same_weights(
-    small: PretrainRecipe, trained: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: PretrainRecipe,
+    trained: Finished,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    interval: str,
+    value: float,
+    first: int,
 ) -> None:
     class Killed(BaseException):
         pass
@@ -292,16 +302,18 @@ def test_pretraining_killed_after_a_checkpoint_ends_with_the_same_weights(
         return step_of(train, recipe, step)
 
     out = tmp_path / "small"
-    monkeypatch.setattr(pretrain_module, "_CHECKPOINT_EVERY", 8)
+    monkeypatch.setattr(pretrain_module, interval, value)
+    caplog.set_level("INFO")
     with monkeypatch.context() as patch:
         patch.setattr(pretrain_module, "_save_checkpoint", save_then_die)
         with pytest.raises(Killed):
             run_pretraining(small, None, out, **COMMON)
     assert not (out / "model.safetensors").exists()
+    assert f"step {first} of 20: loss" in caplog.text
 
     monkeypatch.setattr(pretrain_module, "_batch", counted)
     run_pretraining(small, None, out, **COMMON)
-    assert steps == list(range(8, 20))
+    assert steps == list(range(first, 20))
     for name in ("model.safetensors", "tokenizer.json", "config.json"):
         assert (out / name).read_bytes() == (trained.folder / name).read_bytes()
 

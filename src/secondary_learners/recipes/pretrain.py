@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 __all__ = ["pretrain", "read_tokenizer", "train_tokenizer", "unigram_entropy"]
 
 END_OF_TEXT = "<|endoftext|>"
-_CHECKPOINT_EVERY = 250  # steps
+_CHECKPOINT_EVERY = 250  # steps,
+_CHECKPOINT_SECONDS = 120  # or earlier, where a step takes long
 # Logits that may be held at once, in float32; a batch with more of them takes `next_token_loss`.
 _LOGITS_BYTES = 256 * 2**20
 log = logging.getLogger(__name__)
@@ -48,8 +49,9 @@ def pretrain(
 ) -> dict[str, Any]:
     """Train the base model of `recipe` into `out` and return its evaluation, also written there.
 
-    A killed run goes on from its last checkpoint in `out/checkpoint` (one every 250 steps) when
-    the recipe is the same one; the folder is removed when the model is written.
+    A killed run goes on from its last checkpoint in `out/checkpoint` (one every 250 steps
+    or two minutes) when the recipe is the same one; the folder is removed when the model is
+    written. progress: a bar, else a line in the log at each checkpoint.
     """
     given = None if recipe.tokenizer is None else read_tokenizer(recipe, corpus)
     documents = read_documents(recipe.sources, corpus)
@@ -250,7 +252,7 @@ def _fit(
     optimizers = _optimizers(model, recipe)
     rates = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]
     begun, seconds = _resume(model, optimizers, recipe, checkpoint)
-    clock = time.monotonic()
+    clock = saved = time.monotonic()
     model.train()
     bar = tqdm(
         range(begun, recipe.steps),
@@ -272,15 +274,13 @@ def _fit(
             if not math.isfinite(loss.item()):
                 raise _diverged(f"the loss of step {step + 1}", loss.item())
             bar.set_postfix(loss=f"{loss.item():.3f}")
-        if (step + 1) % _CHECKPOINT_EVERY == 0:
-            _save_checkpoint(
-                model,
-                optimizers,
-                recipe,
-                step + 1,
-                seconds + time.monotonic() - clock,
-                checkpoint,
-            )
+        now = time.monotonic()
+        if (step + 1) % _CHECKPOINT_EVERY == 0 or now - saved >= _CHECKPOINT_SECONDS:
+            if not progress:
+                log.info("step %d of %d: loss %.3f", step + 1, recipe.steps, loss.item())
+            spent = seconds + now - clock
+            _save_checkpoint(model, optimizers, recipe, step + 1, spent, checkpoint)
+            saved = now
     return seconds + time.monotonic() - clock
 
 
