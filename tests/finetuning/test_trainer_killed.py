@@ -109,8 +109,8 @@ def run(script: Path, folder: Path, stop: int) -> list[dict]:
     return told
 
 
-def decisions(told: list[dict]) -> dict[tuple[int, str], dict]:
-    """By step and kind; a step that was told twice was decided alike."""
+def decisions(told: list[dict]) -> dict[tuple[int, int], dict]:
+    """By step and question (0: which to run); a step that was told twice was decided alike."""
     found = {}
     for what in told:
         if "step" in what:
