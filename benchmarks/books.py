@@ -15,7 +15,7 @@ from pathlib import Path
 
 from common import RESULTS, write_result
 
-from secondary_learners.finetuning.summary import plain_words
+from secondary_learners.experiments.summary import plain_words
 from secondary_learners.recipes.run import run_learner
 from secondary_learners.recipes.schema import LearnerRecipe, find_recipe
 

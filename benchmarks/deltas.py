@@ -26,26 +26,26 @@ import torch
 from common import RESULTS, table, write_result
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from secondary_learners.catalogue import content
-from secondary_learners.files import atomic_path, json_bytes, sha256_bytes, write_json
-from secondary_learners.finetuning.sparse.deltas import make_delta, read_delta, save_delta
-from secondary_learners.finetuning.sparse.distances import (
+from secondary_learners.content import content
+from secondary_learners.deltas.deltas import make_delta, read_delta, save_delta
+from secondary_learners.deltas.distances import (
     Distance,
     critical_layers,
     layer_distances,
 )
-from secondary_learners.finetuning.sparse.fingerprints import base_fingerprint
-from secondary_learners.finetuning.sparse.making import fine_tune
-from secondary_learners.finetuning.sparse.masks import merge_masks
-from secondary_learners.finetuning.sparse.plots import plot_distances
-from secondary_learners.finetuning.sparse.settings import Training, Tuning
-from secondary_learners.finetuning.sparse.tasks import (
+from secondary_learners.deltas.fingerprints import base_fingerprint
+from secondary_learners.deltas.making import fine_tune
+from secondary_learners.deltas.masks import merge_masks
+from secondary_learners.deltas.plots import plot_distances
+from secondary_learners.deltas.settings import Training, Tuning
+from secondary_learners.deltas.tasks import (
     Examples,
     classifier,
     metrics_of,
     predict,
     read_examples,
 )
+from secondary_learners.files import atomic_path, json_bytes, sha256_bytes, write_json
 from secondary_learners.learners.artifact import tokenizer_fingerprint
 from secondary_learners.learners.config import Reference
 from secondary_learners.registry.load import load_base

@@ -25,11 +25,11 @@ from typing import Any
 import numpy as np
 from common import RESULTS, table, write_result
 
-from secondary_learners.finetuning.trials.analysis import analyse, spread
-from secondary_learners.finetuning.trials.best import expected_best
-from secondary_learners.finetuning.trials.plots import plot_analysis
-from secondary_learners.finetuning.trials.stopping import Setting
-from secondary_learners.finetuning.trials.table import Trial, read_table
+from secondary_learners.experiments.trials.analysis import analyse, spread
+from secondary_learners.experiments.trials.best import expected_best
+from secondary_learners.experiments.trials.plots import plot_analysis
+from secondary_learners.experiments.trials.stopping import Setting
+from secondary_learners.experiments.trials.table import Trial, read_table
 
 NAME = "dodge_best_validation_2100.csv"
 HERE = Path(__file__).parents[2] / "shared" / "data" / NAME

@@ -31,7 +31,6 @@ from torch.utils.data import DataLoader, TensorDataset
 from transformers import PreTrainedModel
 
 from secondary_learners.files import atomic_path
-from secondary_learners.gains.contexts import Contexts
 from secondary_learners.gains.labels import METHODS, information_gain, labeller, token_ids
 from secondary_learners.gains.objective import evaluation_mode
 from secondary_learners.gains.optimizers import FirstStep
@@ -39,6 +38,7 @@ from secondary_learners.learners.statistics import spearman
 from secondary_learners.recipes.data import labelling_data, read_splits
 from secondary_learners.recipes.schema import LearnerRecipe, find_recipe
 from secondary_learners.registry.load import load_base
+from secondary_learners.text.contexts import Contexts
 
 Gains = NDArray[np.float64]
 

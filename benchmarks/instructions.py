@@ -42,11 +42,9 @@ import torch
 from common import RESULTS, table, write_result
 from transformers import DataCollatorForSeq2Seq, TrainerCallback, TrainingArguments
 
+from secondary_learners.engines.scoring import score_examples
+from secondary_learners.experiments.statistics import mean, permutation_test, standard_error
 from secondary_learners.filtering.decisions import BatchFilter, LearnerFilter, RandomFilter
-from secondary_learners.finetuning.scoring import score_examples
-from secondary_learners.finetuning.statistics import mean, permutation_test, standard_error
-from secondary_learners.finetuning.trainer import FilteredTrainer
-from secondary_learners.gains.examples import Examples
 from secondary_learners.gains.labels import information_gain
 from secondary_learners.gains.objective import losses_of
 from secondary_learners.gains.store import read_labels
@@ -60,6 +58,8 @@ from secondary_learners.recipes.schema import (
     LearnerRecipe,
 )
 from secondary_learners.registry.load import load_base, load_learner
+from secondary_learners.text.examples import Examples
+from secondary_learners.trainers.trainer import FilteredTrainer
 
 LEARNERS = str(Path(sysconfig.get_path("scripts")) / "learners")
 Row = dict[str, Any]

@@ -39,7 +39,6 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
 from gains import COLOURS, PUBLISHED, Plan, labels_by, read_contexts
 from secondary_learners.files import atomic_path, write_json
-from secondary_learners.gains.contexts import Contexts
 from secondary_learners.gains.labels import information_gain, token_ids
 from secondary_learners.gains.objective import batch_size_for
 from secondary_learners.gains.precision import computed_in
@@ -47,6 +46,7 @@ from secondary_learners.gains.processes import joined_team
 from secondary_learners.gains.store import LabelSettings, label_to_store
 from secondary_learners.learners.statistics import spearman
 from secondary_learners.registry.load import load_base
+from secondary_learners.text.contexts import Contexts
 
 SIZES = {
     "tiny": Sizes(2, 32, 500, 32),

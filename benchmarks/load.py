@@ -27,13 +27,13 @@ from typing import Any
 
 from common import RESULTS, cpu_seconds, medians, rounds, table, write_result
 
-from secondary_learners.catalogue import content
-from secondary_learners.hub.tokens import create_token
-from secondary_learners.learners.layout import FILES
+from secondary_learners.artifacts.layout import FILES
+from secondary_learners.content import content
 from secondary_learners.registry.index import entry_toml, find
 from secondary_learners.registry.load import load_learner
 from secondary_learners.registry.locking import lock_references
 from secondary_learners.registry.registries import add_registry
+from secondary_learners.server.tokens import create_token
 
 LEARNERS = ("books-mini", "python-docs-mini")
 BY_HAND = "by hand"

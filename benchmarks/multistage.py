@@ -31,10 +31,10 @@ import torch
 import transformers
 from common import RESULTS, table, write_result
 
+from secondary_learners.experiments.multistage import ARMS, HEADER, Run, Settings, cells, summary
+from secondary_learners.experiments.multistage_runs import StagedTask, run_arms
+from secondary_learners.experiments.statistics import permutation_test
 from secondary_learners.files import atomic_path, write_json
-from secondary_learners.finetuning.staged import ARMS, HEADER, Run, Settings, cells, summary
-from secondary_learners.finetuning.staged_runs import StagedTask, run_arms
-from secondary_learners.finetuning.statistics import permutation_test
 from secondary_learners.learners.artifact import Learner, save_learner
 from secondary_learners.recipes.multistage import loss_learner, measure_losses
 from secondary_learners.recipes.schema import LossPlan

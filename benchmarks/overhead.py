@@ -26,14 +26,14 @@ import torch
 import transformers
 from common import RESULTS, table, write_result
 
+from secondary_learners.deltas.tasks import classifier
+from secondary_learners.experiments.multistage_runs import Timed
 from secondary_learners.filtering.decisions import Losses
 from secondary_learners.filtering.multistage import MultistageFilter
 from secondary_learners.filtering.predictors import Flags, Ids, LearnerPredictor, NaiveBayes
 from secondary_learners.filtering.selection import pad
-from secondary_learners.finetuning.sparse.tasks import classifier
-from secondary_learners.finetuning.staged_runs import Timed
-from secondary_learners.finetuning.trainer import FilteredTrainer
 from secondary_learners.registry.load import load_base, load_learner
+from secondary_learners.trainers.trainer import FilteredTrainer
 
 SIZES = (8, 32)
 LEARNER = "books-mini"

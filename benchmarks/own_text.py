@@ -26,9 +26,9 @@ from typing import Any
 
 from common import RESULTS, environment, table, write_result
 
-from secondary_learners.gains.corpus import read_documents
 from secondary_learners.recipes.schema import LearnerRecipe, find_recipe
 from secondary_learners.registry.load import load_learner
+from secondary_learners.text.corpus import read_documents
 
 LEARNERS = str(Path(sysconfig.get_path("scripts")) / "learners")
 

@@ -21,7 +21,6 @@ from common import RESULTS, cpu_seconds, table, write_result
 from numpy.typing import NDArray
 from torch import nn
 
-from secondary_learners.gains.contexts import Contexts
 from secondary_learners.gains.labels import information_gain
 from secondary_learners.gains.objective import context_losses, evaluation_mode
 from secondary_learners.gains.subsets import LORA_RANK, Trainable, trained
@@ -30,6 +29,7 @@ from secondary_learners.learners.statistics import spearman, spearman_interval
 from secondary_learners.recipes.data import labelling_data, read_splits
 from secondary_learners.recipes.schema import LearnerRecipe, find_recipe
 from secondary_learners.registry.load import load_base
+from secondary_learners.text.contexts import Contexts
 
 SUBSETS: tuple[Trainable, ...] = ("all", "last-layers:2", "last-layers:1", "lora", ["*ln_*"])
 # Held at once for each trained parameter: gradient, a copy to restore, |gradient| + eps, the step.

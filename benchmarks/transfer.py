@@ -24,14 +24,14 @@ from typing import Any
 import torch
 from common import RESULTS, table, write_result
 
+from secondary_learners.experiments.compare import Settings, finetune
+from secondary_learners.experiments.refresh import card_figure, refresh
 from secondary_learners.filtering.thresholds import Constant
-from secondary_learners.finetuning.compare import Settings, finetune
-from secondary_learners.gains.contexts import Contexts
 from secondary_learners.learners.artifact import tokenizer_fingerprint
 from secondary_learners.recipes.data import finetuning_data, fresh_data, learner_recipe, read_splits
-from secondary_learners.recipes.refresh import card_figure, refresh
 from secondary_learners.recipes.transfer import TransferRow, record_transfer
 from secondary_learners.registry.load import load_base, load_learner, locate
+from secondary_learners.text.contexts import Contexts
 
 LEARNERS = ("python-docs-mini", "books-mini")
 ALL = Constant(-1e6)  # a threshold that takes every candidate

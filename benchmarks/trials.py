@@ -28,20 +28,20 @@ from common import RESULTS, table, write_result
 from dodge import drawn_best, exact_best, looped_deviations
 
 from secondary_learners import load_base, load_learner
-from secondary_learners.filtering.thresholds import parse_threshold
-from secondary_learners.finetuning.trials.analysis import TaskAnalysis, analyse
-from secondary_learners.finetuning.trials.best import expected_best
-from secondary_learners.finetuning.trials.plots import plot_analysis
-from secondary_learners.finetuning.trials.stopping import (
+from secondary_learners.experiments.trials.analysis import TaskAnalysis, analyse
+from secondary_learners.experiments.trials.best import expected_best
+from secondary_learners.experiments.trials.plots import plot_analysis
+from secondary_learners.experiments.trials.stopping import (
     Curves,
     Setting,
     paper_setting,
     value_setting,
 )
-from secondary_learners.finetuning.trials.sweep import Filter, Sweep, run_trials
-from secondary_learners.finetuning.trials.table import Floats, Trial, write_table
-from secondary_learners.finetuning.trials.tasks import read_task
-from secondary_learners.finetuning.trials.training import TrialSettings
+from secondary_learners.experiments.trials.sweep import Filter, Sweep, run_trials
+from secondary_learners.experiments.trials.table import Floats, Trial, write_table
+from secondary_learners.experiments.trials.tasks import read_task
+from secondary_learners.experiments.trials.training import TrialSettings
+from secondary_learners.filtering.thresholds import parse_threshold
 
 HERE = Path(__file__).parents[2] / "shared" / "data" / "classification"
 BUDGETS = (1, 2, 5, 10)

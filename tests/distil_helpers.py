@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 
 from recipes_helpers import OTHER, VOCABULARY, WANTED, prose
-from secondary_learners.gains.corpus import Source
 from secondary_learners.recipes.pretrain import train_tokenizer
 from secondary_learners.recipes.schema import (
     DistilledRecipe,
@@ -17,6 +16,7 @@ from secondary_learners.recipes.schema import (
     StudentPlan,
     TeacherPlan,
 )
+from secondary_learners.text.corpus import Source
 
 LENGTH, ROWS, REPORTED = 12, 400, 64
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from secondary_learners.gains.contexts import Contexts
-from secondary_learners.gains.examples import Examples
+from secondary_learners.text.contexts import Contexts
+from secondary_learners.text.examples import Examples
 
 VOCABULARY = 97
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hub_helpers import Server
+from server_helpers import Server
 
 __all__ = ["Machine"]
 

@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from secondary_learners.catalogue import content
-from secondary_learners.finetuning.staged import ARMS
+from secondary_learners.content import content
+from secondary_learners.experiments.multistage import ARMS
 from secondary_learners.registry.load import load_base
 from trainer_helpers import collate, make_arguments, make_model, make_rows
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from secondary_learners.finetuning.trials.table import Trial
+from secondary_learners.experiments.trials.table import Trial
 
 
 def trial(task: str, init: int, order: int, scores: list[float], **more: Any) -> Trial:

@@ -14,8 +14,8 @@ from typing import Any
 
 import lz4.frame
 
-from hub_helpers import Server
-from secondary_learners.hub.xet_formats import Term, Xorb
+from secondary_learners.server.xet_formats import Term, Xorb
+from server_helpers import Server
 
 NONE, LZ4, GROUPED = range(3)
 TAG = b"HFRepoMetaData\0" + bytes.fromhex("556967456a7b815783a5bdd95ccdd14aa9")

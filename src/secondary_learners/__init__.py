@@ -36,10 +36,10 @@ __all__ = [
 
 _HOMES = {
     "Constant": "filtering.thresholds",
-    "Examples": "gains.examples",
+    "Examples": "text.examples",
     "FilterReport": "filtering.stream",
-    "FilteredSFTTrainer": "finetuning.sft",
-    "FilteredTrainer": "finetuning.trainer",
+    "FilteredSFTTrainer": "trainers.sft",
+    "FilteredTrainer": "trainers.trainer",
     "LearnerFilter": "filtering.decisions",
     "LearnerPredictor": "filtering.predictors",
     "MultistageFilter": "filtering.multistage",
@@ -49,7 +49,7 @@ _HOMES = {
     "ScoreColumn": "filtering.columns",
     "SecondaryLearnersError": "errors",
     "Shifting": "filtering.thresholds",
-    "compare": "finetuning.compare",
+    "compare": "experiments.compare",
     "filtered": "filtering.stream",
     "information_gain": "gains.labels",
     "list_learners": "registry.index",
@@ -57,29 +57,29 @@ _HOMES = {
     "load_delta": "registry.deltas",
     "load_learner": "registry.load",
     "publish": "publishing.publish",
-    "refresh": "recipes.refresh",
-    "run_trials": "finetuning.trials.sweep",
+    "refresh": "experiments.refresh",
+    "run_trials": "experiments.trials.sweep",
 }
 
 if typing.TYPE_CHECKING:
     from secondary_learners.errors import SecondaryLearnersError
+    from secondary_learners.experiments.compare import compare
+    from secondary_learners.experiments.refresh import refresh
+    from secondary_learners.experiments.trials.sweep import run_trials
     from secondary_learners.filtering.columns import ScoreColumn
     from secondary_learners.filtering.decisions import LearnerFilter, RandomFilter
     from secondary_learners.filtering.multistage import MultistageFilter
     from secondary_learners.filtering.predictors import LearnerPredictor, NaiveBayes
     from secondary_learners.filtering.stream import FilterReport, filtered
     from secondary_learners.filtering.thresholds import Constant, Quantile, Shifting
-    from secondary_learners.finetuning.compare import compare
-    from secondary_learners.finetuning.sft import FilteredSFTTrainer
-    from secondary_learners.finetuning.trainer import FilteredTrainer
-    from secondary_learners.finetuning.trials.sweep import run_trials
-    from secondary_learners.gains.examples import Examples
     from secondary_learners.gains.labels import information_gain
     from secondary_learners.publishing.publish import publish
-    from secondary_learners.recipes.refresh import refresh
     from secondary_learners.registry.deltas import load_delta
     from secondary_learners.registry.index import list_learners
     from secondary_learners.registry.load import load_base, load_learner
+    from secondary_learners.text.examples import Examples
+    from secondary_learners.trainers.sft import FilteredSFTTrainer
+    from secondary_learners.trainers.trainer import FilteredTrainer
 
     __version__: str
 else:  # hidden from type checkers, for which it would make every misspelt name valid

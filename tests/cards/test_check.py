@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secondary_learners.cards.check import CardFault, check_card, machine_paths
-from secondary_learners.catalogue import content
+from secondary_learners.content import content
 
 SHIPPED = sorted(path.parent for path in content("learners").glob("*/README.md"))
 CARD = (content("learners") / "books-mini" / "README.md").read_text(encoding="utf-8")

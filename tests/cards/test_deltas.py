@@ -9,7 +9,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from secondary_learners.cards.deltas import delta_card
-from secondary_learners.catalogue import content
+from secondary_learners.content import content
 
 NAMES = ("sst2-layers-mini", "sst2-mask-mini")
 

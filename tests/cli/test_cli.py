@@ -17,16 +17,16 @@ import pytest
 import torch
 
 from cli_helpers import Tiny, learners
-from secondary_learners.catalogue import content
 from secondary_learners.cli import catalogue as catalogue_commands
+from secondary_learners.content import content
 from secondary_learners.errors import MissingExtraError
-from secondary_learners.finetuning import compare as compare_module
-from secondary_learners.finetuning import plots
 from secondary_learners.gains import store
 from secondary_learners.gains.store import read_labels
 from secondary_learners.learners.artifact import read_learner
 from secondary_learners.registry.index import list_learners, read_index
 from secondary_learners.registry.load import load_base, load_learner
+from secondary_learners.trainers import compare as compare_module
+from secondary_learners.trainers import plots
 
 TEXTS = [
     "The ship lay in the harbour",

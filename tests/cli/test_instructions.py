@@ -13,10 +13,10 @@ from transformers import DataCollatorForSeq2Seq
 from cli_helpers import Result, learners
 from recipes_helpers import OTHER, WANTED, write_base
 from secondary_learners.filtering.decisions import LearnerFilter
-from secondary_learners.finetuning.trainer import FilteredTrainer
-from secondary_learners.gains.examples import Examples
 from secondary_learners.gains.store import read_labels
 from secondary_learners.registry.load import load_base, load_learner
+from secondary_learners.text.examples import Examples
+from secondary_learners.trainers.trainer import FilteredTrainer
 from trainer_helpers import make_arguments
 
 

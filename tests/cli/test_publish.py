@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from cli_helpers import Result, Tiny, learners
-from hub_helpers import running, token
-from secondary_learners.catalogue import content
+from secondary_learners.content import content
+from server_helpers import running, token
 
 
 @dataclass(frozen=True)

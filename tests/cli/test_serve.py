@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from cli_helpers import learners
-from hub_helpers import running
+from server_helpers import running
 
 
 def who(url: str, token: str) -> str:
@@ -79,7 +79,7 @@ def test_other_machines_are_warned_of(tmp_path: Path) -> None:
 
 
 def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in sys.modules if name.startswith("secondary_learners.hub")]:
+    for name in [name for name in sys.modules if name.startswith("secondary_learners.server")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     result = learners("serve", tmp_path)

@@ -7,7 +7,7 @@ import pytest
 from classification_helpers import write_task
 from cli_helpers import Tiny, learners
 from recipes_helpers import write_base
-from secondary_learners.finetuning.trials.table import TrialsTable, write_table
+from secondary_learners.experiments.trials.table import TrialsTable, write_table
 from trials_helpers import sweep
 
 

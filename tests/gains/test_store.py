@@ -15,11 +15,11 @@ import torch
 from gains_helpers import BigramModel, contexts_of
 from secondary_learners.errors import DivergedError, LabelStoreError, UnknownNameError
 from secondary_learners.gains import store
-from secondary_learners.gains.contexts import Contexts
 from secondary_learners.gains.fingerprints import weights_fingerprint
 from secondary_learners.gains.labels import information_gain
 from secondary_learners.gains.store import Labels, LabelSettings, label_to_store, read_labels
 from secondary_learners.learners.statistics import spearman
+from secondary_learners.text.contexts import Contexts
 
 CANDIDATES = contexts_of(70, seed=1, domains=2)
 OBJECTIVE = contexts_of(10, seed=2)

@@ -14,8 +14,8 @@ from secondary_learners.learners.artifact import Learner, save_learner
 from secondary_learners.learners.config import LearnerConfig, Reference
 from secondary_learners.learners.fitting import Fit, fit, fit_baseline, fit_conv, fit_linear
 from secondary_learners.learners.nets import LinearNet, linear_features
-from secondary_learners.learners.splitting import deal
 from secondary_learners.learners.statistics import r2, spearman
+from secondary_learners.text.splitting import deal
 
 VOCABULARY = 40
 

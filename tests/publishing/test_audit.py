@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 
 from secondary_learners.cards.check import CardFault
-from secondary_learners.catalogue import content
+from secondary_learners.content import content
 from secondary_learners.publishing.audit import (
     ArtefactFault,
     audit,

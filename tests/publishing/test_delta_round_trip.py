@@ -12,10 +12,10 @@ import torch
 from huggingface_hub import CommitOperationAdd, HfApi
 from safetensors.torch import load_file
 
-from hub_helpers import Server, running, token
 from publishing_helpers import Machine
 from secondary_learners import load_delta
-from secondary_learners.catalogue import content
+from secondary_learners.content import content
+from server_helpers import Server, running, token
 
 IDS = [[100, 200, 300, 5], [7, 8, 9, 4000]]
 # Every way to load in one process, because each process loads torch: the logits by reference, or
@@ -31,7 +31,7 @@ logits, refused = {{}}, {{}}
 for ref in refs:
     model = None
     if mode == "wrong":
-        from secondary_learners.finetuning.sparse.tasks import classifier
+        from secondary_learners.deltas.tasks import classifier
         base, _ = load_base("mini")
         with torch.no_grad():
             base.transformer.h[0].ln_1.bias[0] += 1e-3

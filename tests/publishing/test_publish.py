@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 from huggingface_hub import CommitOperationAdd, HfApi, hf_hub_download
 
-from hub_helpers import running, token
-from secondary_learners.catalogue import content
+from secondary_learners.content import content
 from secondary_learners.errors import AuditError, OfflineError, PublishError
 from secondary_learners.files import sha256_file
 from secondary_learners.publishing.client import Client
 from secondary_learners.publishing.publish import ChangeKind, Publication, publish
 from secondary_learners.registry.index import entry_toml, find, read_index
 from secondary_learners.registry.load import load_learner
+from server_helpers import running, token
 
 ADDED, CHANGED, KEPT, MERGED, UNCHANGED = (
     *(ChangeKind.ADDED, ChangeKind.CHANGED, ChangeKind.KEPT, ChangeKind.MERGED),

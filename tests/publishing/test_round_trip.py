@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import torch
 
-from hub_helpers import Server, running, token
 from publishing_helpers import Machine
-from secondary_learners.catalogue import content
+from secondary_learners.content import content
 from secondary_learners.learners.artifact import Learner, read_learner, save_learner
 from secondary_learners.learners.nets import LinearNet
+from server_helpers import Server, running, token
 
 SCORE = """
 import json, sys

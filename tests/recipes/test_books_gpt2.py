@@ -10,11 +10,11 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
-from secondary_learners.catalogue import content
-from secondary_learners.gains.corpus import read_documents
+from secondary_learners.content import content
 from secondary_learners.learners.artifact import tokenizer_fingerprint
 from secondary_learners.recipes.schema import LearnerRecipe, find_recipe
 from secondary_learners.registry.load import load_learner
+from secondary_learners.text.corpus import read_documents
 
 NAME = "books-gpt2"
 DATA = Path(__file__).parents[3] / "shared" / "data"

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from secondary_learners.gains.corpus import read_documents
 from secondary_learners.recipes.data import read_splits
 from secondary_learners.recipes.schema import LearnerRecipe, find_recipe
+from secondary_learners.text.corpus import read_documents
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 pytestmark = pytest.mark.skipif(

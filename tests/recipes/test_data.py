@@ -8,7 +8,6 @@ import pytest
 
 from recipes_helpers import OTHER, WANTED, prose
 from secondary_learners.errors import CorpusError
-from secondary_learners.gains.corpus import Source
 from secondary_learners.recipes.data import (
     describe_sources,
     finetuning_data,
@@ -19,6 +18,7 @@ from secondary_learners.recipes.data import (
 )
 from secondary_learners.recipes.schema import LearnerRecipe, parse_recipe, recipe_toml
 from secondary_learners.registry.load import load_base
+from secondary_learners.text.corpus import Source
 
 
 def test_splits_share_no_document_and_lose_none(recipe: LearnerRecipe) -> None:

@@ -16,12 +16,10 @@ import torch
 from tokenizers import Tokenizer, models
 
 from cli_helpers import learners
-from hub_helpers import running, token
 from recipes_helpers import OTHER, VOCABULARY, WANTED, prose, tiny_recipe, write_base, write_text
 from registry_helpers import Machine, Team
 from secondary_learners.cards.check import check_card
 from secondary_learners.errors import CorpusError, IncompatibleError, RecipeError
-from secondary_learners.gains.corpus import Source
 from secondary_learners.gains.fingerprints import embedding_fingerprint
 from secondary_learners.learners.artifact import read_learner, tokenizer_fingerprint
 from secondary_learners.recipes import pretrain as pretrain_module
@@ -37,6 +35,8 @@ from secondary_learners.recipes.schema import (
 )
 from secondary_learners.registry.index import read_index
 from secondary_learners.registry.load import load_base, load_learner
+from secondary_learners.text.corpus import Source
+from server_helpers import running, token
 
 GPT2 = "openai-community/gpt2"
 COMMON: dict[str, Any] = {"device": "cpu", "command": "learners run x", "progress": False}

@@ -13,14 +13,13 @@ import pytest
 from classification_helpers import write_task
 from cli_helpers import learners
 from secondary_learners.cards.check import CardFault, check_card
-from secondary_learners.catalogue import content
+from secondary_learners.content import content
 from secondary_learners.errors import CorpusError, RecipeError
+from secondary_learners.experiments.multistage import Settings
 from secondary_learners.files import sha256_file
 from secondary_learners.filtering.multistage import MultistageFilter
 from secondary_learners.filtering.predictors import LearnerPredictor
 from secondary_learners.filtering.selection import pad
-from secondary_learners.finetuning.staged import Settings
-from secondary_learners.gains.corpus import Source
 from secondary_learners.publishing.audit import audit
 from secondary_learners.recipes import multistage
 from secondary_learners.recipes.likeness import Verdict
@@ -29,6 +28,7 @@ from secondary_learners.recipes.rebuild import read_published, rebuild
 from secondary_learners.recipes.run import Finished
 from secondary_learners.recipes.schema import LossPlan, MultistageRecipe, recipe_toml
 from secondary_learners.registry.load import load_base, load_learner
+from secondary_learners.text.corpus import Source
 
 FILES = Source("sea", files="classification/sea/*.tsv", archive="classification.tar.xz")
 COMMON: dict[str, Any] = {"device": "cpu", "command": "learners run sea --corpus DATA"}

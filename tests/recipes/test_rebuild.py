@@ -16,7 +16,8 @@ from safetensors.numpy import load_file, save_file
 
 from delta_helpers import write_task
 from recipes_helpers import OTHER, WANTED, prose, write_text
-from secondary_learners.catalogue import content
+from secondary_learners.content import content
+from secondary_learners.deltas.settings import Training, Tuning
 from secondary_learners.errors import (
     ArtefactError,
     CorpusError,
@@ -24,9 +25,7 @@ from secondary_learners.errors import (
     SecondaryLearnersError,
     UnknownNameError,
 )
-from secondary_learners.finetuning.sparse.settings import Training, Tuning
 from secondary_learners.gains import store
-from secondary_learners.gains.corpus import Source
 from secondary_learners.recipes import rebuild as rebuild_module
 from secondary_learners.recipes import run as run_module
 from secondary_learners.recipes.deltas import run_delta
@@ -54,6 +53,7 @@ from secondary_learners.recipes.schema import (
     PretrainRecipe,
     parse_recipe,
 )
+from secondary_learners.text.corpus import Source
 
 COMMON: dict[str, Any] = {"device": "cpu", "command": "learners run tiny", "progress": False}
 EVALUATION = EvaluationPlan(seeds=2, updates=3, batch_size=4, test_contexts=20)

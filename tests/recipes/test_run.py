@@ -18,7 +18,6 @@ from secondary_learners.errors import (
     LabelStoreError,
 )
 from secondary_learners.gains import store
-from secondary_learners.gains.corpus import Source
 from secondary_learners.learners.artifact import read_learner, tokenizer_fingerprint
 from secondary_learners.recipes import bases as bases_module
 from secondary_learners.recipes import pretrain as pretrain_module
@@ -39,6 +38,7 @@ from secondary_learners.recipes.schema import (
 )
 from secondary_learners.registry.index import read_index
 from secondary_learners.registry.load import load_base, load_learner
+from secondary_learners.text.corpus import Source
 
 COMMON: dict[str, Any] = {"device": "cpu", "command": "learners run tiny", "progress": False}
 EVALUATION = EvaluationPlan(seeds=2, updates=3, batch_size=4, test_contexts=20)

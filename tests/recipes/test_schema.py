@@ -8,10 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secondary_learners.catalogue import content
+from secondary_learners.content import content
+from secondary_learners.deltas.settings import Training
 from secondary_learners.errors import RecipeError, UnknownNameError
-from secondary_learners.finetuning.sparse.settings import Training
-from secondary_learners.gains.corpus import Source
 from secondary_learners.recipes.schema import (
     DeltaRecipe,
     EvaluationPlan,
@@ -28,6 +27,7 @@ from secondary_learners.recipes.schema import (
     recipe_names,
     recipe_toml,
 )
+from secondary_learners.text.corpus import Source
 
 LEARNER = """
 name = "x"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from secondary_learners.catalogue import content
+from secondary_learners.content import content
 from secondary_learners.errors import IncompatibleError
 from secondary_learners.learners.artifact import tokenizer_fingerprint
 from secondary_learners.learners.statistics import r2, spearman

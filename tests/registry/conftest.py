@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from hub_helpers import running, token
 from registry_helpers import Machine, Team
+from server_helpers import running, token
 
 
 @pytest.fixture(scope="module")

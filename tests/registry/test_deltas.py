@@ -7,15 +7,15 @@ import pytest
 import torch
 
 from secondary_learners import load_base, load_delta
-from secondary_learners.catalogue import content
+from secondary_learners.content import content
+from secondary_learners.deltas.deltas import read_delta
+from secondary_learners.deltas.tasks import classifier
 from secondary_learners.errors import (
     ArtefactError,
     DigestMismatchError,
     LockError,
     UnknownNameError,
 )
-from secondary_learners.finetuning.sparse.deltas import read_delta
-from secondary_learners.finetuning.sparse.tasks import classifier
 from secondary_learners.registry.deltas import delta_files, find_delta
 from secondary_learners.registry.locking import lock_references
 

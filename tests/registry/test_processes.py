@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from hub_helpers import running, token
 from registry_helpers import Machine, Team, entry, proxy, save
 from secondary_learners.learners.artifact import FILES
 from secondary_learners.registry import registries
 from secondary_learners.registry.index import entry_toml
+from server_helpers import running, token
 
 LOAD = "from secondary_learners import load_learner; print(load_learner({!r}).config.name)"
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from hub_helpers import token
 from registry_helpers import Machine, Team, entry, proxy, save
 from secondary_learners.errors import (
     ArtefactError,
@@ -24,6 +23,7 @@ from secondary_learners.registry.index import Entry, entry_toml
 from secondary_learners.registry.load import load_learner
 from secondary_learners.registry.remote import Remote, download, snapshot_folder
 from secondary_learners.registry.verify import verify
+from server_helpers import token
 
 
 @pytest.fixture

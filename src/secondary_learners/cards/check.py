@@ -30,7 +30,7 @@ from secondary_learners.cards.vocabulary import (
     LICENCES,
     UNSTATED,
 )
-from secondary_learners.catalogue import content
+from secondary_learners.content import content
 
 __all__ = ["CardFault", "Problem", "check_card", "machine_paths"]
 

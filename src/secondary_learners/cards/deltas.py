@@ -16,7 +16,7 @@ from secondary_learners.cards.render import (
     table_rows,
 )
 from secondary_learners.cards.vocabulary import hub_id
-from secondary_learners.catalogue import content
+from secondary_learners.content import content
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult

@@ -10,7 +10,7 @@ from string import Template
 from typing import TYPE_CHECKING, Any
 
 from secondary_learners.cards.vocabulary import HUB_ID, LICENCES, UNSTATED, hub_id
-from secondary_learners.catalogue import content
+from secondary_learners.content import content
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCardData
@@ -444,7 +444,7 @@ def _layout(config: Mapping[str, Any], evaluation: Mapping[str, Any]) -> str:
         return (
             "White space, quotes and drawn rules were normalised before anything was cut, so that "
             "layout gives nothing away; do the same to your text "
-            "(`secondary_learners.gains.corpus.normalise`)."
+            "(`secondary_learners.text.corpus.normalise`)."
         )
     return (
         "It reads the tokens of prompt and completion, as TRL's SFTTrainer makes them from the "

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from secondary_learners.catalogue import content
 from secondary_learners.cli.lock import with_locked
 from secondary_learners.cli.output import Output, columns, with_output
+from secondary_learners.content import content
 from secondary_learners.errors import ArtefactError, OfflineError
 from secondary_learners.registry.index import (
     Entry,

@@ -84,7 +84,7 @@ def make_command(
     **options: Any,
 ) -> None:
     """Fine-tune a base model on a task and write what changed as a delta."""
-    from secondary_learners.finetuning.sparse.settings import Training, Tuning
+    from secondary_learners.deltas.settings import Training, Tuning
     from secondary_learners.recipes.deltas import run_delta
     from secondary_learners.recipes.schema import DeltaRecipe
 
@@ -153,8 +153,8 @@ def apply_command(
     """Put DELTA (a name, a repository or ./FOLDER) on its base model; measure or save that."""
     from dataclasses import asdict
 
+    from secondary_learners.deltas.tasks import classifier, evaluate, read_examples
     from secondary_learners.files import atomic_folder
-    from secondary_learners.finetuning.sparse.tasks import classifier, evaluate, read_examples
     from secondary_learners.registry.deltas import base_reference, find_delta
     from secondary_learners.registry.load import load_base
 
@@ -228,12 +228,12 @@ def distances_command(
     """
     from dataclasses import asdict
 
-    from secondary_learners.finetuning.sparse.distances import (
+    from secondary_learners.deltas.distances import (
         critical_layers,
         distance_table,
         layer_distances,
     )
-    from secondary_learners.finetuning.sparse.plots import plot_distances
+    from secondary_learners.deltas.plots import plot_distances
     from secondary_learners.registry.load import load_base
 
     name, model = _tuned(tuned, base)
@@ -256,7 +256,7 @@ def _tuned(tuned: str, base: str | None) -> tuple[str, PreTrainedModel]:
     import torch
     import transformers
 
-    from secondary_learners.finetuning.sparse.tasks import classifier
+    from secondary_learners.deltas.tasks import classifier
     from secondary_learners.registry.deltas import base_reference, find_delta
     from secondary_learners.registry.load import load_base
 

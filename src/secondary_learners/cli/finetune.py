@@ -138,14 +138,14 @@ def _compare(
     device: str,
     save: Path | None,
 ) -> None:
+    from secondary_learners.experiments.compare import finetune
+    from secondary_learners.experiments.plots import plot_comparison
+    from secondary_learners.experiments.summary import plain_words
     from secondary_learners.files import atomic_folder, write_json
-    from secondary_learners.finetuning.compare import finetune
-    from secondary_learners.finetuning.plots import plot_comparison
-    from secondary_learners.finetuning.summary import plain_words
-    from secondary_learners.gains.contexts import Contexts
     from secondary_learners.recipes.data import finetuning_data, read_splits
     from secondary_learners.recipes.run import compare_plan
     from secondary_learners.registry.load import load_base, load_learner
+    from secondary_learners.text.contexts import Contexts
 
     place = resolve_device(device)
     judge = load_learner(learner, device=place)

@@ -363,7 +363,7 @@ def _report(output: Output, made: Finished) -> None:
 
 
 def _report_stages(output: Output, made: Finished) -> None:
-    from secondary_learners.finetuning.staged import HEADER, cells
+    from secondary_learners.experiments.multistage import HEADER, cells
 
     comparison = made.evaluation["fine_tuning"]
     rows = comparison["rows"] if comparison else []

@@ -13,7 +13,7 @@ from secondary_learners.cli.lock import with_locked
 from secondary_learners.cli.output import Output, with_output
 
 if TYPE_CHECKING:
-    from secondary_learners.recipes.refresh import Refreshed
+    from secondary_learners.experiments.refresh import Refreshed
     from secondary_learners.recipes.schema import LearnerRecipe
 
 __all__ = ["refresh_command"]
@@ -77,8 +77,8 @@ def refresh_command(
     stale    (exit status 1)  it is below: the filter is worth less than half of what it was
     unclear  (exit status 3)  it is on both sides: ask for more --contexts
     """
+    from secondary_learners.experiments.refresh import card_figure, refresh
     from secondary_learners.recipes.data import fresh_data, read_splits
-    from secondary_learners.recipes.refresh import card_figure, refresh
     from secondary_learners.recipes.run import check_length
     from secondary_learners.registry.load import load_base, load_learner, locate
 

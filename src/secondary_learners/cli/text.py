@@ -63,7 +63,7 @@ def score_command(
 
     A learner made from instructions scores rows with a prompt and a completion.
     """
-    from secondary_learners.finetuning.scoring import (
+    from secondary_learners.engines.scoring import (
         best_share,
         instruction_plan,
         read_examples,
@@ -130,9 +130,9 @@ def explain_command(output: Output, text: str, learner: str, tokenizer: Path | N
 
     Green raises the score and red lowers it, the stronger the larger the token's share.
     """
-    from secondary_learners.finetuning.scoring import mean_contributions, mean_scores
-    from secondary_learners.gains.corpus import normalise, read_texts
+    from secondary_learners.engines.scoring import mean_contributions, mean_scores
     from secondary_learners.registry.load import load_learner, load_tokenizer
+    from secondary_learners.text.corpus import normalise, read_texts
 
     if os.path.isfile(text):  # unlike Path.is_file, false for what is too long for a name
         text = "\n".join(read_texts(Path(text)))

@@ -12,10 +12,10 @@ from secondary_learners.cli import LazyGroup
 from secondary_learners.cli.output import Output, columns, with_output
 
 if TYPE_CHECKING:
-    from secondary_learners.finetuning.trials.analysis import Analysis, ArmTest, TaskAnalysis
-    from secondary_learners.finetuning.trials.plan import Plan
-    from secondary_learners.finetuning.trials.stopping import Setting
-    from secondary_learners.finetuning.trials.sweep import Filter
+    from secondary_learners.experiments.trials.analysis import Analysis, ArmTest, TaskAnalysis
+    from secondary_learners.experiments.trials.plan import Plan
+    from secondary_learners.experiments.trials.stopping import Setting
+    from secondary_learners.experiments.trials.sweep import Filter
 
 __all__ = ["analyse_command", "plan_command", "run_command", "trials_command"]
 
@@ -115,10 +115,10 @@ def run_command(
     learners trials run --task rte/ --early-stop 12,0.3,3 --out runs/early
     """
     from secondary_learners.cli.devices import resolve_device
-    from secondary_learners.finetuning.trials.analysis import analyse
-    from secondary_learners.finetuning.trials.sweep import run_trials
-    from secondary_learners.finetuning.trials.tasks import read_task
-    from secondary_learners.finetuning.trials.training import TrialSettings
+    from secondary_learners.experiments.trials.analysis import analyse
+    from secondary_learners.experiments.trials.sweep import run_trials
+    from secondary_learners.experiments.trials.tasks import read_task
+    from secondary_learners.experiments.trials.training import TrialSettings
     from secondary_learners.registry.load import load_base
 
     setting = None if early_stop is None else _setting(early_stop)
@@ -180,7 +180,7 @@ def run_command(
 
 
 def _setting(text: str) -> Setting:
-    from secondary_learners.finetuning.trials.stopping import Setting
+    from secondary_learners.experiments.trials.stopping import Setting
 
     try:
         start, fraction, finish = text.split(",")
@@ -192,8 +192,8 @@ def _setting(text: str) -> Setting:
 
 
 def _filter(text: str) -> Filter | None:
+    from secondary_learners.experiments.trials.sweep import Filter
     from secondary_learners.filtering.thresholds import parse_threshold
-    from secondary_learners.finetuning.trials.sweep import Filter
     from secondary_learners.registry.load import load_learner
 
     if text == "none":
@@ -243,9 +243,9 @@ def analyse_command(
     plot: Path | None,
 ) -> None:
     """What a table of trials says: luck, best of n, seeds, early stopping."""
-    from secondary_learners.finetuning.trials.analysis import analyse
-    from secondary_learners.finetuning.trials.plots import plot_analysis
-    from secondary_learners.finetuning.trials.table import read_table
+    from secondary_learners.experiments.trials.analysis import analyse
+    from secondary_learners.experiments.trials.plots import plot_analysis
+    from secondary_learners.experiments.trials.table import read_table
 
     trials = read_table(table)
     trials = trials.finals() if final else trials
@@ -270,8 +270,8 @@ def plan_command(output: Output, pilot: Path, budget: int, seed: int) -> None:
     PILOT is a table of trials with curves (a column `fraction`). Each task and arm has its own
     plan.
     """
-    from secondary_learners.finetuning.trials.plan import plan
-    from secondary_learners.finetuning.trials.table import read_table
+    from secondary_learners.experiments.trials.plan import plan
+    from secondary_learners.experiments.trials.table import read_table
 
     table = read_table(pilot)
     plans = [

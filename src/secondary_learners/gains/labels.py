@@ -26,8 +26,6 @@ from secondary_learners.errors import (
     SecondaryLearnersError,
     UnknownNameError,
 )
-from secondary_learners.gains.contexts import Contexts
-from secondary_learners.gains.examples import Examples, with_mask
 from secondary_learners.gains.objective import (
     batch_size_for,
     context_losses,
@@ -39,6 +37,8 @@ from secondary_learners.gains.optimizers import FirstStep
 from secondary_learners.gains.precision import check_precision, computed_in
 from secondary_learners.gains.subsets import Trainable, trained
 from secondary_learners.gains.trunk import repeated_losses
+from secondary_learners.text.contexts import Contexts
+from secondary_learners.text.examples import Examples, with_mask
 
 __all__ = ["METHODS", "finite", "information_gain", "labeller", "token_ids"]
 

@@ -23,8 +23,6 @@ from tqdm import tqdm
 
 from secondary_learners.errors import LabelStoreError, UnknownNameError
 from secondary_learners.files import atomic_path, write_json
-from secondary_learners.gains.contexts import Contexts
-from secondary_learners.gains.examples import Examples, with_mask
 from secondary_learners.gains.fingerprints import weights_fingerprint
 from secondary_learners.gains.labels import METHODS, finite, labeller, token_ids
 from secondary_learners.gains.objective import evaluation_mode
@@ -33,6 +31,8 @@ from secondary_learners.gains.precision import check_precision
 from secondary_learners.gains.processes import ALONE, Team
 from secondary_learners.gains.subsets import Trainable, check_trainable, trained
 from secondary_learners.learners.statistics import spearman
+from secondary_learners.text.contexts import Contexts
+from secondary_learners.text.examples import Examples, with_mask
 
 __all__ = ["LabelSettings", "Labels", "label_to_store", "read_labels"]
 

@@ -15,6 +15,13 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from secondary_learners.artifacts.folders import (
+    parse_json,
+    parse_tensors,
+    read_folder,
+    write_folder,
+)
+from secondary_learners.artifacts.layout import FILES
 from secondary_learners.errors import (
     ArtefactError,
     IncompatibleError,
@@ -22,13 +29,6 @@ from secondary_learners.errors import (
 )
 from secondary_learners.files import json_bytes
 from secondary_learners.learners.config import LearnerConfig
-from secondary_learners.learners.folders import (
-    parse_json,
-    parse_tensors,
-    read_folder,
-    write_folder,
-)
-from secondary_learners.learners.layout import FILES
 from secondary_learners.learners.nets import Net, build_net, round_to_half
 
 __all__ = ["FILES", "Learner", "read_learner", "save_learner", "tokenizer_fingerprint"]

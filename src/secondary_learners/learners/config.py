@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from secondary_learners.artifacts.checks import ConfigChecks
 from secondary_learners.errors import ArtefactError
-from secondary_learners.learners.config_checks import ConfigChecks
 
 __all__ = [
     "ARCHITECTURES",

@@ -15,8 +15,8 @@ from secondary_learners.errors import IncompatibleError, SecondaryLearnersError,
 from secondary_learners.learners.config import ARCHITECTURES, Calibration, Score
 from secondary_learners.learners.nets import ConvNet, LinearNet, Net, linear_features
 from secondary_learners.learners.sparse import no_csr_warning
-from secondary_learners.learners.splitting import deal
 from secondary_learners.learners.statistics import r2, spearman
+from secondary_learners.text.splitting import deal
 
 __all__ = ["Baseline", "Fit", "fit", "fit_baseline", "fit_conv", "fit_linear"]
 

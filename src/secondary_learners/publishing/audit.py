@@ -12,12 +12,12 @@ from typing import Any
 
 import yaml
 
+from secondary_learners.artifacts.layout import FILES, FORBIDDEN
 from secondary_learners.cards.check import Problem, check_card, machine_paths
 from secondary_learners.cards.vocabulary import UNSTATED
+from secondary_learners.deltas.config import DeltaConfig
 from secondary_learners.errors import ArtefactError, SecondaryLearnersError
-from secondary_learners.finetuning.sparse.config import DeltaConfig
 from secondary_learners.learners.config import LearnerConfig
-from secondary_learners.learners.layout import FILES, FORBIDDEN
 from secondary_learners.recipes.schema import (
     DeltaRecipe,
     DistilledRecipe,
@@ -119,7 +119,7 @@ def _content(folder: Path, kind: str) -> Iterator[Problem]:
 
 def _read_artefact(folder: Path, kind: str) -> None:
     """Read config and weights as any loader would; what else is missing was said already."""
-    from secondary_learners.finetuning.sparse.deltas import read_delta
+    from secondary_learners.deltas.deltas import read_delta
     from secondary_learners.learners.artifact import read_learner
 
     read: Callable[[Path], object] = read_delta if kind == "delta" else read_learner

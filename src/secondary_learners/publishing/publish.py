@@ -12,10 +12,10 @@ from enum import StrEnum
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from secondary_learners.artifacts.layout import FORBIDDEN
 from secondary_learners.cards.check import CardFault, check_card
 from secondary_learners.errors import AuditError, HubError, PublishError
 from secondary_learners.files import sha256_bytes, sha256_file
-from secondary_learners.learners.layout import FORBIDDEN
 from secondary_learners.publishing.audit import (
     audit,
     check_licence,

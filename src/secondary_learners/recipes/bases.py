@@ -6,12 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from secondary_learners.artifacts.checks import read_json
 from secondary_learners.errors import IncompatibleError
 from secondary_learners.gains.fingerprints import embedding_fingerprint
 from secondary_learners.learners.artifact import tokenizer_fingerprint
 from secondary_learners.learners.config import Reference
 from secondary_learners.recipes.facts import base_commit
-from secondary_learners.recipes.likeness import read_json
 from secondary_learners.recipes.schema import LearnerRecipe
 from secondary_learners.registry.load import load_base
 from secondary_learners.registry.references import FolderReference, parse_reference

@@ -9,10 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from secondary_learners.errors import CorpusError, RecipeError
-from secondary_learners.gains.contexts import Contexts, cut, mixture, split_documents
-from secondary_learners.gains.corpus import Document, Source, read_documents
-from secondary_learners.gains.examples import Examples, encode
-from secondary_learners.gains.instructions import Group, read_groups
 from secondary_learners.recipes.schema import (
     DistilledRecipe,
     EvaluationPlan,
@@ -22,6 +18,10 @@ from secondary_learners.recipes.schema import (
     find_recipe,
 )
 from secondary_learners.registry.load import load_learner, locate
+from secondary_learners.text.contexts import Contexts, cut, mixture, split_documents
+from secondary_learners.text.corpus import Document, Source, read_documents
+from secondary_learners.text.examples import Examples, encode
+from secondary_learners.text.instructions import Group, read_groups
 
 __all__ = [
     "FinetuningData",

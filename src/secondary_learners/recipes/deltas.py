@@ -17,8 +17,8 @@ from secondary_learners.recipes.schema import DeltaRecipe, recipe_names, recipe_
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from secondary_learners.finetuning.sparse.deltas import Delta
-    from secondary_learners.finetuning.sparse.tasks import Examples
+    from secondary_learners.deltas.deltas import Delta
+    from secondary_learners.deltas.tasks import Examples
 
 __all__ = ["FinishedDelta", "read_task", "run_delta"]
 
@@ -41,7 +41,7 @@ def read_task(
     corpus: the folder that the recipe's files are in, by default the working directory. Raises
     CorpusError for a file that is not there, and what `read_examples` raises.
     """
-    from secondary_learners.finetuning.sparse.tasks import read_examples
+    from secondary_learners.deltas.tasks import read_examples
 
     train, test = (_file(name, corpus) for name in (recipe.train, recipe.test))
     examples = read_examples(train, tokenizer, max_length=recipe.max_length)
@@ -80,9 +80,9 @@ def run_delta(
     """
     import torch
 
-    from secondary_learners.finetuning.sparse.deltas import make_delta, save_delta
-    from secondary_learners.finetuning.sparse.making import fine_tune
-    from secondary_learners.finetuning.sparse.tasks import classifier, evaluate
+    from secondary_learners.deltas.deltas import make_delta, save_delta
+    from secondary_learners.deltas.making import fine_tune
+    from secondary_learners.deltas.tasks import classifier, evaluate
     from secondary_learners.learners.artifact import tokenizer_fingerprint
     from secondary_learners.learners.config import Reference
     from secondary_learners.registry.load import load_base

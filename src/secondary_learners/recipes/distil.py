@@ -35,7 +35,6 @@ from secondary_learners.files import (
     sha256_bytes,
     write_bytes,
 )
-from secondary_learners.gains.corpus import Document, read_documents
 from secondary_learners.learners.artifact import Learner, save_learner, tokenizer_fingerprint
 from secondary_learners.learners.config import Calibration, LearnerConfig, Reference, Score
 from secondary_learners.learners.distilling import distil
@@ -59,8 +58,9 @@ from secondary_learners.recipes.published import (
 )
 from secondary_learners.recipes.run import Finished, token_weights
 from secondary_learners.recipes.schema import SPLICED, DistilledRecipe, recipe_toml
-from secondary_learners.recipes.wikitext import wikitext_style
 from secondary_learners.registry.index import Entry, entry_toml
+from secondary_learners.text.corpus import Document, read_documents
+from secondary_learners.text.wikitext import wikitext_style
 
 __all__ = ["run_distilled"]
 

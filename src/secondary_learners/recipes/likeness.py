@@ -15,7 +15,6 @@ another seed, convolutional                                   0.0431            
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from secondary_learners.errors import ArtefactError
+from secondary_learners.artifacts.checks import read_json
 from secondary_learners.files import sha256_file
 from secondary_learners.learners.statistics import spearman
 
@@ -43,7 +42,6 @@ __all__ = [
     "compare_logits",
     "compare_scores",
     "number",
-    "read_json",
     "verdict",
 ]
 
@@ -212,19 +210,6 @@ def verdict(files: list[FileBytes], figures: list[Figure]) -> Verdict:
     if decisive and all(file.same for file in decisive):
         return Verdict.IDENTICAL
     return Verdict.WITHIN if figures else Verdict.DIFFERENT
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object; raises ArtefactError for anything else."""
-    try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise ArtefactError(
-            f"{path} cannot be read as JSON: {error}. Get the folder again from where it came."
-        ) from error
-    if not isinstance(value, dict):
-        raise ArtefactError(f"{path} is not a JSON object. Get the folder again from its source.")
-    return value
 
 
 def number(value: object) -> float:

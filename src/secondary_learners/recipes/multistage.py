@@ -23,16 +23,15 @@ import transformers
 
 from secondary_learners.cards.losses import METHOD, loss_card
 from secondary_learners.errors import CorpusError, SecondaryLearnersError
-from secondary_learners.files import json_bytes, sha256_bytes, write_bytes, write_json
-from secondary_learners.filtering.selection import pad
-from secondary_learners.finetuning.staged import ARMS, Settings, summary
-from secondary_learners.finetuning.staged_runs import (
+from secondary_learners.experiments.multistage import ARMS, Settings, summary
+from secondary_learners.experiments.multistage_runs import (
     StagedTask,
     example_losses_of,
     run_arms,
     trained,
 )
-from secondary_learners.gains.corpus import read_files
+from secondary_learners.files import json_bytes, sha256_bytes, write_bytes, write_json
+from secondary_learners.filtering.selection import pad
 from secondary_learners.gains.fingerprints import embedding_fingerprint, weights_fingerprint
 from secondary_learners.learners.artifact import Learner, save_learner, tokenizer_fingerprint
 from secondary_learners.learners.config import LearnerConfig, Reference
@@ -49,6 +48,7 @@ from secondary_learners.recipes.schema import (
 )
 from secondary_learners.registry.index import Entry, entry_toml
 from secondary_learners.registry.load import load_base
+from secondary_learners.text.corpus import read_files
 
 __all__ = ["Losses", "loss_learner", "measure_losses", "read_staged_task", "run_multistage"]
 

@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from secondary_learners.artifacts.checks import read_json
+from secondary_learners.deltas.deltas import read_delta
+from secondary_learners.deltas.tasks import Examples, classifier, predict
 from secondary_learners.errors import ArtefactError, RecipeError, SecondaryLearnersError
 from secondary_learners.files import sha256_file, write_json
 from secondary_learners.filtering.selection import pad
-from secondary_learners.finetuning.sparse.deltas import read_delta
-from secondary_learners.finetuning.sparse.tasks import Examples, classifier, predict
-from secondary_learners.gains.examples import matrices
 from secondary_learners.learners.artifact import read_learner
 from secondary_learners.learners.config import LearnerConfig
 from secondary_learners.recipes.data import LabellingData, Splits, finetuning_data
@@ -41,7 +41,6 @@ from secondary_learners.recipes.likeness import (
     compare_logits,
     compare_scores,
     number,
-    read_json,
     verdict,
 )
 from secondary_learners.recipes.multistage import read_staged_task, run_multistage
@@ -57,6 +56,7 @@ from secondary_learners.recipes.schema import (
     parse_recipe,
 )
 from secondary_learners.registry.load import load_base, locate
+from secondary_learners.text.examples import matrices
 
 __all__ = ["Published", "Rebuild", "published_seconds", "read_published", "rebuild"]
 

@@ -20,12 +20,10 @@ import torch
 
 from secondary_learners.cards.render import base_model_card, learner_card
 from secondary_learners.errors import MissingExtraError, RecipeError
+from secondary_learners.experiments.compare import Comparison, Settings, compare
+from secondary_learners.experiments.summary import summary
 from secondary_learners.files import json_bytes, sha256_bytes, write_bytes
 from secondary_learners.filtering.thresholds import parse_threshold
-from secondary_learners.finetuning.compare import Comparison, Settings, compare
-from secondary_learners.finetuning.summary import summary
-from secondary_learners.gains.contexts import Contexts
-from secondary_learners.gains.examples import Examples, matrices
 from secondary_learners.gains.processes import ALONE, Team
 from secondary_learners.gains.store import Labels, LabelSettings, label_to_store, read_labels
 from secondary_learners.learners.artifact import Learner, read_learner, save_learner
@@ -59,6 +57,8 @@ from secondary_learners.recipes.schema import (
     recipe_toml,
 )
 from secondary_learners.registry.index import Entry, entry_toml
+from secondary_learners.text.contexts import Contexts
+from secondary_learners.text.examples import Examples, matrices
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -539,7 +539,7 @@ def check_length(recipe: LearnerRecipe, model: PreTrainedModel) -> None:
 
 
 def _plot(comparison: Comparison, path: Path) -> bool:
-    from secondary_learners.finetuning.plots import plot_comparison
+    from secondary_learners.experiments.plots import plot_comparison
 
     try:
         plot_comparison(comparison, path)

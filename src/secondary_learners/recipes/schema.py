@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from secondary_learners.catalogue import content
+from secondary_learners.content import content
+from secondary_learners.deltas.settings import Tuning
 from secondary_learners.errors import RecipeError, SecondaryLearnersError, UnknownNameError
+from secondary_learners.experiments.multistage import Settings
 from secondary_learners.filtering.thresholds import parse_threshold
-from secondary_learners.finetuning.sparse.settings import Tuning
-from secondary_learners.finetuning.staged import Settings
-from secondary_learners.gains.corpus import Source
-from secondary_learners.gains.instructions import COLUMNS, TRUNCATIONS
 from secondary_learners.gains.subsets import check_trainable
+from secondary_learners.text.corpus import Source
+from secondary_learners.text.instructions import COLUMNS, TRUNCATIONS
 
 __all__ = [
     "SPLICED",

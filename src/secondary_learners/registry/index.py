@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from secondary_learners.catalogue import content
+from secondary_learners.content import content
 from secondary_learners.errors import ArtefactError, UnknownNameError
 from secondary_learners.registry.references import is_commit, is_repository
 from secondary_learners.registry.toml import toml_table, toml_value

@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from secondary_learners.artifacts.layout import FILES
 from secondary_learners.errors import ArtefactError, LockError, UnknownNameError
 from secondary_learners.files import sha256_bytes
-from secondary_learners.learners.layout import FILES
 from secondary_learners.registry.guard import alone
 from secondary_learners.registry.lock import Pinned, lock_path, read_lock, write_lock
 from secondary_learners.registry.references import (

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from secondary_learners.catalogue import content
+from secondary_learners.content import content
 from secondary_learners.errors import (
     ArtefactError,
     DigestMismatchError,

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path, PurePosixPath
 
+from secondary_learners.artifacts.layout import FORBIDDEN
 from secondary_learners.errors import ArtefactError, HubError, OfflineError, UnknownNameError
 from secondary_learners.files import sha256_bytes
-from secondary_learners.learners.layout import FORBIDDEN
 from secondary_learners.registry.home import home
 from secondary_learners.registry.references import is_commit
 

@@ -19,9 +19,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
+from secondary_learners.artifacts.layout import FILES
 from secondary_learners.errors import ArtefactError, DigestMismatchError, LockError, OfflineError
 from secondary_learners.files import sha256_bytes, sha256_file
-from secondary_learners.learners.layout import FILES
 from secondary_learners.registry.lock import Pinned
 from secondary_learners.registry.pins import read_pin, read_ref, write_pin, write_ref
 from secondary_learners.registry.references import is_commit

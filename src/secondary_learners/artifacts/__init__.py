@@ -1,0 +1,1 @@
+"""What an artifact is: the folder, its files, its records."""

@@ -1,0 +1,1 @@
+"""Scoring a corpus where it is."""

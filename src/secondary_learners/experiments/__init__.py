@@ -1,0 +1,1 @@
+"""Comparisons over seeds: filters, multistage filtering, trials; their statistics and plots."""

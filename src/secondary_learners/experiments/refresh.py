@@ -1,0 +1,161 @@
+"""Does a learner still hold? Fresh labels at a model's weights of today against its predictions."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from secondary_learners.artifacts.checks import read_json
+from secondary_learners.errors import ArtefactError, SecondaryLearnersError
+from secondary_learners.gains.fingerprints import weights_fingerprint
+from secondary_learners.gains.store import LabelSettings, label_to_store
+from secondary_learners.learners.statistics import spearman, spearman_interval
+from secondary_learners.text.contexts import Contexts
+from secondary_learners.text.examples import Examples, matrices
+
+if TYPE_CHECKING:
+    from secondary_learners.learners.artifact import Learner
+
+__all__ = ["Refreshed", "Verdict", "card_figure", "judge", "refresh"]
+
+_SHARE = 0.5
+_SCORED_TOGETHER = 512
+
+
+class Verdict(StrEnum):
+    """HOLDS: at least half of the card's figure, STALE: less; UNCLEAR: the sample cannot say.
+
+    Of the contexts above a threshold, the mean gain in standard deviations grows in proportion to
+    the correlation of scores with gains (for jointly normal ones exactly). So half of the
+    correlation is half of what the filter was worth: below that a new learner is worth its labels.
+    The whole 95 % interval must lie on one side.
+    """
+
+    HOLDS = "holds"
+    STALE = "stale"
+    UNCLEAR = "unclear"
+
+
+@dataclass(frozen=True)
+class Refreshed:
+    """Spearman of predictions with fresh labels, its 95 % interval, and what the card has.
+
+    low, high: by a bootstrap over documents. bar: half of `card`, what the verdict compares with.
+    changed: the weights are not those that the learner's labels came from.
+    """
+
+    learner: str
+    spearman: float
+    low: float
+    high: float
+    card: float
+    bar: float
+    verdict: Verdict
+    contexts: int
+    documents: int
+    objective_contexts: int
+    method: str
+    changed: bool
+
+
+def judge(low: float, high: float, card: float) -> Verdict:
+    """The verdict for an interval from `low` to `high`; `card` is the figure at the making."""
+    bar = _SHARE * card
+    if low >= bar:
+        return Verdict.HOLDS
+    return Verdict.STALE if high < bar else Verdict.UNCLEAR
+
+
+def card_figure(folder: Path) -> float:
+    """The Spearman correlation on held-out documents that the card of an artefact shows.
+
+    Raises ArtefactError for a folder whose evaluation.json has none.
+    """
+    evaluation, config = (read_json(folder / f"{name}.json") for name in ("evaluation", "config"))
+    try:
+        return float(evaluation["held_out"][config["architecture"]]["spearman"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtefactError(
+            f"{folder / 'evaluation.json'} has no correlation on held-out documents to compare "
+            "with. Try `learners rebuild`, or another learner of `learners list`."
+        ) from error
+
+
+def refresh(
+    learner: Learner,
+    model: torch.nn.Module,
+    contexts: Contexts | Examples,
+    objective: Contexts | Examples,
+    *,
+    card: float,
+    method: str | None = None,
+    seed: int = 0,
+    batch_size: int | None = None,
+    progress: bool = True,
+) -> Refreshed:
+    """Label `contexts` at the weights that `model` has now and compare with what `learner` says.
+
+    Labels are made as the learner's own were: method, optimiser, its learning rate, subset of the
+    parameters and unit. contexts: ones that the learner was not fitted on. objective: what the
+    model should get better at. card: the learner's own held-out figure, see `card_figure`; method:
+    another than the learner's own; seed: of the bootstrap.
+
+    Raises SecondaryLearnersError for fewer than 20 contexts, IncompatibleError for tokens that are
+    not the learner's, and what `label_to_store` raises.
+    """
+    if len(contexts) < 20:
+        raise SecondaryLearnersError(
+            f"{len(contexts)} contexts say nothing of a correlation. Try --contexts 500, and more "
+            "text if there is not as much."
+        )
+    config = learner.config
+    predictions = torch.cat(
+        [
+            learner.score(*rows)
+            for rows in zip(
+                *(torch.from_numpy(part).split(_SCORED_TOGETHER) for part in matrices(contexts)),
+                strict=True,
+            )
+        ]
+    )
+    settings = LabelSettings(
+        method=method or config.labels["method"],
+        optimizer=config.optimizer["name"],
+        learning_rate=config.optimizer["learning_rate"],
+        eps=config.optimizer["eps"],
+        unit="perplexity" if config.score.unit == "perplexity" else "nats",
+        trainable=config.labels.get("trainable"),
+        exact=0,
+        seed=seed,
+    )
+    with tempfile.TemporaryDirectory() as name:
+        labels = label_to_store(
+            model,
+            contexts,
+            objective,
+            Path(name) / "labels",
+            settings,
+            batch_size=batch_size,
+            progress=progress,
+        )
+    scores = predictions.cpu().numpy()
+    low, high = spearman_interval(scores, labels.gains, contexts.document, seed=seed)
+    return Refreshed(
+        learner=config.name,
+        spearman=spearman(scores, labels.gains),
+        low=low,
+        high=high,
+        card=card,
+        bar=_SHARE * card,
+        verdict=judge(low, high, card),
+        contexts=len(contexts),
+        documents=len(set(contexts.document.tolist())),
+        objective_contexts=len(objective),
+        method=settings.method,
+        changed=weights_fingerprint(model) != config.labels.get("model_fingerprint"),
+    )

@@ -1,0 +1,450 @@
+"""What a table of trials says: spread over seeds, best of n, good and bad seeds, early stopping.
+
+After Dodge et al. 2020 (arXiv 2002.06305). `analyse` gathers everything below for each task.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from secondary_learners.errors import TrialsError
+from secondary_learners.experiments.statistics import (
+    deviation,
+    mean,
+    one_way,
+    permutation_test,
+    seeds_needed,
+)
+from secondary_learners.experiments.trials.best import Best, expected_best
+from secondary_learners.experiments.trials.stopping import (
+    Curves,
+    Stopped,
+    best_setting,
+    paper_setting,
+    value_setting,
+)
+from secondary_learners.experiments.trials.table import Floats, Trial, TrialsTable, grid
+
+__all__ = [
+    "Analysis",
+    "ArmTest",
+    "Contrast",
+    "GoodSeeds",
+    "Spread",
+    "TaskAnalysis",
+    "analyse",
+    "compare_arms",
+    "contrast",
+    "diverged",
+    "good_initialisations",
+    "spread",
+]
+
+_BUDGETS = (1, 2, 5, 10, 20, 50, 100)
+_DRAWS = 10_000
+_MOST_BUDGET = 30
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How much luck there is.
+
+    deviation: over all trials. within_init, within_order: the mean, over the seeds of that kind
+    with two trials or more, of the deviation of the trials that share it; None where there are
+    none. Each is over n - `ddof`; published figures have 0, which makes the small groups look
+    steadier than the whole.
+    """
+
+    trials: int
+    mean: float
+    deviation: float | None
+    within_init: float | None
+    within_order: float | None
+    best: float
+    worst: float
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Analysis of variance of one kind of seed ("init" or "order").
+
+    f, p: the trials of the best seed against those of the worst, as in the paper. These two were
+    picked for being far apart, so that p is small by chance alone more often than it says.
+    f_all, p_all: all seeds of the kind together, which has no such choice in it.
+    """
+
+    kind: str
+    best_seed: int
+    worst_seed: int
+    best_mean: float
+    worst_mean: float
+    f: float
+    p: float
+    f_all: float
+    p_all: float
+
+
+@dataclass(frozen=True)
+class GoodSeeds:
+    """Do tasks agree on which initialisations are good?
+
+    ranks: mean rank over the tasks of each seed, 1 for the best, best first.
+    agreement: Kendall's W over the tasks, 0 for none, 1 for the same order in each.
+    p: the chance of as much under independent orders, from 10,000 drawn ones.
+    correlations: Spearman's for each pair of tasks.
+    """
+
+    tasks: tuple[str, ...]
+    ranks: dict[int, float]
+    agreement: float
+    p: float
+    correlations: dict[str, float]
+
+
+@dataclass(frozen=True)
+class ArmTest:
+    """Two arms of one task, on the seeds that both ran.
+
+    p: of the paired permutation test on the mean. p_spread: of the same test on each trial's
+    distance from its arm's median (Brown and Forsythe's, paired): does one vary more?
+    seeds_paired, seeds_unpaired: seeds for each arm that would show a true difference of this size
+    with a power of 80 %; the first with the same seeds for both. None for no difference.
+    """
+
+    task: str
+    first: str
+    second: str
+    pairs: int
+    difference: float
+    p: float
+    deviations: tuple[float, float]
+    p_spread: float
+    correlation: float | None
+    seeds_paired: int | None
+    seeds_unpaired: int | None
+
+
+@dataclass(frozen=True)
+class TaskAnalysis:
+    """One task and arm. diverged: None where the table does not say and no floor was given.
+
+    seeds_for: for each difference of means, how many seeds a method show it with 80 % power.
+    stopping: the best early-stopping setting for each budget; empty without curves. It was picked
+        on these trials, and so looks better than it is.
+    advised: the same for the setting that the paper advises, which was not.
+    """
+
+    task: str
+    arm: str
+    spread: Spread
+    best_of: tuple[Best, ...]
+    contrasts: tuple[Contrast, ...]
+    diverged: int | None
+    seeds_for: dict[float, int | None]
+    stopping: tuple[Stopped, ...]
+    advised: tuple[Stopped, ...]
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """Everything about a table. notes: what could not be said, and why."""
+
+    tasks: tuple[TaskAnalysis, ...]
+    arms: tuple[ArmTest, ...]
+    initialisations: tuple[tuple[str, GoodSeeds], ...]
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """In JSON's types; an infinite F, of groups that do not vary, becomes None."""
+        tasks = []
+        for task in self.tasks:
+            stopping, advised = (
+                [{**asdict(s), "gain": s.gain, "cost": s.setting.cost} for s in found]
+                for found in (task.stopping, task.advised)
+            )
+            seeds = [{"difference": d, "seeds": n} for d, n in task.seeds_for.items()]
+            lists = {"seeds_for": seeds, "stopping": stopping, "advised": advised}
+            tasks.append({**asdict(task), **lists})
+        value = {
+            "tasks": tasks,
+            "arms": [asdict(test) for test in self.arms],
+            "initialisations": [
+                {"arm": arm, **asdict(seeds), "ranks": [list(r) for r in seeds.ranks.items()]}
+                for arm, seeds in self.initialisations
+            ],
+            "notes": list(self.notes),
+        }
+        return _finite(value)  # type: ignore[no-any-return]
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def spread(trials: Sequence[Trial], *, ddof: int = 1) -> Spread:
+    """Mean and deviations of the trials of one task and arm; see `Spread`."""
+    _, _, scores = grid(trials)
+    values = _present(scores)
+    return Spread(
+        trials=len(values),
+        mean=mean(values),
+        deviation=_deviation(values, ddof),
+        within_init=_within(scores, ddof),
+        within_order=_within(scores.T, ddof),
+        best=max(values),
+        worst=min(values),
+    )
+
+
+def _present(scores: Floats) -> list[float]:
+    values: list[float] = scores[~np.isnan(scores)].tolist()
+    return values
+
+
+def _deviation(values: Sequence[float], ddof: int) -> float | None:
+    value = deviation(values)
+    if value is None or ddof == 1:
+        return value
+    return value * math.sqrt((len(values) - 1) / (len(values) - ddof))
+
+
+def _within(scores: Floats, ddof: int) -> float | None:
+    """The mean over the rows of [seeds, others] of each row's deviation."""
+    found = [_deviation(_present(row), ddof) for row in scores]
+    known = [value for value in found if value is not None]
+    return mean(known) if known else None
+
+
+def contrast(trials: Sequence[Trial], kind: str) -> Contrast | None:
+    """Best against worst seed, and all seeds, of `kind` "init" or "order"; see `Contrast`.
+
+    None where the table is too small: below two seeds of the kind with two trials each.
+    """
+    inits, orders, scores = grid(trials)
+    seeds, rows = (inits, scores) if kind == "init" else (orders, scores.T)
+    groups = {
+        seed: group
+        for seed, group in zip(seeds, map(_present, rows), strict=True)
+        if len(group) >= 2
+    }
+    if len(groups) < 2:
+        return None
+    ordered = sorted(groups, key=lambda seed: mean(groups[seed]))
+    worst, best = ordered[0], ordered[-1]
+    f, p = one_way([groups[best], groups[worst]])
+    f_all, p_all = one_way(list(groups.values()))
+    return Contrast(kind, best, worst, mean(groups[best]), mean(groups[worst]), f, p, f_all, p_all)
+
+
+def diverged(trials: Sequence[Trial], floor: float | None = None) -> int | None:
+    """How many trials diverged: those marked so, or whose last score is at or below `floor`.
+
+    floor: the score of always answering with the most frequent label. None when no trial is marked
+    either way and there is no floor.
+    """
+    if floor is None and all(trial.diverged is None for trial in trials):
+        return None
+    return sum(
+        bool(trial.diverged) or (floor is not None and trial.final <= floor) for trial in trials
+    )
+
+
+def good_initialisations(table: TrialsTable, arm: str, *, seed: int = 0) -> GoodSeeds:
+    """Which initialisations are good on several tasks; see `GoodSeeds`.
+
+    Each task ranks the seeds that all tasks have by the mean of their trials. Raises TrialsError
+    for a table of ranks, below two tasks or below three shared seeds.
+    """
+    if table.ranks:
+        raise TrialsError(
+            "its seeds are ranks within each task, so the same number is not the same "
+            "initialisation"
+        )
+    tasks = [task for task in table.tasks if arm in table.arms(task) and table.of(task, arm)]
+    means: list[dict[int, float]] = []
+    for task in tasks:
+        inits, _, scores = grid(table.of(task, arm))
+        means.append({init: mean(_present(row)) for init, row in zip(inits, scores, strict=True)})
+    shared = sorted(set(means[0]).intersection(*means[1:])) if means else []
+    if len(tasks) < 2 or len(shared) < 3:
+        raise TrialsError(
+            f"it takes two tasks that share three initialisations, and here are {len(tasks)} and "
+            f"{len(shared)}"
+        )
+    ranks = np.array([_ranks([-task[init] for init in shared]) for task in means])
+    agreement = _kendall(ranks[None])[0]
+    rng = np.random.default_rng(seed)
+    shuffled = rng.permuted(np.broadcast_to(ranks, (_DRAWS, *ranks.shape)), axis=2)
+    p = (1 + int(np.sum(_kendall(shuffled) >= agreement - 1e-12))) / (1 + _DRAWS)
+    average = dict(zip(shared, ranks.mean(axis=0).tolist(), strict=True))
+    return GoodSeeds(
+        tasks=tuple(tasks),
+        ranks=dict(sorted(average.items(), key=lambda item: item[1])),
+        agreement=float(agreement),
+        p=p,
+        correlations={
+            f"{tasks[a]}, {tasks[b]}": _correlation(ranks[a], ranks[b])
+            for a, b in combinations(range(len(tasks)), 2)
+        },
+    )
+
+
+def _ranks(values: Sequence[float]) -> list[float]:
+    """1 for the lowest; equal values share the mean of their places."""
+    array = np.asarray(values, dtype=np.float64)
+    below = (array[:, None] > array).sum(axis=1)
+    same = (array[:, None] == array).sum(axis=1)
+    ranks: list[float] = (below + (same + 1) / 2).tolist()
+    return ranks
+
+
+def _kendall(ranks: Floats) -> Floats:
+    """Kendall's W, corrected for ties, of [draws, tasks, seeds]; 0 where all is tied."""
+    _, tasks, seeds = ranks.shape
+    total = ranks.sum(axis=1)
+    middle = tasks * (seeds + 1) / 2
+    spread_ = ((total - middle) ** 2).sum(axis=1)
+    # Without ties each task's ranks vary by (k^3 - k) / 12.
+    most = tasks * ((ranks - (seeds + 1) / 2) ** 2).sum(axis=(1, 2))
+    value: Floats = np.divide(spread_, most, out=np.zeros_like(spread_), where=most > 0)
+    return value
+
+
+def _correlation(first: Floats, second: Floats) -> float:
+    if np.ptp(first) == 0 or np.ptp(second) == 0:
+        return 0.0
+    return float(np.corrcoef(first, second)[0, 1])
+
+
+def compare_arms(table: TrialsTable, task: str, first: str, second: str) -> ArmTest | None:
+    """`second` against `first` on the seeds both ran; None below two such pairs. See `ArmTest`."""
+    scores = [
+        {(trial.init_seed, trial.order_seed): trial.score for trial in table.of(task, arm)}
+        for arm in (first, second)
+    ]
+    shared = sorted(set(scores[0]) & set(scores[1]))
+    if len(shared) < 2:
+        return None
+    a, b = (np.array([arm[key] for key in shared]) for arm in scores)
+    difference = float(b.mean() - a.mean())
+    spreads = deviation(a.tolist()) or 0.0, deviation(b.tolist()) or 0.0
+    varying = min(spreads) > 0
+    return ArmTest(
+        task=task,
+        first=first,
+        second=second,
+        pairs=len(shared),
+        difference=difference,
+        p=permutation_test(b.tolist(), a.tolist()),
+        deviations=spreads,
+        p_spread=permutation_test(
+            np.abs(b - np.median(b)).tolist(), np.abs(a - np.median(a)).tolist()
+        ),
+        correlation=_correlation(a, b) if varying else None,
+        seeds_paired=seeds_needed(difference, deviation((b - a).tolist()) or 0.0, paired=True),
+        seeds_unpaired=seeds_needed(
+            difference, math.sqrt((spreads[0] ** 2 + spreads[1] ** 2) / 2), paired=False
+        ),
+    )
+
+
+def analyse(
+    table: TrialsTable,
+    *,
+    floors: Mapping[str, float] | None = None,
+    differences: Sequence[float] = (0.01,),
+) -> Analysis:
+    """Everything this module knows about `table`.
+
+    floors: for each task the score of always answering with the most frequent label.
+    differences: of means, for which to say how many seeds would show them.
+    """
+    floors = floors or {}
+    notes: list[str] = []
+    if table.unfinished():
+        count = f"{table.unfinished()} of {len(table.trials)}"
+        notes.append(f"left out, as they did not run to the end: {count} trials.")
+    tasks: list[TaskAnalysis] = []
+    tests: list[ArmTest] = []
+    for task in table.tasks:
+        for arm in table.arms(task):
+            trials = table.of(task, arm)
+            if trials:
+                tasks.append(_task(trials, floors.get(task), differences))
+            else:
+                notes.append(f"{task} {arm}".strip() + ": no trial ran to the end.")
+        for first, second in combinations(table.arms(task), 2):
+            test = compare_arms(table, task, first, second)
+            if test is None:
+                notes.append(f"{task}: {first} and {second} share fewer than two pairs of seeds.")
+            else:
+                tests.append(test)
+    if not tasks:
+        raise TrialsError("no trial of the table ran to the end.")
+    if not any(task.stopping for task in tasks):
+        notes.append("no curves, so nothing on early stopping.")
+    elif any(s.setting.start > task.spread.trials for task in tasks for s in task.stopping):
+        notes.append(
+            "a setting that starts more trials than the table has drew some more than once: its "
+            "expected best is too low."
+        )
+    if all(task.diverged is None for task in tasks):
+        notes.append("the table does not say which trials diverged: try --floor TASK=SCORE.")
+    seeds = []
+    for arm in dict.fromkeys(task.arm for task in tasks):
+        try:
+            seeds.append((arm, good_initialisations(table, arm)))
+        except TrialsError as error:
+            notes.append(f"{arm or 'initialisations'}: not compared over tasks, as {error}.")
+    return Analysis(tuple(tasks), tuple(tests), tuple(seeds), tuple(notes))
+
+
+def _task(
+    trials: Sequence[Trial], floor: float | None, differences: Sequence[float]
+) -> TaskAnalysis:
+    scores = np.array([trial.score for trial in trials])
+    found = spread(trials)
+    contrasts = (contrast(trials, "init"), contrast(trials, "order"))
+    stopping, advised = _stopping(trials)
+    return TaskAnalysis(
+        task=trials[0].task,
+        arm=trials[0].arm,
+        spread=found,
+        best_of=tuple(
+            expected_best(scores, budget) for budget in _BUDGETS if budget <= len(scores)
+        ),
+        contrasts=tuple(value for value in contrasts if value is not None),
+        diverged=diverged(trials, floor),
+        seeds_for={
+            difference: seeds_needed(difference, found.deviation or 0.0, paired=False)
+            for difference in differences
+            if found.deviation is not None
+        },
+        stopping=stopping,
+        advised=advised,
+    )
+
+
+def _stopping(trials: Sequence[Trial]) -> tuple[tuple[Stopped, ...], tuple[Stopped, ...]]:
+    """The best and the advised setting for each budget, up to half of the trials."""
+    if len(trials) < 2 or not all(trial.fractions for trial in trials):
+        return (), ()
+    known = Curves.of(trials)
+    budgets = range(1, min(_MOST_BUDGET, max(1, len(trials) // 2)) + 1)
+    return (
+        tuple(best_setting(known, budget) for budget in budgets),
+        tuple(
+            value_setting(known, paper_setting(known.fractions, budget), budget)
+            for budget in budgets
+        ),
+    )

@@ -1,1 +1,0 @@
-"""Fine-tuning with and without a filter, at equal budgets. See `compare.compare`."""

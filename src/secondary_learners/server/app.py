@@ -1,0 +1,180 @@
+"""The application: which path leads where, and how what is refused is said."""
+
+from __future__ import annotations
+
+import errno
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from secondary_learners.server import (
+    catalogue_api,
+    contents_api,
+    downloads,
+    refs_api,
+    repository_api,
+    uploads,
+)
+from secondary_learners.server.access import repository_not_found
+from secondary_learners.server.errors import HubError
+from secondary_learners.server.limits import Limits
+from secondary_learners.server.state import Hub
+from secondary_learners.server.web import kind_of, parameter
+from secondary_learners.server.xet import xet_routes
+
+__all__ = ["create_app"]
+
+
+def create_app(root: Path, limits: Limits | None = None) -> Starlette:
+    """The Hub stored in `root`, as an ASGI application."""
+    hub = Hub.open(root, limits or Limits())
+    app = Starlette(
+        routes=_routes(),
+        exception_handlers={
+            HubError: _refused,
+            HTTPException: _not_served,
+            ClientDisconnect: _nobody,
+            OSError: _disk_failed,
+            sqlite3.OperationalError: _database_failed,
+            Exception: _failed,
+        },
+    )
+    app.add_middleware(_RawPath)
+    app.state.hub, app.state.answers = hub, downloads.Answers(hub)
+    app.add_middleware(downloads.Shortcut, answers=app.state.answers)
+    return app
+
+
+class _RawPath:
+    """Routes see the path as it was sent: in it, an encoded slash belongs to a revision."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            scope = {**scope, "path": scope["raw_path"].decode("latin-1")}
+        await self._app(scope, receive, send)
+
+
+def _routes() -> list[Route]:
+    # Data sets come first: a data set named "resolve" would else be read as a model's file.
+    files = [
+        Route(f"{prefix}/{{owner}}/{{name}}/resolve/{{revision}}/{{path:path}}", downloads.resolve)
+        for prefix in ("/datasets", "")
+    ]
+    large = [
+        Route(f"{prefix}/{{owner}}/{{name}}.git/info/lfs/objects/{end}", endpoint, methods=[method])
+        for prefix in ("/datasets", "")
+        for end, endpoint, method in (
+            ("batch", uploads.batch, "POST"),
+            ("verify", uploads.verify_upload, "POST"),
+            ("{sha256}", uploads.receive, "PUT"),
+        )
+    ]
+    general = [
+        Route("/api/whoami-v2", repository_api.who_am_i),
+        Route("/api/validate-yaml", repository_api.validate_metadata, methods=["POST"]),
+        Route("/api/repos/create", repository_api.create_repository, methods=["POST"]),
+        Route("/api/repos/delete", repository_api.delete_repository_named, methods=["DELETE"]),
+    ]
+    of_kinds = [route for kind in ("model", "dataset") for route in _kind_routes(f"/api/{kind}s")]
+    bare = [
+        Route(path, _bare_name, methods=["GET", "POST"])
+        for path in ("/api/models/{name}", "/api/datasets/{name}", "/{name}/resolve/{rest:path}")
+    ]
+    return [*files, *large, *general, *xet_routes(), *of_kinds, *bare]
+
+
+def _kind_routes(api: str) -> list[Route]:
+    one = f"{api}/{{owner}}/{{name}}"
+    table: list[tuple[str, Any, str]] = [
+        ("", repository_api.info, "GET"),
+        ("/revision/{revision}", repository_api.info, "GET"),
+        ("/tree/{revision}", contents_api.tree, "GET"),
+        ("/tree/{revision}/{folder:path}", contents_api.tree, "GET"),
+        ("/paths-info/{revision}", contents_api.paths_info, "POST"),
+        ("/refs", refs_api.refs, "GET"),
+        ("/commits/{revision}", refs_api.history, "GET"),
+        ("/auth-check", repository_api.check_access, "GET"),
+        ("/auth-check/write", repository_api.check_access, "GET"),
+        ("/settings", repository_api.settings, "PUT"),
+        ("/preupload/{revision}", uploads.preupload, "POST"),
+        ("/commit/{revision}", uploads.commit, "POST"),
+        ("/tag/{revision}", refs_api.create_tag, "POST"),
+        ("/tag/{revision}", refs_api.delete_tag, "DELETE"),
+        ("/branch/{branch}", refs_api.create_branch, "POST"),
+        ("/branch/{branch}", refs_api.delete_branch, "DELETE"),
+    ]
+    return [
+        Route(api, catalogue_api.list_repositories),
+        *(Route(one + end, endpoint, methods=[method]) for end, endpoint, method in table),
+    ]
+
+
+def _bare_name(request: Request) -> Response:
+    """A repository without an owner, such as the Hub's gpt2: there is none here."""
+    raise repository_not_found(kind_of(request), parameter(request, "name"))
+
+
+def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HubError)
+    headers = {**error.headers, "X-Error-Message": _header_text(error.message)}
+    if error.code:
+        headers["X-Error-Code"] = error.code
+    if error.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return JSONResponse({"error": error.message}, status_code=error.status, headers=headers)
+
+
+def _not_served(request: Request, error: Exception) -> Response:
+    """A path or a method without a route."""
+    assert isinstance(error, HTTPException)
+    message = f"This server has no {request.method} {request.url.path}."
+    return _refused(request, HubError(error.status_code, message, "", dict(error.headers or {})))
+
+
+def _nobody(request: Request, error: Exception) -> Response:
+    return Response(status_code=400)  # the client has gone: no one reads this
+
+
+def _disk_failed(request: Request, error: Exception) -> Response:
+    assert isinstance(error, OSError)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return _refused(request, _disk_full())
+    raise error
+
+
+def _database_failed(request: Request, error: Exception) -> Response:
+    assert isinstance(error, sqlite3.OperationalError)
+    code = getattr(error, "sqlite_errorcode", 0)  # some errors of the module itself have none
+    if code & 0xFF == sqlite3.SQLITE_FULL or code in _NO_SPACE:
+        return _refused(request, _disk_full())
+    if code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        message = "The server is busy: nothing was stored. Try again."
+        return _refused(request, HubError(503, message, headers={"Retry-After": "5"}))
+    raise error
+
+
+# How SQLite calls a quota that is used up, and a disk too full for its index of the journal.
+_NO_SPACE = (sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)
+
+
+def _disk_full() -> HubError:
+    return HubError(507, "The server's disk is full: nothing was stored. Ask who runs it.")
+
+
+def _failed(request: Request, error: Exception) -> Response:
+    """A mistake of ours: the log, which uvicorn writes, has the whole story."""
+    return _refused(request, HubError(500, "The server failed. Its log says why."))
+
+
+def _header_text(text: str) -> str:
+    return " ".join(text.encode("ascii", errors="replace").decode().split())[:1000]

@@ -1,0 +1,157 @@
+"""Fetching files: whole or one range, straight from disk."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from dataclasses import dataclass
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from secondary_learners.server.access import check_files_readable
+from secondary_learners.server.errors import HubError
+from secondary_learners.server.sending import Sending
+from secondary_learners.server.state import Hub
+from secondary_learners.server.trees import find_entry
+from secondary_learners.server.web import caller_of, commit_of, hub_of, parameter, repository_of
+
+__all__ = ["Answers", "Shortcut", "resolve"]
+
+_RANGE = re.compile(r"\s*bytes\s*=\s*(\d*)\s*-\s*(\d*)\s*", re.ASCII | re.IGNORECASE)
+_CONDITIONS = {b"range", b"if-range", b"if-none-match"}
+_REMEMBERED = 4096
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What a path leads to: the object, and the headers that describe it."""
+
+    object: str
+    size: int
+    etag: str
+    headers: dict[str, str]
+
+    def part(self, start: int, stop: int, status: int) -> Sending:
+        headers = self.headers | {"Content-Length": str(stop - start)}
+        if status == 206:
+            headers["Content-Range"] = f"bytes {start}-{stop - 1}/{self.size}"
+        return Sending(self.object, self.size, start, stop, status, headers)
+
+
+async def resolve(request: Request) -> ASGIApp:
+    """GET and HEAD /{id}/resolve/{revision}/{path}."""
+    hub = hub_of(request)
+    version = hub.database.version()  # before the look-ups: what changes meanwhile is noticed
+    found = _find(hub, request)
+    request.app.state.answers.add(request.scope, version, found.part(0, found.size, 200))
+    if _matches(request.headers.get("if-none-match"), found.etag):
+        return Response(status_code=304, headers=found.headers)
+    wanted = request.headers.get("range")
+    if wanted and request.method == "GET" and request.headers.get("if-range") in (None, found.etag):
+        asked = _range(wanted, found.size)
+        if asked is not None:
+            return found.part(*asked, 206)
+    return found.part(0, found.size, 200)
+
+
+def _find(hub: Hub, request: Request) -> _Found:
+    repository = repository_of(request)
+    check_files_readable(caller_of(request), repository)
+    commit = commit_of(request, repository)
+    path = parameter(request, "path")
+    entry = find_entry(hub.database, commit.id, path)
+    headers = {"X-Repo-Commit": commit.oid}
+    if entry is None:
+        message = f"{repository.full_name} has no file {path!r} at {commit.oid}."
+        raise HubError(404, message, "EntryNotFound", headers)
+    etag = f'"{entry.etag}"'
+    headers |= {
+        "ETag": etag,
+        "Accept-Ranges": "bytes",
+        "Content-Type": "application/octet-stream",
+        "X-Content-Type-Options": "nosniff",
+    }
+    return _Found(str(hub.objects.path(entry.sha256)), entry.size, etag, headers)
+
+
+class Answers:
+    """What was just answered, for the same question, until anything is written.
+
+    Whoever writes, in whichever process, changes the database's version: a moved branch and a
+    revoked token are noticed by the next request. The sender's token is part of the question.
+    """
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._version = -1
+        self._answers: dict[tuple[bytes, bytes], Sending] = {}
+
+    def add(self, scope: Scope, version: int, answer: Sending) -> None:
+        """Remember what `scope` is answered; it was looked up after `version` was read."""
+        if version != self._version or len(self._answers) >= _REMEMBERED:
+            self._version = version
+            self._answers.clear()
+        self._answers[_question(scope)] = answer
+
+    def find(self, scope: Scope) -> Sending | None:
+        """The answer to a plain request for a whole file that is still right."""
+        if not self._answers or scope["type"] != "http" or scope["method"] not in ("GET", "HEAD"):
+            return None
+        if any(name in _CONDITIONS for name, _ in scope["headers"]):
+            return None
+        answer = self._answers.get(_question(scope))
+        if answer is None or self._hub.database.version() != self._version:
+            return None
+        return answer if answer.is_whole() else None
+
+
+class Shortcut:
+    """Middleware: what is known is answered at once, all else goes to the application."""
+
+    def __init__(self, app: ASGIApp, answers: Answers) -> None:
+        self._app, self._answers = app, answers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            answer = self._answers.find(scope)
+            if answer is not None:
+                await answer(scope, receive, send)
+                return
+        except (HubError, sqlite3.OperationalError):
+            pass  # nothing has been sent yet, and the application says what is wrong
+        await self._app(scope, receive, send)
+
+
+def _question(scope: Scope) -> tuple[bytes, bytes]:
+    senders = [value for name, value in scope["headers"] if name == b"authorization"]
+    return scope["raw_path"], b"\n".join(senders)  # no header holds a line break
+
+
+def _matches(if_none_match: str | None, etag: str) -> bool:
+    if if_none_match is None:
+        return False
+    tags = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
+    return etag in tags or "*" in tags
+
+
+def _range(text: str, size: int) -> tuple[int, int] | None:
+    """(start, stop) of one range of bytes; None for anything else, which is to be ignored.
+
+    Raises HubError 416 for a range that holds none of the `size` bytes.
+    """
+    match = _RANGE.fullmatch(text)
+    if match is None or not any(match.groups()) or any(len(part) > 18 for part in match.groups()):
+        return None
+    first, last = match.groups()
+    if not first:
+        start, stop = max(0, size - int(last)), size
+    else:
+        start, stop = int(first), min(size, int(last) + 1) if last else size
+        if last and int(last) < start:
+            return None
+    if start >= stop:
+        headers = {"Content-Range": f"bytes */{size}"}
+        raise HubError(416, f"The file has {size:,} bytes, none of them in {text!r}.", "", headers)
+    return start, stop

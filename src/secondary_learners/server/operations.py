@@ -1,0 +1,151 @@
+"""The body of a commit, line by line: one JSON object each, the header first."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+
+from secondary_learners.server.commits import AddFile, AddUpload, Delete, NewCommit, Operation
+from secondary_learners.server.errors import HubError
+from secondary_learners.server.metadata import MetadataError, metadata_json
+from secondary_learners.server.names import check_path, is_sha256
+from secondary_learners.server.oids import blob_oid
+from secondary_learners.server.state import Hub
+
+__all__ = ["read_commit"]
+
+_TEXT_LIMIT = 64 * 1024
+
+
+async def read_commit(
+    hub: Hub, request: Request, branch: str, author: str, contents: ExitStack
+) -> NewCommit:
+    """What `request` asks for. Files in it go to `contents`, which drops what is not kept.
+
+    Raises HubError 400 for what is not a commit, 413 for too much of it.
+    """
+    header: dict[str, Any] | None = None
+    operations: list[Operation] = []
+    card: str | None = None
+    async for line in _lines(request, hub.limits.regular_file * 4 // 3 + _TEXT_LIMIT):
+        key, value = await run_in_threadpool(_parse, line)
+        if header is None:
+            if key != "header":
+                raise HubError(400, "The first line of a commit must be its header.")
+            header = value
+            continue
+        operation, data = await run_in_threadpool(_operation, hub, key, value, contents)
+        operations.append(operation)
+        if len(operations) > hub.limits.files_per_commit:
+            raise HubError(
+                413, f"A commit changes at most {hub.limits.files_per_commit:,} files: split it."
+            )
+        if operation.path == "README.md" and not isinstance(operation, Delete):
+            card = await run_in_threadpool(_card, operation, data)
+    if header is None:
+        raise HubError(400, "The body is empty: a commit has a header line.")
+    parent = header.get("parentCommit")
+    if not (parent is None or (isinstance(parent, str) and 5 <= len(parent) <= 40)):
+        raise HubError(400, "parentCommit must be the oid of a commit.")
+    return NewCommit(
+        branch,
+        parent,
+        author,
+        _text(header, "summary") or "Update",
+        _text(header, "description"),
+        operations,
+        card,
+    )
+
+
+async def _lines(request: Request, limit: int) -> AsyncIterator[bytes]:
+    rest = bytearray()
+    async for chunk in request.stream():
+        searched = len(rest)
+        rest += chunk
+        while (end := rest.find(b"\n", searched)) >= 0:
+            line, searched = bytes(rest[:end]), 0
+            del rest[: end + 1]
+            if line.strip():
+                yield line
+        if len(rest) > limit:
+            raise HubError(
+                413, "A file sent inside a commit is too large: upload it before, as a large file."
+            )
+    if rest.strip():
+        yield bytes(rest)
+
+
+def _parse(line: bytes) -> tuple[str, dict[str, Any]]:
+    try:
+        item = json.loads(line)
+    except (ValueError, RecursionError):
+        raise HubError(400, "A line of the commit is not JSON.") from None
+    if isinstance(item, dict):
+        key, value = item.get("key"), item.get("value")
+        if isinstance(key, str) and isinstance(value, dict):
+            return key, value
+    raise HubError(400, 'A line of the commit is not {"key": …, "value": {…}}.')
+
+
+def _operation(
+    hub: Hub, key: str, value: dict[str, Any], contents: ExitStack
+) -> tuple[Operation, bytes]:
+    path = value.get("path")
+    if key in ("deletedFile", "deletedFolder"):
+        folder = key == "deletedFolder"
+        if folder and isinstance(path, str):
+            path = path.removesuffix("/")  # the client sends folders with it
+        return Delete(check_path(path), folder), b""
+    path = check_path(path)
+    if key == "lfsFile":
+        sha256, size = value.get("oid"), value.get("size")
+        if not is_sha256(sha256) or value.get("algo", "sha256") != "sha256":
+            raise HubError(400, f"{path!r}: oid must be a sha256 in lower-case hex.")
+        if not (size is None or type(size) is int):
+            raise HubError(400, f"{path!r}: size must be a number of bytes.")
+        return AddUpload(path, str(sha256), size), b""
+    if key == "file":
+        data = _content(path, value)
+        if len(data) > hub.limits.regular_file:
+            raise HubError(413, f"{path!r} is too large for a commit: upload it as a large file.")
+        incoming = contents.enter_context(hub.objects.incoming())
+        incoming.write(data)
+        incoming.seal()
+        return AddFile(path, incoming, blob_oid(data)), data
+    raise HubError(400, f"Unknown operation in a commit: {key[:40]!r}.")
+
+
+def _content(path: str, value: dict[str, Any]) -> bytes:
+    content, encoding = value.get("content"), value.get("encoding", "utf-8")
+    try:
+        if isinstance(content, str) and encoding == "base64":
+            return base64.b64decode(content, validate=True)
+        if isinstance(content, str) and encoding == "utf-8":
+            return content.encode()
+    except (binascii.Error, ValueError):
+        pass
+    raise HubError(400, f"{path!r}: content must be text, encoded as base64 or utf-8.")
+
+
+def _card(operation: AddFile | AddUpload, data: bytes) -> str:
+    if isinstance(operation, AddUpload):
+        return ""  # a README of megabytes: its metadata is not looked for
+    try:
+        return metadata_json(data)
+    except MetadataError as error:
+        raise HubError(400, f"Invalid metadata in README.md: {error}.") from error
+
+
+def _text(header: dict[str, Any], key: str) -> str:
+    text = header.get(key) or ""
+    if not isinstance(text, str) or len(text) > _TEXT_LIMIT:
+        raise HubError(400, f"{key} must be text of at most {_TEXT_LIMIT:,} characters.")
+    return text.encode(errors="replace").decode()  # JSON can spell half a surrogate pair

@@ -1,0 +1,60 @@
+"""What every handler works with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from secondary_learners.server.database import Database, make_root
+from secondary_learners.server.limits import Limits
+from secondary_learners.server.objects import Incoming, Objects, Stored
+from secondary_learners.server.repositories import grant
+
+__all__ = ["Hub"]
+
+
+@dataclass(frozen=True)
+class Hub:
+    """One storage root, open."""
+
+    root: Path
+    objects: Objects
+    database: Database
+    secret: bytes
+    limits: Limits
+
+    @classmethod
+    def open(cls, root: Path, limits: Limits) -> Hub:
+        make_root(root)
+        database = Database(root / "hub.sqlite3")
+        return cls(root, Objects(root), database, database.secret(), limits)
+
+    def close(self) -> None:
+        self.database.close()
+
+    def remove_strays(self) -> int:
+        """Remove the objects that no repository may commit, and say how many they were.
+
+        A process that was killed between moving a file and naming it, or between forgetting it and
+        removing it, leaves them. Only for the one process that serves, before it does.
+        """
+        strays = [
+            sha256
+            for sha256 in self.objects.all()
+            if self.database.row("SELECT 1 FROM grants WHERE sha256 = ?", sha256) is None
+        ]
+        for sha256 in strays:
+            self.objects.remove(sha256)
+        return len(strays)
+
+    def keep(self, repository: int, incoming: Incoming, expected: str | None = None) -> Stored:
+        """Make `incoming` an object that `repository` may commit. Blocks: call it in a thread.
+
+        The object is on disk before the row that names it. Raises HubError 400 when the sha256 is
+        not `expected`, 404 when the repository has been deleted meanwhile.
+        """
+        incoming.seal(expected)  # the slow part, outside the transaction
+        with self.database.transaction() as connection:
+            stored = incoming.keep()
+            grant(connection, repository, stored)
+        return stored

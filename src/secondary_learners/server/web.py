@@ -1,0 +1,115 @@
+"""What all handlers need of a request: its hub, its sender, its names, its JSON."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+from urllib.parse import unquote
+
+from starlette.requests import Request
+
+from secondary_learners.server.access import Caller, caller_from, readable_repository
+from secondary_learners.server.access import writable_repository as _writable
+from secondary_learners.server.errors import HubError
+from secondary_learners.server.repositories import Commit, Repository, find_commit
+from secondary_learners.server.state import Hub
+
+__all__ = [
+    "base_url",
+    "caller_of",
+    "commit_of",
+    "hub_of",
+    "json_object",
+    "kind_of",
+    "next_link",
+    "parameter",
+    "read_body",
+    "repository_of",
+    "repository_url",
+    "writable_repository_of",
+]
+
+_HOST = re.compile(r"[A-Za-z0-9._:\[\]-]{1,255}")
+
+
+def hub_of(request: Request) -> Hub:
+    hub = request.app.state.hub
+    assert isinstance(hub, Hub)
+    return hub
+
+
+def caller_of(request: Request) -> Caller:
+    """Who sends `request`. Raises HubError 401 for an unknown token."""
+    return caller_from(hub_of(request), request.headers.get("authorization"))
+
+
+def parameter(request: Request, name: str) -> str:
+    """A part of the path, decoded only now: a revision may hold an encoded slash."""
+    return unquote(request.path_params[name])
+
+
+def kind_of(request: Request) -> str:
+    """model or dataset, by the path."""
+    path: str = request.scope["path"]
+    return "dataset" if path.startswith(("/api/datasets", "/datasets/")) else "model"
+
+
+def repository_of(request: Request) -> Repository:
+    """The repository the path names. Raises HubError 404 when the caller may not know of it."""
+    owner, name = parameter(request, "owner"), parameter(request, "name")
+    return readable_repository(hub_of(request), caller_of(request), kind_of(request), owner, name)
+
+
+def writable_repository_of(request: Request) -> Repository:
+    """The repository the path names, if the caller may write to it, else HubError 401, 403, 404."""
+    owner, name = parameter(request, "owner"), parameter(request, "name")
+    return _writable(hub_of(request), caller_of(request), kind_of(request), owner, name)
+
+
+def commit_of(request: Request, repository: Repository) -> Commit:
+    """The commit the path names, main where it names none."""
+    revision = parameter(request, "revision") if "revision" in request.path_params else "main"
+    return find_commit(hub_of(request).database, repository, revision)
+
+
+def base_url(request: Request) -> str:
+    """How the client reached this server: links in answers must work from where it is."""
+    host = request.headers.get("host", "")
+    if not _HOST.fullmatch(host):
+        raise HubError(400, "The Host header is not a host.")
+    return f"{request.scope['scheme']}://{host}"
+
+
+def repository_url(request: Request, kind: str, full_name: str) -> str:
+    return f"{base_url(request)}/{'datasets/' if kind == 'dataset' else ''}{full_name}"
+
+
+def next_link(request: Request, cursor: str) -> dict[str, str]:
+    """The header that leads to the next page."""
+    url = request.url.include_query_params(cursor=cursor)
+    return {"Link": f'<{base_url(request)}{url.path}?{url.query}>; rel="next"'}
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """The whole body. Raises HubError 413 beyond `limit` bytes."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            raise HubError(413, f"The body is larger than {limit:,} bytes.")
+    return bytes(body)
+
+
+async def json_object(request: Request) -> dict[str, Any]:
+    """The body as a JSON object. Raises HubError 400 or 413."""
+    body = await read_body(request, hub_of(request).limits.json_body)
+    try:
+        value = json.loads(body)
+        # An escape such as \ud800 is JSON and no text: nothing further on could store it.
+        json.dumps(value, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
+        raise HubError(400, "The body is not JSON, or holds half a character.") from None
+    if not isinstance(value, dict):
+        raise HubError(400, "The body is not a JSON object.")
+    return value

@@ -1,0 +1,1 @@
+"""Text and token sequences: corpora, contexts, prompts with completions, splitting."""

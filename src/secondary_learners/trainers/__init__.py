@@ -1,0 +1,1 @@
+"""transformers' and TRL's trainers with a filter."""

@@ -1,0 +1,246 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+
+from secondary_learners.errors import DivergedError, SecondaryLearnersError, UnknownNameError
+from secondary_learners.experiments.compare import Comparison, Settings, compare
+from secondary_learners.filtering.thresholds import Constant, Shifting
+from secondary_learners.trainers import compare as module
+
+SETTINGS = Settings(updates=12, batch_size=4, learning_rate=3e-3, evaluate_every=5)
+THRESHOLDS = (Constant(0.5), Shifting(0.5, -9.0, 4))
+ARMS = [
+    "standard",
+    "constant:0.5",
+    "shifting:0.5,-9,4",
+    "random constant:0.5",
+    "random shifting:0.5,-9,4",
+    "low only",
+]
+
+
+@pytest.fixture
+def run(model, pool, test_contexts, learner):
+    def run(**changes):
+        arguments = {
+            "thresholds": THRESHOLDS,
+            "seeds": (0, 1, 2),
+            "settings": SETTINGS,
+            "in_domain": "low",
+            "progress": False,
+        }
+        arguments |= {"model": model, "pool": pool, "test": test_contexts, "learner": learner}
+        return compare(**(arguments | changes))
+
+    return run
+
+
+def figures(comparison: Comparison):
+    """All but the seconds, which no two runs share."""
+    return [
+        (run.arm, run.seed, run.forced, [replace(point, seconds=0.0) for point in run.points])
+        for run in comparison.runs
+    ]
+
+
+def weights(model):
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def same(first, second):
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_the_same_seeds_give_the_same_numbers_and_the_model_comes_back(run, model):
+    before = weights(model)
+    generator = torch.get_rng_state()
+    first = run()
+    assert same(before, weights(model))
+    assert not model.training
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert torch.equal(generator, torch.get_rng_state())
+    torch.manual_seed(99)  # the caller's generator is no part of a run
+    model.train()
+    again = run()
+    assert model.training
+    assert figures(first) == figures(again)
+    assert [arm.name for arm in first.arms] == ARMS
+    assert [point.update for point in first.runs[0].points] == [0, 5, 10, 12]
+    assert len({run.perplexity for run in first.of(first.arms[0])}) == 3  # seeds differ
+
+
+def test_every_arm_draws_what_it_says(run, pool):
+    comparison = run()
+    kept = SETTINGS.updates * SETTINGS.batch_size
+    drawn = {
+        arm.name: [run.points[-1].drawn_contexts for run in comparison.of(arm)]
+        for arm in comparison.arms
+    }
+    assert drawn["standard"] == drawn["low only"] == [kept] * 3
+    for place, seed in enumerate(comparison.seeds):
+        order = np.random.default_rng([seed, 0])
+        ids = np.concatenate([order.permutation(len(pool)) for _ in range(3)])
+        good = np.flatnonzero(pool.domain[ids] == 1)  # the learner tells the domains apart
+        assert drawn["constant:0.5"][place] == good[kept - 1] + 1
+        assert drawn["shifting:0.5,-9,4"][place] == good[15] + 1 + kept - 16
+        for name in ("constant:0.5", "shifting:0.5,-9,4"):
+            assert drawn[f"random {name}"][place] == pytest.approx(drawn[name][place], rel=0.5)
+    for run_ in comparison.runs:
+        assert [point.drawn_tokens for point in run_.points] == [
+            8 * point.drawn_contexts for point in run_.points
+        ]
+
+
+def test_a_good_filter_wins_and_a_random_one_does_not(run):
+    comparison = run(seeds=range(6))
+    rows = {row.arm: row for row in comparison.rows()}
+    good, blind, standard = rows["constant:0.5"], rows["random constant:0.5"], rows["standard"]
+    assert good.perplexity < 0.9 * standard.perplexity
+    assert blind.perplexity == pytest.approx(standard.perplexity, rel=0.1)
+    assert good.p_standard == good.p_random == 2 / 2**6
+    assert standard.p_standard is None and blind.p_random is None
+    assert 0 < good.updates_to_standard < 12
+    assert standard.updates_to_standard == 12
+    assert standard.drawn_per_kept == 1 < 2 < good.drawn_per_kept < 5
+
+
+def test_the_candidates_of_a_seed_are_in_one_order(pool):
+    def drawn(kind, keep=1.0, count=400):
+        arm = module.Arm(kind, kind)
+        candidates = iter(module._Candidates(pool, arm, 3, keep, "low"))
+        return [ids.tobytes() for ids in islice(candidates, count)]
+
+    standard = drawn("standard")
+    assert sorted(standard[:200]) == sorted(ids.tobytes() for ids in pool.input_ids)
+    assert standard[:200] != standard[200:]
+    inside = {ids.tobytes() for ids in pool.in_domain("low").input_ids}
+    assert drawn("in-domain", count=100) == [ids for ids in standard if ids in inside][:100]
+    rest = iter(standard)
+    assert all(ids in rest for ids in drawn("random", 0.5, 150))  # a subsequence
+
+
+def test_perplexity_is_that_of_the_model_itself(run, model, test_contexts):
+    comparison = run(thresholds=(), seeds=[0], in_domain=None)
+    ids = torch.from_numpy(test_contexts.input_ids)
+    with torch.no_grad():
+        expected = model.double()(input_ids=ids, labels=ids).loss.exp().item()
+    assert comparison.runs[0].points[0].perplexity == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_killed_comparison_goes_on_to_the_same_figures(run, model, tmp_path, monkeypatch):
+    whole = run()
+    before = weights(model)
+    train, calls = module._Trainer._train, []
+
+    def killed(self, arm, seed, candidates):
+        calls.append((arm.name, seed))
+        if len(calls) == 10:
+            raise KeyboardInterrupt
+        return train(self, arm, seed, candidates)
+
+    monkeypatch.setattr(module._Trainer, "_train", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(folder=tmp_path)
+    assert same(before, weights(model))
+    assert len(list((tmp_path / "runs").iterdir())) == 9
+    resumed = run(folder=tmp_path)
+    assert len(calls) == len(whole.runs) + 1  # the killed run was begun twice, no other
+    assert figures(resumed) == figures(whole)
+    assert figures(run(folder=tmp_path)) == figures(whole)
+    assert len(calls) == len(whole.runs) + 1
+
+
+def test_processes_share_a_folder(run, tmp_path):
+    run(folder=tmp_path, seeds=[2])
+    run(folder=tmp_path, seeds=[0], thresholds=THRESHOLDS[:1], in_domain=None)
+    assert figures(run(folder=tmp_path)) == figures(run())
+
+
+@pytest.mark.parametrize("what", ["settings", "pool", "test", "model", "learner"])
+def test_a_folder_of_another_comparison_is_refused(
+    run, model, pool, test_contexts, learner, tmp_path, what
+):
+    arguments = {"folder": tmp_path, "thresholds": (), "seeds": [0], "in_domain": None}
+    run(**arguments)
+    if what == "model":
+        with torch.no_grad():
+            model.transformer.h[1].mlp.c_fc.weight[0, 0] += 1
+    changed = {
+        "settings": lambda: replace(SETTINGS, learning_rate=1e-3),
+        "pool": lambda: pool.select(range(199)),
+        "test": lambda: test_contexts.select(range(99)),
+        "model": lambda: model,
+        "learner": lambda: type(learner)(replace(learner.config, name="other"), learner.net),
+    }
+    with pytest.raises(SecondaryLearnersError, match=f"with another {what}.*Try another folder"):
+        run(**(arguments | {what: changed[what]()}))
+
+
+def test_a_damaged_run_file_is_named(run, tmp_path):
+    arguments = {"folder": tmp_path, "thresholds": (), "seeds": [0], "in_domain": None}
+    run(**arguments)
+    (path,) = (tmp_path / "runs").iterdir()
+    for text in ("{", "[]", "{}"):
+        path.write_text(text)
+        with pytest.raises(SecondaryLearnersError, match=r"standard-seed-0\.json"):
+            run(**arguments)
+
+
+def test_a_loss_that_is_not_finite_stops_the_comparison(run, model, monkeypatch):
+    before = weights(model)
+    step, calls = module._Trainer._step, []
+
+    def poisoned(self, *arguments):
+        calls.append(1)
+        if len(calls) == 3:
+            with torch.no_grad():
+                next(self._model.parameters()).fill_(float("nan"))
+        return step(self, *arguments)
+
+    monkeypatch.setattr(module._Trainer, "_step", poisoned)
+    with pytest.raises(DivergedError, match=r"'standard', seed 0 is nan at update 3"):
+        run()
+    assert same(before, weights(model))
+
+
+def test_results_read_back_from_json(run):
+    comparison = run(seeds=[0, 1])
+    text = json.dumps(comparison.to_dict(), allow_nan=False)
+    again = Comparison.from_dict(json.loads(text))
+    assert again == comparison
+    assert again.table() == comparison.table()
+    with pytest.raises(SecondaryLearnersError, match="newer"):
+        Comparison.from_dict(json.loads(text) | {"format_version": 2})
+
+
+def test_the_table_shows_every_arm(run):
+    lines = run(seeds=[4]).table().splitlines()
+    assert "after 12 updates of 4 contexts, 1 seed (" in lines[0]
+    assert [line.split("  ")[0] for line in lines[4:]] == ARMS
+    assert "±" not in "".join(lines[4:])
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"in_domain": "lwo"}, UnknownNameError, "did you mean low"),
+        ({"seeds": []}, SecondaryLearnersError, "seeds"),
+        ({"seeds": [1, 1]}, SecondaryLearnersError, "a seed is given twice"),
+        ({"thresholds": [Constant(1), Constant(1.0)]}, SecondaryLearnersError, "an? arm is given"),
+    ],
+)
+def test_misuse_says_what_to_try(run, changes, error, message):
+    with pytest.raises(error, match=message):
+        run(**changes)
+
+
+@pytest.mark.parametrize("changes", [{"updates": 0}, {"learning_rate": float("nan")}])
+def test_settings_are_checked(changes):
+    with pytest.raises(SecondaryLearnersError, match=f"the setting {next(iter(changes))}"):
+        Settings(**changes)
