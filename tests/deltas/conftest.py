@@ -9,7 +9,9 @@ from secondary_learners.deltas.layers import backbone_weights, freeze_except
 from secondary_learners.deltas.making import fine_tune
 from secondary_learners.deltas.settings import Training, Tuning
 from secondary_learners.deltas.tasks import Examples, classifier
+from secondary_learners.learners.artifact import Learner
 from secondary_learners.learners.config import Reference
+from tiny_models import learner_of_low
 
 LAYERS = ("transformer.h.0.mlp.c_fc.weight", "transformer.h.1.attn.c_attn.weight")
 
@@ -84,3 +86,8 @@ def deltas(base: PreTrainedModel, tuned: dict[str, PreTrainedModel]) -> dict[str
 def trainable(model: PreTrainedModel) -> PreTrainedModel:
     freeze_except(model, list(backbone_weights(model)))
     return model
+
+
+@pytest.fixture(scope="session")
+def learner() -> Learner:
+    return learner_of_low()

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from secondary_learners.errors import DivergedError, SecondaryLearnersError, UnknownNameError
+from secondary_learners.experiments import compare as module
 from secondary_learners.experiments.compare import Comparison, Settings, compare
 from secondary_learners.filtering.thresholds import Constant, Shifting
-from secondary_learners.trainers import compare as module
 
 SETTINGS = Settings(updates=12, batch_size=4, learning_rate=3e-3, evaluate_every=5)
 THRESHOLDS = (Constant(0.5), Shifting(0.5, -9.0, 4))
