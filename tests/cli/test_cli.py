@@ -25,8 +25,8 @@ from secondary_learners.gains.store import read_labels
 from secondary_learners.learners.artifact import read_learner
 from secondary_learners.registry.index import list_learners, read_index
 from secondary_learners.registry.load import load_base, load_learner
-from secondary_learners.trainers import compare as compare_module
-from secondary_learners.trainers import plots
+from secondary_learners.experiments import compare as compare_module
+from secondary_learners.experiments import plots
 
 TEXTS = [
     "The ship lay in the harbour",
