@@ -190,10 +190,10 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
         full = here[0]["mean"]
         axes.axhspan(full - 1, full + 1, color="#555555", alpha=0.12, lw=0)
         for place, row in enumerate(here):
-            colour = COLOURS[row["arm"].split()[0]]
-            axes.plot([place - 0.15] * len(row["values"]), row["values"], ".", color=colour)
+            color = COLOURS[row["arm"].split()[0]]
+            axes.plot([place - 0.15] * len(row["values"]), row["values"], ".", color=color)
             axes.errorbar(
-                place, row["mean"], yerr=row["deviation"], fmt="o", color=colour, capsize=4
+                place, row["mean"], yerr=row["deviation"], fmt="o", color=color, capsize=4
             )
         names = [
             f"{row['arm'].replace(' ', chr(10))}\n{row['bytes'] / 1e6:.2f} MB\n"

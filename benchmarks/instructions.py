@@ -322,7 +322,7 @@ def measure(folder: Path, plan: Plan) -> Row:
         "swapped",
         "--device",
         "cpu",
-        "--licence",
+        "--license",
         "other",
         "--out",
         out,

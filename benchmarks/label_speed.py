@@ -344,9 +344,9 @@ def plot(result: dict[str, Any], path: Path) -> None:
             break
         x = [int(count) for count in shared["labels_a_second"][key]]
         y = list(shared["labels_a_second"][key].values())
-        colour = COLOURS["swapped"] if key == "slowest_cpu" else "#555555"
-        right.plot(x, y, "o-", color=colour, markersize=4, linewidth=2)
-        _name(right, name, (x[-1], y[-1]), colour)
+        color = COLOURS["swapped"] if key == "slowest_cpu" else "#555555"
+        right.plot(x, y, "o-", color=color, markersize=4, linewidth=2)
+        _name(right, name, (x[-1], y[-1]), color)
     right.set_ylim(bottom=0)
     right.set_xticks([1, 2])
     right.set_xlabel("processes" + (f" ({shared['machine']})" if shared else ""))
@@ -361,9 +361,9 @@ def plot(result: dict[str, Any], path: Path) -> None:
         figure.savefig(temporary, format="png")
 
 
-def _name(axes: Any, text: str, end: tuple[float, float], colour: str) -> None:
+def _name(axes: Any, text: str, end: tuple[float, float], color: str) -> None:
     axes.annotate(
-        text, end, xytext=(6, 0), textcoords="offset points", color=colour, va="center", fontsize=9
+        text, end, xytext=(6, 0), textcoords="offset points", color=color, va="center", fontsize=9
     )
 
 

@@ -113,14 +113,14 @@ def plot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
         own = [row for row in rows if row["task"] == task]
         for row in own:
-            colour, marker = LOOKS[row["arm"]]
+            color, marker = LOOKS[row["arm"]]
             axes.errorbar(
                 row["trained"],
                 100 * row["score"],
                 100 * row["deviation"],
                 fmt=marker,
-                color=colour,
-                markerfacecolor="white" if row["epochs"] == 1 else colour,
+                color=color,
+                markerfacecolor="white" if row["epochs"] == 1 else color,
                 markersize=7,
                 capsize=2,
                 label=row["arm"] if row["epochs"] == own[0]["epochs"] else None,

@@ -2,7 +2,7 @@
 
     python benchmarks/trials.py --data FOLDER/classification
 
-`mini` on CoLA and RTE, 5 initialisation seeds × 5 order seeds, standard and filtered by
+`mini` on CoLA and RTE, 5 initialization seeds × 5 order seeds, standard and filtered by
 `books-mini` with a threshold. A killed sweep goes on with the same command. Then the analysis of
 benchmarks/dodge.py on it; the paper's early stopping against none at equal cost, by drawing sweeps
 from the trials, beside the exact expectation; and whether the filter changes mean or spread. The
@@ -247,7 +247,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "tasks": figures,
             "floors": sweep.floors,
             "arms": in_json["arms"],
-            "initialisations": in_json["initialisations"],
+            "initializations": in_json["initializations"],
             "kept": statistics.fmean(kept),
             "training_seconds": sum(seconds),
             "draws": draws,

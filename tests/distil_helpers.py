@@ -30,7 +30,7 @@ RECIPE = DistilledRecipe(
         file="labels.npz",
         source="someone/labels",
         commit="0123456",
-        licence="MIT",
+        license="MIT",
         corpus="tiny-text",
         objective_contexts=4,
         readings="They were never read before.",
@@ -39,7 +39,7 @@ RECIPE = DistilledRecipe(
     sources=(Source("text", files="text/*.txt"), Source("more", files="more/*.txt")),
     pool=(PoolPlan("text", 400), PoolPlan("spliced", 200)),
     language="en",
-    embeddings=EmbeddingPlan(dimensions=8, neighbours=60),
+    embeddings=EmbeddingPlan(dimensions=8, neighbors=60),
     teacher=TeacherPlan(strength=0.4, folds=3),
     student=StudentPlan(embedding=6, channels=8, hidden=6, epochs=6, batch_size=64),
 )

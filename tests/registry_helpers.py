@@ -39,7 +39,7 @@ def entry(name: str, kind: str, files: dict[str, str]) -> Entry:
         objective="books",
         architecture="linear",
         optimizer="AdamW",
-        licence="MIT",
+        license="MIT",
         location="bundled",
         added=date(2026, 11, 21),
         size=1,

@@ -16,7 +16,7 @@ def trial(task: str, init: int, order: int, scores: list[float], **more: Any) ->
 
 
 def sweep(task: str, seed: int, inits: int = 5, orders: int = 5, arm: str = "") -> list[Trial]:
-    """A grid whose initialisations differ, where a fifth diverge, and curves tell early."""
+    """A grid whose initializations differ, where a fifth diverge, and curves tell early."""
     rng = np.random.default_rng(seed)
     good = rng.normal(0, 0.02, inits)
     rise = 1 - np.exp(-4 * np.arange(1, 11) / 10)

@@ -2,10 +2,10 @@
 
 SecondaryLearnersError
 ├── UnknownNameError          a learner, recipe, base model or option value that does not exist
-├── ArtefactError             a folder that is not a valid artefact
+├── ArtifactError             a folder that is not a valid artifact
 │   ├── DigestMismatchError   a file whose bytes are not the recorded ones
 │   ├── IncompatibleError     a learner used with another tokenizer, or a newer format
-│   └── AuditError            an artefact that is not fit to be published, with every reason
+│   └── AuditError            an artifact that is not fit to be published, with every reason
 ├── CorpusError               text that is missing, empty or too short
 ├── RecipeError               a recipe that does not parse or does not make sense
 ├── LabelStoreError           a label folder that belongs to another labelling
@@ -24,7 +24,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 __all__ = [
-    "ArtefactError",
+    "ArtifactError",
     "AuditError",
     "CorpusError",
     "DigestMismatchError",
@@ -59,20 +59,20 @@ class UnknownNameError(SecondaryLearnersError):
         self.kind, self.name, self.near = kind, name, tuple(near)
 
 
-class ArtefactError(SecondaryLearnersError):
-    """A folder that is not a valid artefact."""
+class ArtifactError(SecondaryLearnersError):
+    """A folder that is not a valid artifact."""
 
 
-class DigestMismatchError(ArtefactError):
+class DigestMismatchError(ArtifactError):
     """A file whose sha256 is not the recorded one."""
 
 
-class IncompatibleError(ArtefactError):
+class IncompatibleError(ArtifactError):
     """A learner met another tokenizer than its own, or a format newer than this package."""
 
 
-class AuditError(ArtefactError):
-    """An artefact that is not fit to be published; `problems` holds every reason."""
+class AuditError(ArtifactError):
+    """An artifact that is not fit to be published; `problems` holds every reason."""
 
     def __init__(self, what: str, problems: Iterable[object]) -> None:
         self.problems = tuple(problems)

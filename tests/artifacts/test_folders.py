@@ -6,7 +6,7 @@ import pytest
 
 from secondary_learners.artifacts.folders import read_folder, write_folder
 from secondary_learners.artifacts.layout import FILES
-from secondary_learners.errors import ArtefactError, DigestMismatchError
+from secondary_learners.errors import ArtifactError, DigestMismatchError
 
 CONTENTS = {name: name.encode() for name in FILES}
 
@@ -17,7 +17,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
-def test_a_rewrite_cut_short_is_no_artefact(
+def test_a_rewrite_cut_short_is_no_artifact(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_folder(tmp_path / "x", CONTENTS)
@@ -28,7 +28,7 @@ def test_a_rewrite_cut_short_is_no_artefact(
     monkeypatch.setattr("secondary_learners.artifacts.folders.write_bytes", full)
     with pytest.raises(OSError, match="full"):
         write_folder(tmp_path / "x", CONTENTS)
-    with pytest.raises(ArtefactError, match=r"config\.json"):
+    with pytest.raises(ArtifactError, match=r"config\.json"):
         read_folder(tmp_path / "x")
     with pytest.raises(OSError, match="full"):
         write_folder(tmp_path / "y", CONTENTS)
@@ -40,5 +40,5 @@ def test_the_remedy_is_said(tmp_path: Path) -> None:
     (tmp_path / "x" / "README.md").write_text("changed")
     with pytest.raises(DigestMismatchError, match="Try `this`"):
         read_folder(tmp_path / "x", digests, remedy="Try `this`.")
-    with pytest.raises(ArtefactError, match="no folder"):
+    with pytest.raises(ArtifactError, match="no folder"):
         read_folder(tmp_path / "none")

@@ -54,10 +54,10 @@ SPOILT: list[tuple[CardFault, Callable[[str], str], str]] = [
         lambda card: card.replace("---\n", "---\nco2_eq_emissions: much\n", 1),
         "grams",
     ),
-    (CardFault.LICENCE, lambda card: without("license"), "nobody has said"),
-    (CardFault.LICENCE, lambda card: card.replace(": apache-2.0", ": unknown", 1), "nobody"),
-    (CardFault.LICENCE, lambda card: card.replace(": apache-2.0", ": Apache", 1), "'Apache'"),
-    (CardFault.LICENCE, lambda card: card.replace(": apache-2.0", ": other", 1), "license_name"),
+    (CardFault.LICENSE, lambda card: without("license"), "nobody has said"),
+    (CardFault.LICENSE, lambda card: card.replace(": apache-2.0", ": unknown", 1), "nobody"),
+    (CardFault.LICENSE, lambda card: card.replace(": apache-2.0", ": Apache", 1), "'Apache'"),
+    (CardFault.LICENSE, lambda card: card.replace(": apache-2.0", ": other", 1), "license_name"),
     (
         CardFault.IDENTIFIER,
         lambda card: card.replace("---\n", "---\nbase_model: ../base\n", 1),
@@ -78,7 +78,7 @@ SPOILT: list[tuple[CardFault, Callable[[str], str], str]] = [
         lambda card: card.replace("## Intended use and limits", "## More"),
         "inten",
     ),
-    (CardFault.SECTION, lambda card: card.replace("## Licence", "## End"), "licence"),
+    (CardFault.SECTION, lambda card: card.replace("## License", "## End"), "license"),
     (CardFault.SECTION, lambda card: card.replace("load_learner(", "get("), "load_learner"),
     (CardFault.PLACEHOLDER, lambda card: card + "\n$summary\n", "$summary"),
     (CardFault.PLACEHOLDER, lambda card: card + "\n[More Information Needed]\n", "Needed"),
@@ -107,7 +107,7 @@ def test_every_problem_is_found_at_once(folder: Path) -> None:
     text = without("license").replace("| linear | 0.804", "| linear | 0.904")
     (folder / "README.md").write_text(text + "[a](gone.png) $base", encoding="utf-8")
     assert kinds(folder) == {
-        *(CardFault.LICENCE, CardFault.FIGURE, CardFault.LINK, CardFault.PLACEHOLDER)
+        *(CardFault.LICENSE, CardFault.FIGURE, CardFault.LINK, CardFault.PLACEHOLDER)
     }
 
 
@@ -150,10 +150,10 @@ def test_a_link_leads_somewhere(folder: Path) -> None:
     assert problem.kind is CardFault.LINK and "comparison.png" in problem.message
 
 
-def test_a_licence_file_is_there(folder: Path) -> None:
+def test_a_license_file_is_there(folder: Path) -> None:
     own = "license: other\nlicense_name: ships-1.0\nlicense_link: LICENSE\n"
     (folder / "README.md").write_text(CARD.replace("license: apache-2.0\n", own), encoding="utf-8")
-    assert kinds(folder) == {CardFault.LICENCE}
+    assert kinds(folder) == {CardFault.LICENSE}
     (folder / "LICENSE").write_text("do as you like")
     assert check_card(folder) == []
 

@@ -24,7 +24,7 @@ def test_the_card_is_that_of_the_data(name: str) -> None:
     assert card == delta_card(
         config,
         evaluation,
-        **{field: recipe[field] for field in ("summary", "licence", "attribution", "language")},
+        **{field: recipe[field] for field in ("summary", "license", "attribution", "language")},
     )
     assert f"{evaluation['metrics']['accuracy']:.3f}" in card
     data = ModelCard(card).data

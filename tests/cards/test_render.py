@@ -115,7 +115,7 @@ def card_of(**changes: Any) -> str:
 
 
 def rendered(config: dict[str, Any], evaluation: dict[str, Any], **more: Any) -> str:
-    given = {"licence": "mit", "summary": "Finds ships"} | more
+    given = {"license": "mit", "summary": "Finds ships"} | more
     return learner_card(config, evaluation, attribution="Ships: public domain.", **given)
 
 
@@ -169,17 +169,17 @@ def test_data_sets_and_language_are_named_where_they_are_known() -> None:
     assert (data.language, data.datasets) == ("en", ["a/b"])
 
 
-def test_a_licence_of_ones_own_is_other_with_its_name() -> None:
-    data = ModelCard(rendered(CONFIG, EVALUATION, licence="ship-licence-1.0")).data
+def test_a_license_of_ones_own_is_other_with_its_name() -> None:
+    data = ModelCard(rendered(CONFIG, EVALUATION, license="ship-license-1.0")).data
     assert (data.license, data.license_name, data.license_link) == (
-        *("other", "ship-licence-1.0", "LICENSE"),
+        *("other", "ship-license-1.0", "LICENSE"),
     )
 
 
-def test_a_licence_nobody_stated_is_not_made_up() -> None:
-    card = rendered(CONFIG, EVALUATION, licence="unknown")
+def test_a_license_nobody_stated_is_not_made_up() -> None:
+    card = rendered(CONFIG, EVALUATION, license="unknown")
     assert ModelCard(card).data.license == "unknown"
-    assert "has stated no licence" in card
+    assert "has stated no license" in card
 
 
 def test_metadata_survives_awkward_names() -> None:
@@ -193,16 +193,16 @@ WORDS = st.text(st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp")), min_
 
 
 @settings(max_examples=40, deadline=None)
-@given(name=WORDS, value=st.floats(-1, 1), licence=WORDS)
-def test_any_text_gives_metadata_that_reads_back(name: str, value: float, licence: str) -> None:
+@given(name=WORDS, value=st.floats(-1, 1), license=WORDS)
+def test_any_text_gives_metadata_that_reads_back(name: str, value: float, license: str) -> None:
     evaluation = {
         **EVALUATION,
         "held_out": {"linear": {"spearman": value, "r2": 0.5, "contexts": 10}},
     }
-    card = rendered({**CONFIG, "name": name}, evaluation, licence=licence)
+    card = rendered({**CONFIG, "name": name}, evaluation, license=license)
     data = yaml.safe_load(card.removeprefix("---\n").split("\n---\n")[0])
     assert data["model-index"][0]["name"] == name
-    assert licence in (data["license"], data.get("license_name"))
+    assert license in (data["license"], data.get("license_name"))
     assert data["model-index"][0]["results"][0]["metrics"][0]["value"] == round(value, 4)
 
 
@@ -290,7 +290,7 @@ def test_a_learner_that_was_not_tried_says_so_and_shows_no_plot() -> None:
         card_of(energy=ENERGY, transfer=[TRANSFER]),
         card_of(fine_tuning=None, plot=False),
         rendered(on_hub(), EVALUATION, language="en", datasets=["Salesforce/wikitext"]),
-        rendered(CONFIG, EVALUATION, licence="ship-licence-1.0", reference="./mine"),
+        rendered(CONFIG, EVALUATION, license="ship-license-1.0", reference="./mine"),
         rendered(
             {**CONFIG, "name": "x", "corpus": CONFIG["corpus"] | {"name": "été + 海"}}, EVALUATION
         ),
@@ -339,7 +339,7 @@ def test_a_bundled_learner_s_card_is_its_figures_rendered(entry: Entry) -> None:
         config,
         evaluation,
         summary=entry.summary,
-        licence=entry.licence,
+        license=entry.license,
         attribution=recipe.attribution,
         language=recipe.language,
     )
@@ -384,7 +384,7 @@ def test_a_bundled_distilled_learner_s_card_is_its_figures_rendered(entry: Entry
         config,
         evaluation,
         summary=entry.summary,
-        licence=entry.licence,
+        license=entry.license,
         attribution=recipe.attribution,
         language=recipe.language,
     )
@@ -405,7 +405,7 @@ def test_a_bundled_distilled_learner_s_card_is_its_figures_rendered(entry: Entry
 @named(BASES)
 def test_a_bundled_base_model_s_card_has_its_figures(entry: Entry) -> None:
     card, _, evaluation = shipped(entry)
-    assert ModelCard(card).data.license == entry.licence
+    assert ModelCard(card).data.license == entry.license
     assert not re.search(rf"\$(?:{'|'.join(placeholders('base-model.md'))})\b", card)
     assert f"{evaluation['held_out_loss']:.3f} nats per token" in card
     assert f"{evaluation['loss_to_unigram_entropy']:.3f}" in card

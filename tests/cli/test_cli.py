@@ -20,13 +20,13 @@ from cli_helpers import Tiny, learners
 from secondary_learners.cli import catalogue as catalogue_commands
 from secondary_learners.content import content
 from secondary_learners.errors import MissingExtraError
+from secondary_learners.experiments import compare as compare_module
+from secondary_learners.experiments import plots
 from secondary_learners.gains import store
 from secondary_learners.gains.store import read_labels
 from secondary_learners.learners.artifact import read_learner
 from secondary_learners.registry.index import list_learners, read_index
 from secondary_learners.registry.load import load_base, load_learner
-from secondary_learners.experiments import compare as compare_module
-from secondary_learners.experiments import plots
 
 TEXTS = [
     "The ship lay in the harbour",
@@ -372,11 +372,11 @@ def test_score_to_a_file_keeps_every_row(tiny: Tiny, tmp_path: Path) -> None:
 
 def test_rows_that_differ_keep_all_their_columns(tiny: Tiny, tmp_path: Path) -> None:
     path, out = tmp_path / "rows.jsonl", tmp_path / "rows.parquet"
-    rows = [{"text": "the sea"}, {"text": None, "colour": "red"}, {"text": "tax", "size": 3}]
+    rows = [{"text": "the sea"}, {"text": None, "color": "red"}, {"text": "tax", "size": 3}]
     path.write_text("\ufeff" + "\n\n".join(map(json.dumps, rows)))
     assert learners("score", path, "-l", tiny.learner, "--out", out).code == 0
     found = read_back(out)
-    assert [row["colour"] for row in found] == [None, "red", None]
+    assert [row["color"] for row in found] == [None, "red", None]
     assert [row["size"] for row in found] == [None, None, 3]
     assert [row["text"] for row in found] == ["the sea", "", "tax"]
 
@@ -452,7 +452,7 @@ def test_explain_takes_text_too_long_for_a_file_name(text: str, tiny: Tiny) -> N
     assert learners("explain", text, "-l", tiny.learner).code == 0
 
 
-def test_explain_colours_by_share(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_explain_colors_by_share(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = learners("explain", "sea tax", "-l", tiny.learner).out
     assert plain.startswith("sea tax\n\nscore ")  # no codes where no terminal is
     monkeypatch.setattr(click.utils, "should_strip_ansi", lambda *_: False)

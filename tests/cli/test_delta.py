@@ -32,7 +32,7 @@ def make(task: Task, out: Path, *options: object) -> Result:
 @pytest.fixture(scope="module")
 def mask(task: Task, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     out = tmp_path_factory.mktemp("runs") / "ships-mask"
-    made = make(task, out, "--licence", "apache-2.0", "--json")
+    made = make(task, out, "--license", "apache-2.0", "--json")
     assert made.code == 0, made.err
     return out, made.json
 

@@ -68,7 +68,7 @@ def test_run_makes_a_learner_that_loads_and_says_what_it_reads(made: Result, fol
     assert sum(third["contexts"] for third in thirds) == made.json["held_out"]["linear"]["contexts"]
     card = (folder / "ships" / "README.md").read_text()
     assert "200 prompts with completions, " in card
-    assert "normalise" not in card
+    assert "normalize" not in card
     assert all(
         f"of {t['shortest']} to {t['longest']} tokens {t['score']:+.2f}" in card for t in thirds
     )

@@ -79,7 +79,7 @@ def test_a_lock_with_other_bytes_is_refused(work: Path) -> None:
 def test_verify_of_what_ships() -> None:
     result = learners("verify")
     assert result.code == 0, result.out
-    assert f" files of {len(read_index())} artefacts are right" in result.out
+    assert f" files of {len(read_index())} artifacts are right" in result.out
     assert {finding["name"] for finding in learners("verify", "mini", "--json").json} == {"mini"}
     unknown = learners("verify", "boks-mini")
     assert (unknown.code, unknown.out) == (1, "")

@@ -111,10 +111,10 @@ def test_a_folder_that_is_not_fit_names_all_that_is_wrong(folder: Path) -> None:
     assert "model.pkl" in result.err and "recipe.toml" in result.err
 
 
-def test_a_learner_of_own_text_asks_for_its_licence_alone(tiny: Tiny) -> None:
+def test_a_learner_of_own_text_asks_for_its_license_alone(tiny: Tiny) -> None:
     result = learners("card", "check", tiny.learner, "--json")
     assert result.code == 1
-    assert [problem["kind"] for problem in result.json[str(tiny.learner)]] == ["licence"]
+    assert [problem["kind"] for problem in result.json[str(tiny.learner)]] == ["license"]
 
 
 def test_card_check_says_what_is_wrong(folder: Path) -> None:
@@ -123,7 +123,7 @@ def test_card_check_says_what_is_wrong(folder: Path) -> None:
     card = folder / "README.md"
     card.write_text(card.read_text().replace("license: apache-2.0", "license: mine"))
     bad = learners("card", "check", card)
-    assert bad.code == 1 and "licence: 'mine'" in bad.out
+    assert bad.code == 1 and "license: 'mine'" in bad.out
     assert json.loads(learners("card", "check", card, "--json").out)[str(card)]
     gone = learners("card", "check", folder / "work")
     assert gone.code == 1 and "there is no card" in gone.err

@@ -92,10 +92,10 @@ def test_the_shipped_learner_is_refreshed_offline() -> None:
 
 
 def test_a_subset_is_labelled_and_recorded(tiny: Tiny, tmp_path: Path) -> None:
-    licence = ("--licence", "apache-2.0")
+    license = ("--license", "apache-2.0")
     names = ("--trainable", "transformer.h.1.*", "--trainable", "*ln_f*")
     out = tmp_path / "labels"
-    found = learners("gains", *tiny.options, "--out", out, *names, *licence, "--json")
+    found = learners("gains", *tiny.options, "--out", out, *names, *license, "--json")
     assert found.code == 0, found.err
     assert found.json["trainable"] == ["transformer.h.1.*", "*ln_f*"]
     assert 'trainable = ["transformer.h.1.*", "*ln_f*"]' in (out / "recipe.toml").read_text()

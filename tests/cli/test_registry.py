@@ -112,7 +112,7 @@ def test_list_is_sorted(share: Path) -> None:
         assert found[: len(made)] == made  # base models are at the end
         values = [row[key].rpartition(":")[2] if key == "name" else row[key] for row in made]
         assert values == sorted(values, reverse=key == "added")
-    assert learners("list", "--sort", "colour").code == 2
+    assert learners("list", "--sort", "color").code == 2
 
 
 def test_show_says_where_what_ships_is() -> None:

@@ -27,7 +27,7 @@ from secondary_learners.deltas.deltas import (
 from secondary_learners.deltas.masks import mask_layers, masks_of, merge_masks
 from secondary_learners.deltas.tasks import Examples, classifier, predict
 from secondary_learners.errors import (
-    ArtefactError,
+    ArtifactError,
     DigestMismatchError,
     IncompatibleError,
     SecondaryLearnersError,
@@ -164,7 +164,7 @@ def test_what_changed_is_found(base: PreTrainedModel, model: PreTrainedModel) ->
     assert delta.tensors[FC].dtype == torch.float16
     with torch.no_grad():
         model.get_parameter(FC)[0, 0] = 1e6
-    with pytest.raises(ArtefactError, match="not finite in torch"):
+    with pytest.raises(ArtifactError, match="not finite in torch"):
         make(base, model)
     assert make(base, model, stored="bfloat16").tensors[FC].dtype == torch.bfloat16
 
@@ -309,7 +309,7 @@ def test_a_damaged_folder_is_refused_with_the_reason(
     save(deltas["mask"], folder)
     break_it, reason = DAMAGE[damage]
     break_it(folder)
-    with pytest.raises(ArtefactError, match=reason) as caught:
+    with pytest.raises(ArtifactError, match=reason) as caught:
         read_delta(folder)
     assert not isinstance(caught.value, IncompatibleError | DigestMismatchError)
 
@@ -322,7 +322,7 @@ def test_stray_bits_are_refused(base: PreTrainedModel, model: PreTrainedModel) -
     odd = dataclasses.replace(delta.config, layers={name: [shape[0] * shape[1] - 1]})
     tensors = dict(delta.tensors)
     tensors[name] = torch.full_like(tensors[name], 255)
-    with pytest.raises(ArtefactError, match="bits after the last"):
+    with pytest.raises(ArtifactError, match="bits after the last"):
         Delta(odd, tensors)
 
 

@@ -109,5 +109,5 @@ def test_what_cannot_be_masked(model: PreTrainedModel, base: PreTrainedModel) ->
     with pytest.raises(SecondaryLearnersError, match="'random'"):
         mask_layers(model, LAYERS, start="small")  # type: ignore[arg-type]
     mask_layers(model, LAYERS)
-    with pytest.raises(SecondaryLearnersError, match="parametrised already"):
+    with pytest.raises(SecondaryLearnersError, match="parametrized already"):
         mask_layers(model, LAYERS)

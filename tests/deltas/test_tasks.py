@@ -124,7 +124,7 @@ def test_training_learns_and_repeats(trainable: PreTrainedModel, examples: Examp
         assert torch.equal(weight, again.get_parameter(name)), name
 
 
-def test_predictions_do_not_depend_on_their_neighbours(
+def test_predictions_do_not_depend_on_their_neighbors(
     model: PreTrainedModel, examples: Examples
 ) -> None:
     together = predict(model, examples)

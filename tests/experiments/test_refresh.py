@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from gains_helpers import VOCABULARY, contexts_of
 from secondary_learners.cards.check import check_card
 from secondary_learners.content import content
-from secondary_learners.errors import ArtefactError, SecondaryLearnersError
+from secondary_learners.errors import ArtifactError, SecondaryLearnersError
 from secondary_learners.experiments.refresh import Verdict, card_figure, judge, refresh
 from secondary_learners.files import sha256_file
 from secondary_learners.learners.artifact import read_learner
@@ -36,7 +36,7 @@ def test_the_card_s_figure_is_that_of_the_architecture_that_ships(tmp_path: Path
     for name in ("config.json", "evaluation.json"):
         shutil.copy(SHIPPED / name, tmp_path)
     (tmp_path / "evaluation.json").write_text("{}")
-    with pytest.raises(ArtefactError, match="no correlation on held-out documents"):
+    with pytest.raises(ArtifactError, match="no correlation on held-out documents"):
         card_figure(tmp_path)
 
 

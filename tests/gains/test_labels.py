@@ -24,7 +24,7 @@ from secondary_learners.learners.statistics import spearman
 
 
 def published(model: Any, context: torch.Tensor, objective: torch.Tensor, optimizer: str) -> float:
-    """The plain loop: copy, one step of torch's own optimiser, objective one at a time, float64."""
+    """The plain loop: copy, one step of torch's own optimizer, objective one at a time, float64."""
 
     def loss_of(model: Any) -> float:
         with torch.no_grad():

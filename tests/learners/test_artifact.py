@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 
 from secondary_learners.errors import (
-    ArtefactError,
+    ArtifactError,
     DigestMismatchError,
     IncompatibleError,
     SecondaryLearnersError,
@@ -122,7 +122,7 @@ def test_weights_in_half_are_those_that_the_learner_goes_on_with(
 def test_a_weight_beyond_float16_is_refused_and_stays(tmp_path: Path) -> None:
     learner = make_learner()
     learner.net.bias.data.fill_(70_000.0)  # type: ignore[union-attr]
-    with pytest.raises(ArtefactError, match="not finite"):
+    with pytest.raises(ArtifactError, match="not finite"):
         save_half(learner, tmp_path / "x")
     assert not (tmp_path / "x").exists()
     assert float(learner.net.bias) == 70_000  # type: ignore[arg-type]
@@ -143,7 +143,7 @@ def test_a_failed_save_leaves_nothing(tmp_path: Path) -> None:
             learner, tmp_path / "x", recipe_toml="", evaluation={"a": float("nan")}, readme=""
         )
     learner.net.bias.data.fill_(float("nan"))  # type: ignore[union-attr]
-    with pytest.raises(ArtefactError, match="not finite"):
+    with pytest.raises(ArtifactError, match="not finite"):
         save_learner(learner, tmp_path / "x", recipe_toml="", evaluation={}, readme="")
     assert list(tmp_path.iterdir()) == []
 
@@ -334,7 +334,7 @@ def test_a_damaged_folder_is_refused_with_the_reason(tmp_path: Path, damage: str
     save(folder)
     break_it, reason = DAMAGE[damage]
     break_it(folder)
-    with pytest.raises(ArtefactError, match=reason) as caught:
+    with pytest.raises(ArtifactError, match=reason) as caught:
         read_learner(folder)
     assert not isinstance(caught.value, IncompatibleError | DigestMismatchError)
 
@@ -369,12 +369,12 @@ def test_a_file_without_a_recorded_digest_is_refused(tmp_path: Path) -> None:
 
 
 def test_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(ArtefactError, match="no folder"):
+    with pytest.raises(ArtifactError, match="no folder"):
         read_learner(tmp_path / "none")
 
 
 def test_a_config_is_checked_when_made_and_survives_json() -> None:
     config = make_learner().config
     assert LearnerConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
-    with pytest.raises(ArtefactError, match="context_length"):
+    with pytest.raises(ArtifactError, match="context_length"):
         dataclasses.replace(config, context_length=-1)

@@ -16,17 +16,17 @@ ROWS = RANDOM.choice(VOCABULARY - 1, (20, 8), p=SHARE / SHARE.sum())
 SEQUENCES = [(TEXT, 1.0), (ROWS, 3.0)]
 
 
-def plain_table(neighbours: int) -> tuple[np.ndarray, np.ndarray]:
-    """The weighted information of tokens and neighbours, from loops, and the tokens' counts."""
+def plain_table(neighbors: int) -> tuple[np.ndarray, np.ndarray]:
+    """The weighted information of tokens and neighbors, from loops, and the tokens' counts."""
     counts = np.zeros(VOCABULARY)
     for ids, _ in SEQUENCES:
         for row in ids:
             for token in row:
                 counts[token] += 1
-    columns = list(np.argsort(-counts, kind="stable")[:neighbours])
+    columns = list(np.argsort(-counts, kind="stable")[:neighbors])
     blocks = []
     for distances in ((-1,), (1,), (-4, -3, -2, 2, 3, 4)):
-        met = np.zeros((VOCABULARY, neighbours))
+        met = np.zeros((VOCABULARY, neighbors))
         for ids, weight in SEQUENCES:
             for row in ids.tolist():
                 for i, token in enumerate(row):
@@ -47,7 +47,7 @@ def plain_table(neighbours: int) -> tuple[np.ndarray, np.ndarray]:
 def test_embeddings_are_the_singular_vectors_of_the_information() -> None:
     dimensions = 3
     found = token_embeddings(
-        SEQUENCES, vocabulary=VOCABULARY, dimensions=dimensions, neighbours=40
+        SEQUENCES, vocabulary=VOCABULARY, dimensions=dimensions, neighbors=40
     ).astype(np.float64)
     table, counts = plain_table(40)
     left, scale, _ = np.linalg.svd(table, full_matrices=False)
@@ -59,7 +59,7 @@ def test_embeddings_are_the_singular_vectors_of_the_information() -> None:
 
 
 def test_the_same_text_gives_the_same_bytes() -> None:
-    common = {"vocabulary": VOCABULARY, "dimensions": 3, "neighbours": 40}
+    common = {"vocabulary": VOCABULARY, "dimensions": 3, "neighbors": 40}
     once = token_embeddings(SEQUENCES, **common)
     assert once.tobytes() == token_embeddings(SEQUENCES, **common).tobytes()
     assert once.shape == (VOCABULARY, 3)
@@ -68,4 +68,4 @@ def test_the_same_text_gives_the_same_bytes() -> None:
 
 def test_too_few_tokens_are_explained() -> None:
     with pytest.raises(SecondaryLearnersError, match=r"need 132 different tokens.*has 59"):
-        token_embeddings(SEQUENCES, vocabulary=VOCABULARY, dimensions=100, neighbours=40)
+        token_embeddings(SEQUENCES, vocabulary=VOCABULARY, dimensions=100, neighbors=40)

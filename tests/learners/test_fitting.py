@@ -44,9 +44,9 @@ def dense(ids: np.ndarray, bigrams: int, counts: str) -> np.ndarray:
 
 
 def ridge(x: np.ndarray, y: np.ndarray, strength: float) -> tuple[np.ndarray, float]:
-    centred = x - x.mean(axis=0)
-    gram = centred.T @ centred + strength * np.eye(x.shape[1])
-    weights = np.linalg.solve(gram, centred.T @ (y - y.mean()))
+    centered = x - x.mean(axis=0)
+    gram = centered.T @ centered + strength * np.eye(x.shape[1])
+    weights = np.linalg.solve(gram, centered.T @ (y - y.mean()))
     return weights, float(y.mean() - x.mean(axis=0) @ weights)
 
 
@@ -60,7 +60,7 @@ def test_linear_is_the_closed_form_of_ridge_regression(bigrams: int, counts: str
     x, y = dense(ids, bigrams, counts), labels.astype(np.float64)
     y = (y - y.mean()) / y.std()
     assert isinstance(found.net, LinearNet)
-    strength = found.settings["regularisation"]
+    strength = found.settings["regularization"]
     weights, bias = ridge(x, y, strength)
     np.testing.assert_allclose(found.net.weight.detach().numpy(), weights, atol=1e-6)
     assert found.net.bias.item() == pytest.approx(bias, abs=1e-6)
@@ -106,7 +106,7 @@ def test_the_strength_has_the_least_error_over_folds_of_documents() -> None:
             trained = (part > 0) & ~tested
             weights, bias = ridge(x[trained], y[trained], relative * spread)
             errors[relative * spread] += ((x[tested] @ weights + bias - y[tested]) ** 2).sum()
-    assert found.settings["regularisation"] == pytest.approx(min(errors, key=errors.__getitem__))
+    assert found.settings["regularization"] == pytest.approx(min(errors, key=errors.__getitem__))
 
 
 def test_the_baseline_is_the_best_of_ridge_regressions_with_an_intercept() -> None:
@@ -181,7 +181,7 @@ def test_noise_is_not_learnt() -> None:
     assert found.held_out_r2 < 0.1
 
 
-def artefact(found: Fit, folder: Path) -> dict[str, str]:
+def artifact(found: Fit, folder: Path) -> dict[str, str]:
     reference = Reference("tiny", None, "0" * 64)
     config = LearnerConfig(
         name="tiny",
@@ -214,7 +214,7 @@ def test_the_same_seed_gives_the_same_bytes_and_leaves_the_global_one(
         before = torch.get_rng_state()
         found = fit(architecture, *data(120), vocabulary=VOCABULARY, seed=seed, sizes=sizes)
         assert torch.equal(before, torch.get_rng_state())
-        digests.append(artefact(found, tmp_path / str(number)))
+        digests.append(artifact(found, tmp_path / str(number)))
     assert digests[0] == digests[1]
     assert digests[0] != digests[2]
 

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from secondary_learners.errors import ArtefactError
+from secondary_learners.errors import ArtifactError
 from secondary_learners.learners.nets import ConvNet, LinearNet, build_net, pair_buckets
 
 VOCABULARY = 11
@@ -155,5 +155,5 @@ def test_gradients_reach_every_weight_of_a_conv_and_are_finite_for_empty_rows() 
     ],
 )
 def test_sizes_that_make_no_net_are_refused(architecture: str, sizes: dict, word: str) -> None:
-    with pytest.raises(ArtefactError, match=word):
+    with pytest.raises(ArtifactError, match=word):
         build_net(architecture, sizes)

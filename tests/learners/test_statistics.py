@@ -40,7 +40,7 @@ def test_spearman_is_the_correlation_of_ranks_and_knows_only_order(numbers: list
 
 
 def test_spearman_by_hand() -> None:
-    # One exchange of neighbours in five: 1 - 6 * 2 / (5 * 24).
+    # One exchange of neighbors in five: 1 - 6 * 2 / (5 * 24).
     assert spearman([1, 2, 3, 4, 5], [10, 30, 20, 40, 50]) == pytest.approx(0.9)
 
 

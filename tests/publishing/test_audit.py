@@ -14,7 +14,7 @@ import torch
 from secondary_learners.cards.check import CardFault
 from secondary_learners.content import content
 from secondary_learners.publishing.audit import (
-    ArtefactFault,
+    ArtifactFault,
     audit,
     files_to_publish,
     registry_entry,
@@ -46,25 +46,25 @@ def test_what_ships_is_fit_to_be_published(shipped: Path) -> None:
 
 
 def test_no_folder(tmp_path: Path) -> None:
-    assert kinds(tmp_path / "gone") == [ArtefactFault.FILE]
+    assert kinds(tmp_path / "gone") == [ArtifactFault.FILE]
 
 
 def test_an_empty_folder_lacks_every_file(tmp_path: Path) -> None:
-    assert kinds(tmp_path) == [ArtefactFault.FILE] * 5
+    assert kinds(tmp_path) == [ArtifactFault.FILE] * 5
 
 
 @pytest.mark.parametrize("name", ["config.json", "evaluation.json", "README.md", "recipe.toml"])
 def test_a_missing_file_is_named(folder: Path, name: str) -> None:
     (folder / name).unlink()
     assert any(name in problem.message for problem in audit(folder))
-    assert ArtefactFault.FILE in kinds(folder)
+    assert ArtifactFault.FILE in kinds(folder)
 
 
 def test_a_base_model_needs_its_tokenizer(tmp_path: Path) -> None:
     folder = shutil.copytree(content("learners") / "mini", tmp_path / "mini")
     (folder / "tokenizer.json").unlink()
     (folder / "model.safetensors").write_bytes(b"no tensors")
-    assert kinds(folder) == [ArtefactFault.FILE, ArtefactFault.CONTENT]
+    assert kinds(folder) == [ArtifactFault.FILE, ArtifactFault.CONTENT]
 
 
 @pytest.fixture
@@ -76,20 +76,20 @@ def test_a_delta_lacks_what_a_learner_would(delta: Path) -> None:
     (delta / "evaluation.json").unlink()
     cut(delta)
     (problem, other) = audit(delta)
-    assert (problem.kind, other.kind) == (ArtefactFault.FILE, ArtefactFault.CONTENT)
+    assert (problem.kind, other.kind) == (ArtifactFault.FILE, ArtifactFault.CONTENT)
     assert "evaluation.json" in problem.message and "truncated" in other.message
 
 
 DELTAS: list[tuple[str, str, str, StrEnum, str]] = [
-    ("config.json", '"mask"', '"masks"', ArtefactFault.CONTENT, "'kind'"),
-    ("config.json", '"sst2-mask-mini"', '"other"', ArtefactFault.RECIPE, "'other'"),
-    ("recipe.toml", 'kind = "mask"', 'kind = "veil"', ArtefactFault.RECIPE, "'veil'"),
-    ("recipe.toml", '"sst2/dev.tsv"', '"/home/me/dev.tsv"', ArtefactFault.PATH, "/home/me"),
-    ("recipe.toml", '"apache-2.0"', '"mit"', ArtefactFault.LICENCE, "'mit'"),
-    ("recipe.toml", "summary = ", 'summary = "" # ', ArtefactFault.ENTRY, "summary"),
+    ("config.json", '"mask"', '"masks"', ArtifactFault.CONTENT, "'kind'"),
+    ("config.json", '"sst2-mask-mini"', '"other"', ArtifactFault.RECIPE, "'other'"),
+    ("recipe.toml", 'kind = "mask"', 'kind = "veil"', ArtifactFault.RECIPE, "'veil'"),
+    ("recipe.toml", '"sst2/dev.tsv"', '"/home/me/dev.tsv"', ArtifactFault.PATH, "/home/me"),
+    ("recipe.toml", '"apache-2.0"', '"mit"', ArtifactFault.LICENSE, "'mit'"),
+    ("recipe.toml", "summary = ", 'summary = "" # ', ArtifactFault.ENTRY, "summary"),
     ("README.md", "| 0.711 |", "| 0.999 |", CardFault.FIGURE, "0.711"),
     ("README.md", "329,728", "300,000", CardFault.FIGURE, "329,728"),
-    ("README.md", "license: apache-2.0\n", "", CardFault.LICENCE, "nobody has said"),
+    ("README.md", "license: apache-2.0\n", "", CardFault.LICENSE, "nobody has said"),
 ]
 
 
@@ -117,7 +117,7 @@ def test_code_anywhere_in_the_folder_is_refused(folder: Path, name: str) -> None
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
     (problem,) = audit(folder)
-    assert problem.kind is ArtefactFault.CODE and name in problem.message
+    assert problem.kind is ArtifactFault.CODE and name in problem.message
 
 
 def cut(folder: Path) -> None:
@@ -133,41 +133,41 @@ def not_finite(folder: Path) -> None:
 
 
 SPOILT: list[tuple[Callable[[Path], None], StrEnum, str]] = [
-    (cut, ArtefactFault.CONTENT, "truncated"),
-    (not_finite, ArtefactFault.CONTENT, "not finite"),
+    (cut, ArtifactFault.CONTENT, "truncated"),
+    (not_finite, ArtifactFault.CONTENT, "not finite"),
     (
         lambda folder: replace(folder / "config.json", '"linear"', '"cubic"'),
-        ArtefactFault.CONTENT,
+        ArtifactFault.CONTENT,
         "cubic",
     ),
     (
-        lambda folder: replace(folder / "recipe.toml", "[labels]", "[labels]\ncolour = 1"),
-        ArtefactFault.RECIPE,
-        "colour",
+        lambda folder: replace(folder / "recipe.toml", "[labels]", "[labels]\ncolor = 1"),
+        ArtifactFault.RECIPE,
+        "color",
     ),
     (
         lambda folder: replace(folder / "recipe.toml", '"books-mini"', '"others"'),
-        ArtefactFault.RECIPE,
+        ArtifactFault.RECIPE,
         "others",
     ),
     (
         lambda folder: (folder / "evaluation.json").write_text("[]") and None,
-        ArtefactFault.EVALUATION,
+        ArtifactFault.EVALUATION,
         "evaluation.json",
     ),
     (
         lambda folder: replace(folder / "recipe.toml", '"apache-2.0"', '"mit"'),
-        ArtefactFault.LICENCE,
+        ArtifactFault.LICENSE,
         "'mit'",
     ),
     (
         lambda folder: replace(folder / "recipe.toml", '"books/*.txt"', '"/home/me/books"'),
-        ArtefactFault.PATH,
+        ArtifactFault.PATH,
         "/home/me/books",
     ),
     (
         lambda folder: replace(folder / "recipe.toml", "\nsummary = ", '\nsummary = "" # '),
-        ArtefactFault.ENTRY,
+        ArtifactFault.ENTRY,
         "summary",
     ),
     (
@@ -194,7 +194,7 @@ def test_every_problem_is_found_at_once(folder: Path) -> None:
     (folder / "recipe.toml").unlink()
     replace(folder / "README.md", "license: apache-2.0\n", "")
     assert set(kinds(folder)) == {
-        *(ArtefactFault.CODE, ArtefactFault.CONTENT, ArtefactFault.FILE, CardFault.LICENCE)
+        *(ArtifactFault.CODE, ArtifactFault.CONTENT, ArtifactFault.FILE, CardFault.LICENSE)
     }
 
 

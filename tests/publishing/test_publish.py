@@ -210,7 +210,7 @@ def test_what_is_only_on_the_hub_stays(hub: Hub, folder: Path) -> None:
 
 def test_an_edit_on_the_hub_alone_is_kept(hub: Hub, folder: Path) -> None:
     hub.publish(folder)
-    hub.edit_card("## Licence", "## Contact\n\nthe team\n\n## Licence")
+    hub.edit_card("## License", "## Contact\n\nthe team\n\n## License")
     again = hub.publish(folder)
     assert kinds(again)["README.md"] is KEPT and not again.changed
     assert "the team" in hub.card()
@@ -218,7 +218,7 @@ def test_an_edit_on_the_hub_alone_is_kept(hub: Hub, folder: Path) -> None:
 
 def test_edits_on_both_sides_survive_every_publication(hub: Hub, folder: Path) -> None:
     hub.publish(folder, tag="v1")
-    hub.edit_card("## Licence", "## Contact\n\nthe team\n\n## Licence")
+    hub.edit_card("## License", "## Contact\n\nthe team\n\n## License")
     edit(folder, "## Use\n", "## How to use\n")
     second = hub.publish(folder, tag="v2")
     assert kinds(second)["README.md"] is MERGED
@@ -349,7 +349,7 @@ def test_the_audit_comes_first(folder: Path) -> None:
     with pytest.raises(AuditError) as refused:  # and nobody is listening there
         publish(folder, "team/x", endpoint="http://127.0.0.1:9", token="x")
     words = str(refused.value)
-    assert "model.pkl" in words and "evaluation.json" in words and "licence" in words
+    assert "model.pkl" in words and "evaluation.json" in words and "license" in words
     assert len(refused.value.problems) == 3
 
 

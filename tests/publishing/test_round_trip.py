@@ -34,9 +34,9 @@ def score(machine: Machine, ref: object, *, offline: bool = False) -> list[Any]:
 
 
 @pytest.fixture(scope="module")
-def artefact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """books-mini with 2 MB of pair weights beside its own."""
-    folder = tmp_path_factory.mktemp("artefact") / "big-books"
+    folder = tmp_path_factory.mktemp("artifact") / "big-books"
     shipped = content("learners") / "books-mini"
     learner = read_learner(shipped)
     sizes = {**learner.config.sizes, "bigrams": BUCKETS}
@@ -66,17 +66,17 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.mark.parametrize(("xet", "private"), [(True, False), (False, True)])
 def test_round_trip(
-    artefact: Path, server: Server, tmp_path: Path, xet: bool, private: bool
+    artifact: Path, server: Server, tmp_path: Path, xet: bool, private: bool
 ) -> None:
     repository = f"team/books-{xet:d}{private:d}"
     maker_token = token(server.root, f"maker{xet:d}{private:d}", "write", ("team",))
     reader_token = token(server.root, f"reader{xet:d}{private:d}", "read", ("team",))
     maker = Machine(tmp_path / "maker", server, maker_token, xet)
-    expected = score(maker, str(artefact))
+    expected = score(maker, str(artifact))
 
     # publish with a tag, and load it elsewhere
     visibility = ("--private",) if private else ()
-    first = maker.learners("publish", artefact, repository, "--tag", "v1.0", *visibility)
+    first = maker.learners("publish", artifact, repository, "--tag", "v1.0", *visibility)
     reader = Machine(tmp_path / "reader", server, reader_token if private else None, xet)
     assert score(reader, f"{repository}@v1.0") == expected
 
@@ -99,13 +99,13 @@ def test_round_trip(
         "    path_or_fileobj=(text + '\\n## Contact\\n\\nthe team\\n').encode())",
         repository,
     )
-    card = artefact / "README.md"
+    card = artifact / "README.md"
     original = card.read_bytes()
     try:
         text = original.decode()
         assert "## Use\n" in text
         card.write_text(text.replace("## Use\n", "## How to use\n"), encoding="utf-8")
-        second = maker.learners("publish", artefact, repository, "--tag", "v1.1")
+        second = maker.learners("publish", artifact, repository, "--tag", "v1.1")
     finally:
         card.write_bytes(original)
     assert second["commit"] != first["commit"]
@@ -129,17 +129,17 @@ def test_round_trip(
     assert [path.read_bytes() for path in old] == [there] != [original]
 
 
-def test_by_name_through_a_teams_registry(artefact: Path, server: Server, tmp_path: Path) -> None:
+def test_by_name_through_a_teams_registry(artifact: Path, server: Server, tmp_path: Path) -> None:
     maker = Machine(tmp_path / "maker", server, token(server.root, "named", "write", ("team",)))
-    published = maker.learners("publish", artefact, "team/by-name", "--tag", "v1.0")
+    published = maker.learners("publish", artifact, "team/by-name", "--tag", "v1.0")
     entries = tmp_path / "entries"
     entries.mkdir()
     name = published["entry"]["name"]
     (entries / f"{name}.toml").write_text(published["entry_toml"])
     reader = Machine(tmp_path / "reader", server, None)
     reader.learners("registry", "add", "team", entries)
-    assert score(reader, f"team:{name}") == score(maker, str(artefact))
-    assert score(reader, f"team:{name}", offline=True) == score(maker, str(artefact))
+    assert score(reader, f"team:{name}") == score(maker, str(artifact))
+    assert score(reader, f"team:{name}", offline=True) == score(maker, str(artifact))
 
 
 def test_transformers_and_datasets_load_from_the_same_server(

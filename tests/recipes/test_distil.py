@@ -142,7 +142,7 @@ def test_a_killed_run_goes_on_where_it_was(
     other = run_distilled(RECIPE, data, tmp_path / "out", **COMMON).folder
     for name in ("model.safetensors", "config.json"):
         assert (other / name).read_bytes() == (made / name).read_bytes()
-    changed = replace(RECIPE, embeddings=replace(RECIPE.embeddings, neighbours=59))
+    changed = replace(RECIPE, embeddings=replace(RECIPE.embeddings, neighbors=59))
     with pytest.raises(AssertionError, match="made twice"):
         run_distilled(changed, data, tmp_path / "out", **COMMON)
 

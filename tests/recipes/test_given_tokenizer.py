@@ -184,7 +184,7 @@ def recipe(corpus: Path) -> LearnerRecipe:
     plain = tiny_recipe(corpus / "text" / "wanted.txt", corpus / "text" / "pool.txt", Path(GPT2))
     plan = TokenizerPlan(GPT2, fingerprint_of(corpus / "given.json"))
     labels = replace(plain.labels, contexts=100)
-    return replace(plain, base=GPT2, tokenizer=plan, licence="apache-2.0", labels=labels)
+    return replace(plain, base=GPT2, tokenizer=plan, license="apache-2.0", labels=labels)
 
 
 @pytest.fixture(scope="module")
@@ -230,7 +230,7 @@ def test_its_card_says_so_first_and_how_to_do_without(made: Finished, trained: F
         f"`{GPT2}`" in first
     )
     assert f"`learners run tiny --corpus 'my text' --base {GPT2}` makes it again" in first
-    assert f"tokenised by the tokenizer of `{GPT2}`" in card
+    assert f"tokenized by the tokenizer of `{GPT2}`" in card
     assert check_card(made.folder) == []
 
 

@@ -19,7 +19,7 @@ from recipes_helpers import OTHER, WANTED, prose, write_text
 from secondary_learners.content import content
 from secondary_learners.deltas.settings import Training, Tuning
 from secondary_learners.errors import (
-    ArtefactError,
+    ArtifactError,
     CorpusError,
     RecipeError,
     SecondaryLearnersError,
@@ -83,7 +83,7 @@ def again(published: Path, corpus: Path | None, out: Path) -> Rebuild:
 
 
 def altered(published: Path, folder: Path, **changes: Any) -> Path:
-    """A copy of the artefact whose evaluation.json has other values."""
+    """A copy of the artifact whose evaluation.json has other values."""
     shutil.copytree(published, folder)
     path = folder / "evaluation.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
@@ -233,7 +233,7 @@ def test_a_folder_with_anything_else_in_it_is_left_alone(
     assert [path.name for path in (tmp_path / "notes").iterdir()] == ["thesis.txt"]
 
     other = altered(published, tmp_path / "other", device="another processor")
-    with pytest.raises(SecondaryLearnersError, match="a rebuild of another artefact"):
+    with pytest.raises(SecondaryLearnersError, match="a rebuild of another artifact"):
         again(other, corpus, rebuilt.folder)
 
 
@@ -246,12 +246,12 @@ def test_what_cannot_be_rebuilt_says_why(published: Path, tmp_path: Path) -> Non
             (folder / name).write_bytes(data)
         return folder
 
-    with pytest.raises(ArtefactError, match=r"no recipe\.toml"):
+    with pytest.raises(ArtifactError, match=r"no recipe\.toml"):
         read_published(without("recipe.toml", None))
     with pytest.raises(RecipeError, match="not UTF-8"):
         read_published(without("recipe.toml", b"\xff"))
     for data in (b"{", b"[]", b'"text"'):
-        with pytest.raises(ArtefactError, match=r"evaluation\.json"):
+        with pytest.raises(ArtifactError, match=r"evaluation\.json"):
             read_published(without("evaluation.json", data))
     with pytest.raises(UnknownNameError, match="books-mini"):
         read_published("boks-mini")

@@ -50,7 +50,7 @@ def made(recipe: LearnerRecipe, tmp_path_factory: pytest.TempPathFactory) -> Fin
     return run_learner(replace(recipe, evaluation=EVALUATION), None, out, **COMMON)
 
 
-def test_a_run_leaves_an_artefact_that_loads_and_scores(
+def test_a_run_leaves_an_artifact_that_loads_and_scores(
     made: Finished, recipe: LearnerRecipe
 ) -> None:
     learner = load_learner(made.folder)
@@ -66,7 +66,7 @@ def test_a_run_leaves_an_artefact_that_loads_and_scores(
     assert made.evaluation["held_out"]["linear"]["spearman"] > 0.3
 
 
-def test_the_artefact_says_what_it_was_made_of(made: Finished, recipe: LearnerRecipe) -> None:
+def test_the_artifact_says_what_it_was_made_of(made: Finished, recipe: LearnerRecipe) -> None:
     config = read_learner(made.folder).config
     assert config.name == "tiny"
     assert config.labels["count"] == 200
@@ -170,7 +170,7 @@ def test_a_run_killed_between_stages_goes_on(
         patch.setattr(run_module, stage, killed)
         with pytest.raises(KeyboardInterrupt):
             run_learner(full, None, out, **COMMON)
-    assert not (out / "config.json").exists()  # no artefact that is only half there
+    assert not (out / "config.json").exists()  # no artifact that is only half there
 
     with monkeypatch.context() as patch:  # the labels are not made again
         patch.setattr(store, "labeller", killed)
@@ -213,7 +213,7 @@ def test_a_run_in_the_folder_of_another_is_refused(made: Finished, recipe: Learn
         run_learner(other, None, made.folder, **COMMON)
 
 
-def test_an_altered_artefact_is_noticed(made: Finished, tmp_path: Path) -> None:
+def test_an_altered_artifact_is_noticed(made: Finished, tmp_path: Path) -> None:
     (tmp_path / "tiny.toml").write_bytes((made.folder / "work" / "tiny.toml").read_bytes())
     digests = dict(read_index(tmp_path)["tiny"].files)
     digests["config.json"] = "0" * 64

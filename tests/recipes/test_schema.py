@@ -72,7 +72,7 @@ def test_a_bundled_recipe_begins_with_its_command(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", recipe_names())
-def test_the_shipped_artefact_was_made_by_the_bundled_recipe_of_its_name(name: str) -> None:
+def test_the_shipped_artifact_was_made_by_the_bundled_recipe_of_its_name(name: str) -> None:
     shipped = content("learners") / find_recipe(name).name / "recipe.toml"
     if shipped.is_file():
         made, recipe = find_recipe(str(shipped)), find_recipe(name)
@@ -146,7 +146,7 @@ def test_any_recipe_survives_its_file(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("colour = 1", r"x\.toml: unknown field 'colour'; known are attribution, base, "),
+        ("color = 1", r"x\.toml: unknown field 'color'; known are attribution, base, "),
         ("context_length = '32'", r"x\.toml: context_length is '32', and should be a whole number"),
         ("context_length = true", "context_length is True, and should be a whole number"),
         ("context_length = 1", "context_length 1 is too short"),
@@ -155,7 +155,7 @@ def test_any_recipe_survives_its_file(
         ("in_domain_share = 1", "in_domain_share 1.0 must lie between 0 and 1"),
         ("in_domain_share = nan", "in_domain_share nan must lie between 0 and 1"),
         ("labels = 3", r"x\.toml: labels is 3, and should be a table"),
-        ("labels.colour = 1", r"x\.toml: labels: unknown field 'colour'"),
+        ("labels.color = 1", r"x\.toml: labels: unknown field 'color'"),
         ("labels.method = 'guess'", "labels: method is 'guess'.*exact, per-example, swapped"),
         ("labels.optimizer = 'lion'", "labels: optimizer is 'lion'.*adamw, sgd"),
         ("labels.trainable = 'last'", "labels: no trainable subset named 'last': did you mean"),
@@ -289,7 +289,7 @@ def test_a_recipe_of_instructions_survives_its_file_and_is_checked() -> None:
     for change, message in (
         ("instructions.truncate = 'right'", "truncate is 'right', and must be one of left, refuse"),
         ("instructions.prompt = 'completion'", "must be two names"),
-        ("instructions.colour = 1", "instructions: unknown field 'colour'"),
+        ("instructions.color = 1", "instructions: unknown field 'color'"),
         ("instructions = true", "instructions is True, and should be a table"),
     ):
         with pytest.raises(RecipeError, match=message):

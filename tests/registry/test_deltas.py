@@ -11,7 +11,7 @@ from secondary_learners.content import content
 from secondary_learners.deltas.deltas import read_delta
 from secondary_learners.deltas.tasks import classifier
 from secondary_learners.errors import (
-    ArtefactError,
+    ArtifactError,
     DigestMismatchError,
     LockError,
     UnknownNameError,
@@ -27,9 +27,9 @@ def test_an_unknown_name_or_folder() -> None:
         load_delta("no-such-delta")
     with pytest.raises(UnknownNameError):
         delta_files("books-mini")  # a learner
-    with pytest.raises(ArtefactError, match=r"nowhere has no config\.json"):
+    with pytest.raises(ArtifactError, match=r"nowhere has no config\.json"):
         load_delta(Path("nowhere"))
-    with pytest.raises(ArtefactError, match="'kind'"):
+    with pytest.raises(ArtifactError, match="'kind'"):
         load_delta(content("learners") / "books-mini")
 
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secondary_learners import registry
-from secondary_learners.errors import ArtefactError, UnknownNameError
+from secondary_learners.errors import ArtifactError, UnknownNameError
 from secondary_learners.registry.index import Entry, entry_toml, find, list_learners, read_index
 
 ENTRY = Entry(
@@ -28,7 +28,7 @@ ENTRY = Entry(
     objective="100 contexts of books",
     architecture="linear",
     optimizer="AdamW",
-    licence="MIT",
+    license="MIT",
     location="bundled",
     aliases={"books-tiny": "tiny is another size now"},
     added=date(2026, 11, 21),
@@ -102,7 +102,7 @@ WRONG: dict[str, Any] = {
     "kind": ["model"],
     "summary": ["", 3],
     "base": [""],
-    "licence": [""],
+    "license": [""],
     "location": ["", "somewhere", "a/b/c", "a--b/c"],
     "endpoint": ["https://hub.example.org", 3],
     "deprecated": [True],
@@ -125,14 +125,14 @@ WRONG: dict[str, Any] = {
 @pytest.mark.parametrize(("field", "value"), [(f, v) for f, vs in WRONG.items() for v in vs])
 def test_a_wrong_field_is_named(field: str, value: Any) -> None:
     with pytest.raises(
-        ArtefactError, match=f"'{field}'" if field != "location" else "revision|loc"
+        ArtifactError, match=f"'{field}'" if field != "location" else "revision|loc"
     ):
         dataclasses.replace(ENTRY, **{field: value})
 
 
 @pytest.mark.parametrize("revision", [None, "main", "b" * 39])
 def test_what_is_on_a_hub_is_pinned_to_a_full_commit(revision: str | None) -> None:
-    with pytest.raises(ArtefactError, match=r"'revision'.*40"):
+    with pytest.raises(ArtifactError, match=r"'revision'.*40"):
         dataclasses.replace(HUB, revision=revision)
 
 
@@ -141,7 +141,7 @@ def test_what_is_on_a_hub_is_pinned_to_a_full_commit(revision: str | None) -> No
     ["hub.example.org", "ftp://a", "https://a/", "https://u:p@a", "https://a?b", "https://"],
 )
 def test_a_hub_has_a_plain_address(endpoint: str) -> None:
-    with pytest.raises(ArtefactError, match="'endpoint'"):
+    with pytest.raises(ArtifactError, match="'endpoint'"):
         dataclasses.replace(HUB, endpoint=endpoint)
 
 
@@ -157,7 +157,7 @@ def test_a_hub_has_a_plain_address(endpoint: str) -> None:
 )
 def test_a_wrong_file_is_named(tmp_path: Path, text: str, reason: str) -> None:
     (tmp_path / "books-mini.toml").write_text(text)
-    with pytest.raises(ArtefactError, match=reason) as caught:
+    with pytest.raises(ArtifactError, match=reason) as caught:
         read_index(tmp_path)
     assert "books-mini.toml" in str(caught.value)
 
@@ -166,7 +166,7 @@ def test_a_wrong_file_is_named(tmp_path: Path, text: str, reason: str) -> None:
 def test_a_name_means_one_thing(folder: Path, alias: str) -> None:
     entry = dataclasses.replace(HUB, aliases={alias: "why not"})
     (folder / "code-gpt2.toml").write_text(entry_toml(entry))
-    with pytest.raises(ArtefactError, match=f"alias '{alias}' is already"):
+    with pytest.raises(ArtifactError, match=f"alias '{alias}' is already"):
         read_index(folder)
 
 

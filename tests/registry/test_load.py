@@ -14,7 +14,7 @@ from huggingface_hub import constants
 
 from registry_helpers import Machine, Team, entry, save
 from secondary_learners.errors import (
-    ArtefactError,
+    ArtifactError,
     DigestMismatchError,
     IncompatibleError,
     SecondaryLearnersError,
@@ -76,9 +76,9 @@ def test_references_that_lead_nowhere_say_where_to_look(catalogue: Path) -> None
         load_learner("smal")
     with pytest.raises(SecondaryLearnersError, match=r"ships as files and has no revisions"):
         load_learner("small@main")
-    with pytest.raises(ArtefactError, match=r"no config\.json"):
+    with pytest.raises(ArtifactError, match=r"no config\.json"):
         load_learner(catalogue / "registry")
-    with pytest.raises(ArtefactError, match=r"no config\.json"):
+    with pytest.raises(ArtifactError, match=r"no config\.json"):
         load_learner(str(catalogue / "nothing"))
 
 
@@ -178,7 +178,7 @@ def test_a_base_model_is_no_learner_and_the_other_way_round(catalogue: Path, gpt
     bundle(catalogue, gpt2)
     with pytest.raises(UnknownNameError, match="no learner named 'mini'"):
         load_learner("mini")
-    with pytest.raises(ArtefactError):
+    with pytest.raises(ArtifactError):
         load_learner(gpt2)
 
 

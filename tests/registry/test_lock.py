@@ -14,7 +14,7 @@ from huggingface_hub import constants
 
 from registry_helpers import Machine, Team, entry, save
 from secondary_learners.errors import (
-    ArtefactError,
+    ArtifactError,
     DigestMismatchError,
     LockError,
     SecondaryLearnersError,
@@ -188,9 +188,9 @@ def test_a_repository_with_code_is_not_locked_as_a_learner(
     save(tmp_path / "coded", "coded")
     (tmp_path / "coded" / "x.pkl").write_bytes(b"code")
     online.publish("team/coded", tmp_path / "coded")
-    with pytest.raises(ArtefactError, match=r"ships x\.pkl, which could run code"):
+    with pytest.raises(ArtifactError, match=r"ships x\.pkl, which could run code"):
         lock_references(["team/coded"])
-    with pytest.raises(ArtefactError, match=r"ships x\.pkl, which could run code"):
+    with pytest.raises(ArtifactError, match=r"ships x\.pkl, which could run code"):
         locate("team/coded")
     assert read_lock() == {}
     assert not list(machine.home.glob("pins/*/*/*.json"))
@@ -341,7 +341,7 @@ def test_a_registry_whose_folder_is_gone_is_named(
     shutil.copytree(place / "learners", tmp_path / "theirs" / "learners")
     add_registry("team", str(tmp_path / "theirs"))
     shutil.rmtree(tmp_path / "theirs")
-    with pytest.raises(ArtefactError, match=r"ships with .*theirs, and no folder learners/"):
+    with pytest.raises(ArtifactError, match=r"ships with .*theirs, and no folder learners/"):
         load_learner("team:small")
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from registry_helpers import Machine, Team, entry, proxy, save
 from secondary_learners.errors import (
-    ArtefactError,
+    ArtifactError,
     DigestMismatchError,
     HubError,
     SecondaryLearnersError,
@@ -204,11 +204,11 @@ def test_a_registry_with_an_entry_that_is_wrong_is_refused(
     share: Path, machine: Machine, online: Team
 ) -> None:
     online.publish("team/bundles", share)
-    with pytest.raises(ArtefactError, match=r"'small' of team/bundles says that it is bundled"):
+    with pytest.raises(ArtifactError, match=r"'small' of team/bundles says that it is bundled"):
         add_registry("team", "team/bundles")
     path = share / "registry" / "small.toml"
     path.write_text("extra = 1\n" + path.read_text())
-    with pytest.raises(ArtefactError, match=r"registry .*share is not sound: small\.toml"):
+    with pytest.raises(ArtifactError, match=r"registry .*share is not sound: small\.toml"):
         add_registry("team", str(share))
     assert read_registries() == {}
 
@@ -247,5 +247,5 @@ def test_a_reader_that_has_begun_is_not_disturbed_by_an_update(
 def test_a_damaged_record_is_named(text: str, share: Path, machine: Machine) -> None:
     add_registry("team", str(share))
     (machine.home / "registries" / "team" / "registry.json").write_text(text)
-    with pytest.raises(ArtefactError, match=r"registry\.json is damaged.*registry add team"):
+    with pytest.raises(ArtifactError, match=r"registry\.json is damaged.*registry add team"):
         load_learner("team:small")

@@ -11,7 +11,7 @@ from huggingface_hub import constants
 
 from registry_helpers import Machine, Team, entry, proxy, save
 from secondary_learners.errors import (
-    ArtefactError,
+    ArtifactError,
     DigestMismatchError,
     HubError,
     OfflineError,
@@ -164,7 +164,7 @@ def test_what_does_not_exist_is_said_plainly(folder: Path, machine: Machine, onl
         load_learner("team/tagged@v1")
     (folder / "recipe.toml").unlink()
     online.publish("team/half", folder)
-    with pytest.raises(ArtefactError, match=r"team/half.*is no learner: it has no recipe\.toml"):
+    with pytest.raises(ArtifactError, match=r"team/half.*is no learner: it has no recipe\.toml"):
         load_learner("team/half")
 
 
@@ -179,7 +179,7 @@ def test_a_repository_with_code_is_refused_before_anything_is_fetched(
     (folder / name).write_bytes(b"code")
     repository = f"team/code-{Path(name).suffix[1:].lower()}"
     online.publish(repository, folder)
-    with pytest.raises(ArtefactError, match=rf"ships {name}, which could run code"):
+    with pytest.raises(ArtifactError, match=rf"ships {name}, which could run code"):
         load_learner(repository)
     assert list(machine.cache.rglob("*.json")) == []
 
@@ -302,7 +302,7 @@ def test_a_damaged_record_is_named(folder: Path, machine: Machine, online: Team)
     (record,) = machine.home.glob("pins/*/*/*.json")
     assert json.loads(record.read_text())["repository"] == "team/record"
     record.write_text("{")
-    with pytest.raises(ArtefactError, match=rf"{record} is damaged.*Delete it and load again"):
+    with pytest.raises(ArtifactError, match=rf"{record} is damaged.*Delete it and load again"):
         load_learner("team/record")
 
 
@@ -329,15 +329,15 @@ def test_a_record_that_is_no_record_is_named(
     data = json.loads(record.read_text())
     record.write_text(json.dumps(data | change if change and isinstance(change, dict) else change))
     for use in (lambda: load_learner(f"team/record2@{commit}"), verify):
-        with pytest.raises(ArtefactError, match=rf"{record} is damaged.*Delete it and load again"):
+        with pytest.raises(ArtifactError, match=rf"{record} is damaged.*Delete it and load again"):
             use()
     record.write_text(json.dumps(data | {"repository": 7}))
-    with pytest.raises(ArtefactError, match=rf"{record} is damaged"):
+    with pytest.raises(ArtifactError, match=rf"{record} is damaged"):
         verify()
     (branch,) = machine.home.glob("pins/*/*/refs/*.json")
     record.write_text(json.dumps(data))
     branch.write_text('{"commit": 7}')
-    with pytest.raises(ArtefactError, match=rf"{branch} is damaged"):
+    with pytest.raises(ArtifactError, match=rf"{branch} is damaged"):
         load_learner("team/record2")
 
 

@@ -55,7 +55,7 @@ def test_no_context_spans_two_long_documents() -> None:
     assert contexts.document.tolist() == [0, 1, 1]
 
 
-def test_short_neighbours_are_packed_with_the_end_of_text_between() -> None:
+def test_short_neighbors_are_packed_with_the_end_of_text_between() -> None:
     short = [document("a", [1]), document("a", [2, 3]), document("a", [4]), document("a", [5, 6])]
     contexts = cut(short, NUMBERS, 5)
     assert contexts.input_ids.tolist() == [[1, END, 2, 3, END], [4, END, 5, 6, END]]

@@ -19,7 +19,7 @@ from secondary_learners.text.corpus import (
     BUILTINS,
     Document,
     Source,
-    normalise,
+    normalize,
     read_documents,
     read_texts,
 )
@@ -63,10 +63,10 @@ def no_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @given(st.text())
-def test_normalised_text_has_single_spaces_and_straight_quotes(text: str) -> None:
-    normal = normalise(text)
+def test_normalized_text_has_single_spaces_and_straight_quotes(text: str) -> None:
+    normal = normalize(text)
     assert not re.search(r"\s\s|^\s|\s$|[^\S ]|[\u2018\u2019\u201c\u201d]", normal)
-    assert normalise(normal) == normal
+    assert normalize(normal) == normal
     assert len(normal.split()) == len(text.split())
 
 
@@ -98,7 +98,7 @@ def test_a_separator_line_divides_a_file_into_documents(tmp_path: Path) -> None:
     text = "one <|doc|> still one\n<|doc|>\n\n  \n<|doc|>\ntwo\n"
     write(tmp_path / "a.txt", text)
     assert texts(tmp_path, files="*.txt", separator="<|doc|>") == ["one <|doc|> still one", "two"]
-    assert texts(tmp_path, files="*.txt") == [normalise(text)]
+    assert texts(tmp_path, files="*.txt") == [normalize(text)]
 
 
 def test_a_separator_is_a_string_and_no_pattern(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""An artefact's folder as bytes: written whole, read whole, its digests compared on the way."""
+"""An artifact's folder as bytes: written whole, read whole, its digests compared on the way."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ import safetensors.torch
 from torch import Tensor
 
 from secondary_learners.artifacts.layout import FILES, FORBIDDEN
-from secondary_learners.errors import ArtefactError, DigestMismatchError
+from secondary_learners.errors import ArtifactError, DigestMismatchError
 from secondary_learners.files import atomic_folder, sha256_bytes, write_bytes
 
 __all__ = ["parse_json", "parse_tensors", "read_folder", "write_folder"]
 
 
 def write_folder(folder: Path, contents: Mapping[str, bytes]) -> dict[str, str]:
-    """Write the files of an artefact; the sha256 of each.
+    """Write the files of an artifact; the sha256 of each.
 
     A new folder appears whole or not at all; in one that exists, each file is replaced whole, and
-    without its config.json, which is written last, there is no artefact.
+    without its config.json, which is written last, there is no artifact.
     """
     if folder.exists():
         _write_all(folder, contents)
@@ -42,18 +42,18 @@ def _write_all(folder: Path, contents: Mapping[str, bytes]) -> None:
 def read_folder(
     folder: Path, digests: Mapping[str, str] | None = None, *, remedy: str | None = None
 ) -> dict[str, bytes]:
-    """The five files of the artefact in `folder`.
+    """The five files of the artifact in `folder`.
 
     digests: the recorded sha256 of each file. remedy: what to do about a changed file, by default
-    for what pip installed. Raises DigestMismatchError for one, and ArtefactError for a file that
+    for what pip installed. Raises DigestMismatchError for one, and ArtifactError for a file that
     is missing or that could run code when it is loaded.
     """
     if not folder.is_dir():
-        raise ArtefactError(f"there is no folder {folder}. Try `learners list`.")
+        raise ArtifactError(f"there is no folder {folder}. Try `learners list`.")
     for place, _, names in os.walk(folder):
         for path in (Path(place, name) for name in sorted(names) if _suffix(name) in FORBIDDEN):
-            raise ArtefactError(
-                f"{path} could run code when loaded, and an artefact never holds such a file. "
+            raise ArtifactError(
+                f"{path} could run code when loaded, and an artifact never holds such a file. "
                 f"Delete it only if you know where it came from; see `learners show {folder}`."
             )
     contents = {name: _read(folder / name) for name in FILES}
@@ -90,26 +90,26 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ArtefactError(
-            f"{path} cannot be read ({error.strerror}); an artefact has the files "
+        raise ArtifactError(
+            f"{path} cannot be read ({error.strerror}); an artifact has the files "
             f"{', '.join(FILES)}. {_again(path.parent)}"
         ) from error
 
 
 def parse_json(folder: Path, contents: Mapping[str, bytes], name: str = "config.json") -> Any:
-    """What the JSON file `name` says; raises ArtefactError."""
+    """What the JSON file `name` says; raises ArtifactError."""
     try:
         return json.loads(contents[name])
     except (ValueError, RecursionError) as error:
-        raise ArtefactError(f"{folder / name} is not JSON: {error}. {_again(folder)}") from error
+        raise ArtifactError(f"{folder / name} is not JSON: {error}. {_again(folder)}") from error
 
 
 def parse_tensors(folder: Path, contents: Mapping[str, bytes]) -> dict[str, Tensor]:
-    """The tensors of model.safetensors; raises ArtefactError."""
+    """The tensors of model.safetensors; raises ArtifactError."""
     try:
         return safetensors.torch.load(contents["model.safetensors"])
     except (safetensors.SafetensorError, KeyError) as error:  # KeyError: a dtype unknown to torch
-        raise ArtefactError(
+        raise ArtifactError(
             f"{folder / 'model.safetensors'} is truncated or no safetensors file: {error}. "
             f"{_again(folder)}"
         ) from error

@@ -1,4 +1,4 @@
-"""Which files an artefact has and which it never has; apart, because this needs no torch."""
+"""Which files an artifact has and which it never has; apart, because this needs no torch."""
 
 __all__ = ["FILES", "FORBIDDEN"]
 

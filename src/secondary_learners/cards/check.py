@@ -26,8 +26,8 @@ from secondary_learners.cards.render import (
 from secondary_learners.cards.vocabulary import (
     HUB_ID,
     LANGUAGE,
-    LICENCE_NAME,
-    LICENCES,
+    LICENSE_NAME,
+    LICENSES,
     UNSTATED,
 )
 from secondary_learners.content import content
@@ -39,7 +39,7 @@ class CardFault(StrEnum):
     """Why a card is refused."""
 
     METADATA = "metadata"  # the block at the top does not parse, or a key of it has a wrong type
-    LICENCE = "licence"  # none, or one that the Hub does not know
+    LICENSE = "license"  # none, or one that the Hub does not know
     IDENTIFIER = "identifier"  # a model, data set or language that is no id on the Hub
     RESULTS = "results"  # the model-index does not parse, or has no figures
     SECTION = "section"  # something a reader looks for is missing
@@ -68,7 +68,7 @@ _LEARNER = {
     "intended use and limits": r"intended|limit",
     "energy and CO₂": r"energy|co2|co₂|emission",
     "how it is rebuilt": r"rebuil|reproduc",
-    "its licence": r"licen[cs]e",
+    "its license": r"licen[cs]e",
 }
 _SECTIONS = {
     "learner": _LEARNER,
@@ -79,14 +79,14 @@ _SECTIONS = {
         "its figures": r"figures|results|evaluation",
         "intended use and limits": r"intended|limit",
         "how it is rebuilt": r"rebuil|reproduc",
-        "its licence": r"licen[cs]e",
+        "its license": r"licen[cs]e",
     },
     "base-model": {
         "how it is used": r"\buse\b|\busage\b",
         "its figures": r"figures|results|evaluation",
         "intended use and limits": r"intended|limit",
         "how it is rebuilt": r"rebuil|reproduc",
-        "its licence": r"licen[cs]e",
+        "its license": r"licen[cs]e",
     },
 }
 _BLOCK = re.compile(r"\s*---(?:\r\n|\r|\n)(.*?)(?:\r\n|\r|\n)---[ \t]*(?:\r\n|\n|$)", re.DOTALL)
@@ -120,7 +120,7 @@ def _check(text: str, folder: Path | None) -> Iterator[Problem]:
     data = yield from _metadata(text)
     config, evaluation = _json(folder, "config.json"), _json(folder, "evaluation.json")
     kind = _kind(data)
-    yield from _licence(data, folder)
+    yield from _license(data, folder)
     yield from _identifiers(data)
     yield from _sections(text, kind)
     yield from _figures(text, data, kind, config, evaluation)
@@ -204,27 +204,27 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _licence(data: Mapping[str, Any], folder: Path | None) -> Iterator[Problem]:
-    licence, name = data.get("license"), data.get("license_name")
-    if licence is None or licence == UNSTATED:
+def _license(data: Mapping[str, Any], folder: Path | None) -> Iterator[Problem]:
+    license, name = data.get("license"), data.get("license_name")
+    if license is None or license == UNSTATED:
         yield Problem(
-            CardFault.LICENCE,
-            "nobody has said under which licence it may be used. State it when it is made "
-            "(`learners run … --licence apache-2.0`), or as `license:` at the top of README.md and "
-            "as `licence` in recipe.toml.",
+            CardFault.LICENSE,
+            "nobody has said under which license it may be used. State it when it is made "
+            "(`learners run … --license apache-2.0`), or as `license:` at the top of README.md and "
+            "as `license` in recipe.toml.",
         )
-    elif not isinstance(licence, str) or licence not in LICENCES:
+    elif not isinstance(license, str) or license not in LICENSES:
         yield Problem(
-            CardFault.LICENCE,
-            f"{licence!r} is no licence of the Hub's list "
+            CardFault.LICENSE,
+            f"{license!r} is no license of the Hub's list "
             "(https://huggingface.co/docs/hub/repositories-licenses). For one of your own write "
             "`license: other`, `license_name: a-name` and `license_link: LICENSE`.",
         )
-    elif licence == "other":
-        if not isinstance(name, str) or not LICENCE_NAME.fullmatch(name):
+    elif license == "other":
+        if not isinstance(name, str) or not LICENSE_NAME.fullmatch(name):
             yield Problem(
-                CardFault.LICENCE,
-                f"`license: other` needs a `license_name` such as my-licence-1.0, not {name!r}.",
+                CardFault.LICENSE,
+                f"`license: other` needs a `license_name` such as my-license-1.0, not {name!r}.",
             )
         link = data.get("license_link")
         if (
@@ -233,7 +233,7 @@ def _licence(data: Mapping[str, Any], folder: Path | None) -> Iterator[Problem]:
             and not (folder / link).is_file()
         ):
             yield Problem(
-                CardFault.LICENCE, f"`license_link` is {link}, and there is no such file."
+                CardFault.LICENSE, f"`license_link` is {link}, and there is no such file."
             )
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from secondary_learners.cards.render import (
     base_metadata,
     base_name,
-    licence_line,
-    licence_metadata,
+    license_line,
+    license_metadata,
     markdown_table,
     sentence,
     table_rows,
@@ -51,7 +51,7 @@ def delta_card(
     evaluation: Mapping[str, Any],
     *,
     summary: str,
-    licence: str,
+    license: str,
     attribution: str,
     reference: str | None = None,
     language: str = "",
@@ -64,7 +64,7 @@ def delta_card(
 
     task, metrics = config["task"], evaluation["metrics"]
     data = ModelCardData(
-        **licence_metadata(licence),
+        **license_metadata(license),
         **base_metadata(config),
         language=language or None,
         library_name="secondary-learners",
@@ -97,7 +97,7 @@ def delta_card(
         "command": evaluation["command"],
         "torch": config["versions"]["torch"],
         "device": evaluation["device"],
-        "licence": licence_line(licence),
+        "license": license_line(license),
     }
     text = (content("cards") / "delta.md").read_text(encoding="utf-8")
     return f"---\n{data.to_yaml()}\n---\n\n{Template(text).substitute(values)}"

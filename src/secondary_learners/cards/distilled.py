@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from secondary_learners.cards.render import (
     fill,
     learner_metadata,
-    licence_line,
+    license_line,
     markdown_table,
     net_parameters,
     sentence,
@@ -39,7 +39,7 @@ def distilled_card(
     evaluation: Mapping[str, Any],
     *,
     summary: str,
-    licence: str,
+    license: str,
     attribution: str,
     reference: str | None = None,
     language: str = "",
@@ -49,7 +49,7 @@ def distilled_card(
     data = learner_metadata(
         config,
         evaluation,
-        licence=licence,
+        license=license,
         language=language,
         tags=["information-gain-filtration", "data-selection", "distilled", config["architecture"]],
         metrics=["spearmanr", "r_squared"],
@@ -63,8 +63,8 @@ def distilled_card(
         "gains_count": f"{labels['count'] + labels['reported']:,}",
         "source": labels["source"],
         "commit": labels["commit"],
-        "label_licence": labels["licence"],
-        "facts": _facts(config, evaluation, licence),
+        "label_license": labels.get("license", labels.get("licence")),
+        "facts": _facts(config, evaluation, license),
         "reference": reference or config["name"],
         "reported": f"{labels['reported']:,}",
         "resamples": f"{evaluation['bootstrap']['resamples']:,}",
@@ -87,7 +87,7 @@ def distilled_card(
         "command": evaluation["command"],
         "torch": config["versions"]["torch"],
         "device": evaluation["device"],
-        "licence": licence_line(licence),
+        "license": license_line(license),
     }
     return with_metadata(data, fill("distilled.md", values))
 
@@ -126,7 +126,7 @@ def distilled_figures(config: Mapping[str, Any], evaluation: Mapping[str, Any]) 
     ]
 
 
-def _facts(config: Mapping[str, Any], evaluation: Mapping[str, Any], licence: str) -> str:
+def _facts(config: Mapping[str, Any], evaluation: Mapping[str, Any], license: str) -> str:
     base, optimizer = config["base_model"], config["optimizer"]
     objective, size = config["objective"], evaluation["bytes"] / 1e6
     rows = [
@@ -134,14 +134,14 @@ def _facts(config: Mapping[str, Any], evaluation: Mapping[str, Any], licence: st
         ["base model", f"`{base['repo']}` at commit `{base['revision']}`"],
         ["objective", f"the loss on {objective['contexts']} contexts of `{objective['domain']}`"],
         ["labels", f"{config['labels']['count']:,}, *{config['labels']['method']}*, as published"],
-        ["optimiser step", f"{optimizer['name']}, learning rate {optimizer['learning_rate']:g}"],
+        ["optimizer step", f"{optimizer['name']}, learning rate {optimizer['learning_rate']:g}"],
         [
             "size",
             f"{config['architecture']}, {net_parameters(config):,} parameters, {size:.2f} MB in "
             "float16, loaded as float32",
         ],
         ["speed", _speed(evaluation)],
-        ["licence", licence],
+        ["license", license],
     ]
     return markdown_table(["", ""], rows)
 

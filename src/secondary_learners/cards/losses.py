@@ -12,7 +12,7 @@ from secondary_learners.cards.render import (
     fill,
     held_out_table,
     learner_metadata,
-    licence_line,
+    license_line,
     markdown_table,
     sentence,
     size_text,
@@ -46,7 +46,7 @@ def loss_card(
     evaluation: Mapping[str, Any],
     *,
     summary: str,
-    licence: str,
+    license: str,
     attribution: str,
     reference: str | None = None,
     language: str = "",
@@ -56,7 +56,7 @@ def loss_card(
     data = learner_metadata(
         config,
         evaluation,
-        licence=licence,
+        license=license,
         language=language,
         tags=["multistage-data-filtering", "data-selection", TAG],
         metrics=["spearmanr", _METRICS[task["metric"]]],
@@ -67,7 +67,7 @@ def loss_card(
         "summary": sentence(summary),
         "base": base_name(config),
         "task": task["name"],
-        "facts": _facts(config, evaluation, licence),
+        "facts": _facts(config, evaluation, license),
         "reference": reference or config["name"],
         "trained_on": f"{losses['trained_on']:,}",
         "passes": "once" if losses["epochs"] == 1 else f"{losses['epochs']} times",
@@ -89,7 +89,7 @@ def loss_card(
         "command": evaluation["command"],
         "torch": config["versions"]["torch"],
         "device": evaluation["device"],
-        "licence": licence_line(licence),
+        "license": license_line(license),
     }
     return with_metadata(data, fill("loss-learner.md", values))
 
@@ -135,7 +135,7 @@ def loss_figures(config: Mapping[str, Any], evaluation: Mapping[str, Any]) -> li
     ]
 
 
-def _facts(config: Mapping[str, Any], evaluation: Mapping[str, Any], licence: str) -> str:
+def _facts(config: Mapping[str, Any], evaluation: Mapping[str, Any], license: str) -> str:
     task = evaluation["task"]
     return markdown_table(
         ["", ""],
@@ -144,7 +144,7 @@ def _facts(config: Mapping[str, Any], evaluation: Mapping[str, Any], licence: st
             ["task", f"`{task['name']}`, {task['labels']} labels"],
             ["base model", base_name(config) + base_place(config["base_model"])],
             ["size", size_text(config)],
-            ["licence", licence],
+            ["license", license],
         ],
     )
 

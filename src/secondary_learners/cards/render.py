@@ -9,7 +9,7 @@ from pathlib import PurePosixPath, PureWindowsPath
 from string import Template
 from typing import TYPE_CHECKING, Any
 
-from secondary_learners.cards.vocabulary import HUB_ID, LICENCES, UNSTATED, hub_id
+from secondary_learners.cards.vocabulary import HUB_ID, LICENSES, UNSTATED, hub_id
 from secondary_learners.content import content
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ __all__ = [
     "learner_figures",
     "learner_metadata",
     "learner_results",
-    "licence_line",
-    "licence_metadata",
+    "license_line",
+    "license_metadata",
     "markdown_table",
     "net_parameters",
     "sentence",
@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 _METHODS = {
-    "exact": "one optimiser step on each context, the objective measured before and after",
+    "exact": "one optimizer step on each context, the objective measured before and after",
     "per-example": "to first order: each context's own step against the objective's gradient",
     "swapped": "to first order: one step on the objective, each context's loss before and after",
 }
@@ -54,7 +54,7 @@ def learner_card(
     evaluation: Mapping[str, Any],
     *,
     summary: str,
-    licence: str,
+    license: str,
     attribution: str,
     reference: str | None = None,
     language: str = "",
@@ -74,7 +74,7 @@ def learner_card(
         "base": base_name(config),
         "tokenizer": _name(config["tokenizer"]["repo"]),
         "objective": objective,
-        "facts": _facts(config, licence),
+        "facts": _facts(config, license),
         "plot": "![Fine-tuning with and without the learner](comparison.png)\n\n"
         if evaluation.get("plot")
         else "",
@@ -92,13 +92,13 @@ def learner_card(
         "command": evaluation["command"],
         "torch": config["versions"]["torch"],
         "device": evaluation["device"],
-        "licence": licence_line(licence),
+        "license": license_line(license),
     }
     return with_metadata(
         learner_metadata(
             config,
             evaluation,
-            licence=licence,
+            license=license,
             language=language,
             tags=["information-gain-filtration", "data-selection", config["architecture"]],
             metrics=["spearmanr", *(["perplexity"] if comparison else [])],
@@ -112,7 +112,7 @@ def learner_card(
 def base_model_card(
     name: str,
     summary: str,
-    licence: str,
+    license: str,
     attribution: str,
     command: str,
     evaluation: Mapping[str, Any],
@@ -131,10 +131,10 @@ def base_model_card(
         "attribution": attribution,
         "energy": energy_text(evaluation.get("energy")),
         "command": command,
-        "licence": licence_line(licence),
+        "license": license_line(license),
     }
     data = ModelCardData(
-        **licence_metadata(licence),
+        **license_metadata(license),
         language=language or None,
         library_name="transformers",
         pipeline_tag="text-generation",
@@ -194,7 +194,7 @@ def learner_metadata(
     config: Mapping[str, Any],
     evaluation: Mapping[str, Any],
     *,
-    licence: str,
+    license: str,
     language: str,
     tags: Sequence[str],
     metrics: Sequence[str],
@@ -205,7 +205,7 @@ def learner_metadata(
     from huggingface_hub import ModelCardData
 
     return ModelCardData(
-        **licence_metadata(licence),
+        **license_metadata(license),
         **base_metadata(config),
         datasets=list(datasets) or None,
         language=language or None,
@@ -277,10 +277,10 @@ def base_metadata(config: Mapping[str, Any]) -> dict[str, Any]:
     return {"base_model": base["repo"], "base_model_relation": "adapter"}
 
 
-def licence_metadata(licence: str) -> dict[str, Any]:
-    if licence in LICENCES:
-        return {"license": licence}
-    return {"license": "other", "license_name": licence, "license_link": "LICENSE"}
+def license_metadata(license: str) -> dict[str, Any]:
+    if license in LICENSES:
+        return {"license": license}
+    return {"license": "other", "license_name": license, "license_link": "LICENSE"}
 
 
 def emissions(evaluation: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -306,7 +306,7 @@ def _code(text: str) -> str:
     return f"`{text}`"
 
 
-def _facts(config: Mapping[str, Any], licence: str) -> str:
+def _facts(config: Mapping[str, Any], license: str) -> str:
     base, optimizer = config["base_model"], config["optimizer"]
     corpus, objective = config["corpus"], config["objective"]
     rows = [
@@ -320,9 +320,9 @@ def _facts(config: Mapping[str, Any], licence: str) -> str:
             "corpus",
             f"{_code(corpus['name'])}, {corpus['in_domain_share']:.0%} of it objective text",
         ],
-        ["optimiser step", f"{optimizer['name']}, learning rate {optimizer['learning_rate']:g}"],
+        ["optimizer step", f"{optimizer['name']}, learning rate {optimizer['learning_rate']:g}"],
         ["size", size_text(config)],
-        ["licence", licence],
+        ["license", license],
     ]
     return markdown_table(["", ""], rows)
 
@@ -438,13 +438,13 @@ def _examples(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def _layout(config: Mapping[str, Any], evaluation: Mapping[str, Any]) -> str:
-    """What was done to the text before it was tokenised; how scores hold at other lengths."""
+    """What was done to the text before it was tokenized; how scores hold at other lengths."""
     examples = _examples(config)
     if examples is None:
         return (
-            "White space, quotes and drawn rules were normalised before anything was cut, so that "
+            "White space, quotes and drawn rules were normalized before anything was cut, so that "
             "layout gives nothing away; do the same to your text "
-            "(`secondary_learners.text.corpus.normalise`)."
+            "(`secondary_learners.text.corpus.normalize`)."
         )
     return (
         "It reads the tokens of prompt and completion, as TRL's SFTTrainer makes them from the "
@@ -610,10 +610,10 @@ def _base_model_rows(evaluation: Mapping[str, Any]) -> list[list[str]]:
     ]
 
 
-def licence_line(licence: str) -> str:
-    if licence == UNSTATED:
-        return "The maker of these weights has stated no licence."
-    return f"Of the weights: {licence}."
+def license_line(license: str) -> str:
+    if license == UNSTATED:
+        return "The maker of these weights has stated no license."
+    return f"Of the weights: {license}."
 
 
 def _is_absolute(name: str) -> bool:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["HUB_ID", "LANGUAGE", "LICENCES", "LICENCE_NAME", "UNSTATED", "hub_id"]
+__all__ = ["HUB_ID", "LANGUAGE", "LICENSES", "LICENSE_NAME", "UNSTATED", "hub_id"]
 
 # The identifiers of https://huggingface.co/docs/hub/repositories-licenses.
-_LICENCES = """
+_LICENSES = """
     afl-3.0 agpl-3.0 apache-2.0 apple-amlr apple-ascl artistic-2.0 bigcode-openrail-m
     bigscience-bloom-rail-1.0 bigscience-openrail-m bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear
     bsl-1.0 c-uda cc cc-by-2.0 cc-by-2.5 cc-by-3.0 cc-by-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0
@@ -19,10 +19,10 @@ _LICENCES = """
     llama4 lppl-1.3c mit mpl-2.0 ms-pl ncsa odbl odc-by ofl-1.1 openmdw-1.0 openrail openrail++
     osl-3.0 other pddl postgresql unknown unlicense wtfpl zlib
 """
-LICENCES = frozenset(_LICENCES.split())
+LICENSES = frozenset(_LICENSES.split())
 # The Hub takes it, and says with it that nobody knows.
 UNSTATED = "unknown"
-LICENCE_NAME = re.compile(r"[a-z0-9.-]+")
+LICENSE_NAME = re.compile(r"[a-z0-9.-]+")
 # Of models, of data sets, and of the data sets that a model-index names.
 HUB_ID = re.compile(r"(?:[\w-]+/)?[\w.-]+", re.ASCII)
 LANGUAGE = re.compile(r"[a-z]{2,3}|code|multilingual")

@@ -21,13 +21,13 @@ _COMMANDS = {
     "gains": ("make", "Measure information gain and store it as labels."),
     "fit": ("make", "Fit a learner on stored labels."),
     "score": ("text", "Score texts, or keep the best share of them."),
-    "explain": ("text", "Colour a text by each token's share of its score."),
+    "explain": ("text", "Color a text by each token's share of its score."),
     "finetune": ("finetune", "Fine-tune with the filter, at random and without, and compare."),
     "delta": ("delta", "Make and apply tasks as tiny deltas: changed layers, or a mask."),
     "trials": ("trials", "Trials over seeds: run them, read a table, spend a budget."),
     "publish": ("publish", "Publish a learner or delta to a Hub: audited, one commit, a tag."),
     "card": ("card", "Check a model card offline."),
-    "rebuild": ("rebuild", "Run an artefact's recipe again and compare with what was published."),
+    "rebuild": ("rebuild", "Run an artifact's recipe again and compare with what was published."),
     "registry": ("registry", "Add, list, update and remove other teams' registries."),
     "lock": ("lock", "Pin learners to commits and digests in learners.lock."),
     "verify": ("lock", "Hash what ships and what is cached again, and say what differs."),
@@ -36,6 +36,9 @@ _COMMANDS = {
     "refresh": ("refresh", "Does a learner still hold for a model's weights as they are now?"),
     "demo": ("finetune", "The main job on what ships with the package."),
 }
+
+# British spellings that options once had; they still work, and no help shows them.
+_OLD_SPELLINGS = {"--licence": "--license"}
 
 
 class LazyGroup(click.Group):
@@ -65,11 +68,16 @@ class LazyGroup(click.Group):
             path = context.command_path
             hint = f" Did you mean `{path} {near[0]}`?" if near else ""
             raise click.UsageError(f"no command named {name!r}.{hint} Try `{path} --help`.")
-        return super().resolve_command(context, arguments)
+        return super().resolve_command(context, [_american(word) for word in arguments])
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in self.table.items()])
+
+
+def _american(word: str) -> str:
+    option, equals, value = word.partition("=")
+    return _OLD_SPELLINGS.get(option, option) + equals + value
 
 
 @click.group(

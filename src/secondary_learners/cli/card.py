@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from secondary_learners.cli.output import Output, with_output
-from secondary_learners.errors import ArtefactError
+from secondary_learners.errors import ArtifactError
 
 __all__ = ["card_command"]
 
@@ -23,7 +23,7 @@ def card_command() -> None:
 def check_command(output: Output, cards: tuple[Path, ...]) -> int:
     """Say what a Hub would refuse in CARDS, and what a reader would miss. Nothing is sent.
 
-    CARDS are artefact folders or card files. Figures must be there, and be those of the
+    CARDS are artifact folders or card files. Figures must be there, and be those of the
     evaluation.json beside the card. The exit status is 1 if anything is wrong.
     """
     from secondary_learners.cards.check import check_card
@@ -33,7 +33,7 @@ def check_command(output: Output, cards: tuple[Path, ...]) -> int:
         try:
             found[str(card)] = check_card(card)
         except FileNotFoundError as error:
-            raise ArtefactError(
+            raise ArtifactError(
                 f"there is no card {error.filename}. Give a folder with a README.md, or the file."
             ) from error
     lines = []

@@ -11,7 +11,7 @@ import click
 from secondary_learners.cli.lock import with_locked
 from secondary_learners.cli.output import Output, columns, with_output
 from secondary_learners.content import content
-from secondary_learners.errors import ArtefactError, OfflineError
+from secondary_learners.errors import ArtifactError, OfflineError
 from secondary_learners.registry.index import (
     Entry,
     Sort,
@@ -140,7 +140,7 @@ def _json(found: Resolved, name: str) -> Any:
         return json.loads(found.read(name))
     except ValueError as error:
         path = found.folder / name
-        raise ArtefactError(f"{path} is damaged: {error}. Get the folder again.") from error
+        raise ArtifactError(f"{path} is damaged: {error}. Get the folder again.") from error
 
 
 def _origin(found: Resolved) -> str:

@@ -11,7 +11,7 @@ import click
 from secondary_learners.cli.devices import resolve_device
 from secondary_learners.cli.invocation import invocation
 from secondary_learners.cli.output import Output, with_output
-from secondary_learners.errors import ArtefactError, SecondaryLearnersError
+from secondary_learners.errors import ArtifactError, SecondaryLearnersError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -60,7 +60,7 @@ def delta_command() -> None:
 @click.option("--head-learning-rate", type=float, default=1e-3, show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--compare/--no-compare", default=True, help="Fine-tune the whole model, too.")
-@click.option("--licence", default="unknown", help="Of the delta's weights, such as apache-2.0.")
+@click.option("--license", default="unknown", help="Of the delta's weights, such as apache-2.0.")
 @click.option("--attribution", default="", help="Where the data are from, for the card.")
 @click.option("--language", default="", help="Of the text, for the card, such as en.")
 @click.option("--summary", default="", help="One line for the card.")
@@ -204,7 +204,7 @@ def show_command(output: Output, delta: str) -> None:
         try:
             value[name.removesuffix(".json")] = json.loads(files.read(name))
         except ValueError as error:
-            raise ArtefactError(
+            raise ArtifactError(
                 f"{files.folder / name} is damaged: {error}. Get the folder again."
             ) from error
     text = files.read("README.md").decode("utf-8", errors="replace")

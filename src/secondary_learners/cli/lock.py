@@ -87,7 +87,7 @@ def verify_command(output: Output, names: tuple[str, ...]) -> int:
         for finding in bad
     ]
     checked = len({finding.name for finding in findings})
-    words = f"{len(findings) - len(bad)} of {len(findings)} files of {checked} artefacts are right"
+    words = f"{len(findings) - len(bad)} of {len(findings)} files of {checked} artifacts are right"
     if not findings:
         words = "nothing is here to verify: it was never loaded on this machine."
     output.result(

@@ -107,7 +107,7 @@ def _text_options(command: Callable[..., Any]) -> Callable[..., Any]:
             type=click.Choice(["float32", "tf32", "bfloat16"]),
             help="Of the model's passes while labelling; tf32 takes an NVIDIA GPU.",
         ),
-        click.option("--licence", help="Of the learner, as the Hub calls it, such as apache-2.0."),
+        click.option("--license", help="Of the learner, as the Hub calls it, such as apache-2.0."),
         click.option("--seed", type=int, help="Seed of every random choice."),
         click.option("--device", default="auto", show_default=True, help="cpu, cuda or auto."),
     ]
@@ -248,7 +248,7 @@ def gains_command(output: Output, out: Path, corpus: Path | None, device: str, *
 )
 @click.option("--bigrams", type=int, help="Hash buckets of the linear learner: 0 or 2^k.")
 @click.option("--counts", type=click.Choice(["sqrt", "frequency"]), help="Its token counts.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Artefact folder.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Artifact folder.")
 @with_output
 def fit_command(output: Output, labels: Path, out: Path, **plan: Any) -> None:
     """Fit and package a learner on LABELS: the second half of `learners run`."""
@@ -310,7 +310,7 @@ def _recipe(
         )
     given = {name: value for name, value in changes.items() if value is not None}
     if isinstance(found, MultistageRecipe):
-        for option in given.keys() - {"base", "licence"}:
+        for option in given.keys() - {"base", "license"}:
             raise click.UsageError(
                 f"--{option.replace('_', '-')} is for recipes of information gain, and {recipe} is "
                 "of training losses: write it into a TOML file of your own."

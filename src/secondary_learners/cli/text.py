@@ -126,19 +126,19 @@ def _shown(row: dict[str, Any], columns: tuple[str, str]) -> str:
 @with_locked
 @with_output
 def explain_command(output: Output, text: str, learner: str, tokenizer: Path | None) -> None:
-    """Colour TEXT (or the text of the file TEXT) by each token's share of its score.
+    """Color TEXT (or the text of the file TEXT) by each token's share of its score.
 
     Green raises the score and red lowers it, the stronger the larger the token's share.
     """
     from secondary_learners.engines.scoring import mean_contributions, mean_scores
     from secondary_learners.registry.load import load_learner, load_tokenizer
-    from secondary_learners.text.corpus import normalise, read_texts
+    from secondary_learners.text.corpus import normalize, read_texts
 
     if os.path.isfile(text):  # unlike Path.is_file, false for what is too long for a name
         text = "\n".join(read_texts(Path(text)))
     judge = load_learner(learner)
     reader = load_tokenizer(judge, tokenizer)
-    ids = reader.backend_tokenizer.encode(normalise(text), add_special_tokens=False).ids
+    ids = reader.backend_tokenizer.encode(normalize(text), add_special_tokens=False).ids
     if not ids:
         raise click.UsageError("there is no text to explain.")
     score = mean_scores(judge, [ids])[0]

@@ -311,11 +311,11 @@ def _text(analysis: Analysis) -> str:
             "\nDo seeds differ? The best against the worst, which were picked for it, and all",
             columns(contrasts),
         ]
-    for arm, seeds in analysis.initialisations:
+    for arm, seeds in analysis.initializations:
         best = ", ".join(f"{seed} ({rank:.1f})" for seed, rank in list(seeds.ranks.items())[:5])
         over = ", ".join([*seeds.tasks, *([f"arm {arm}"] if arm else [])])
         parts.append(
-            f"\nInitialisations over {over}: agreement W = {seeds.agreement:.2f} "
+            f"\nInitializations over {over}: agreement W = {seeds.agreement:.2f} "
             f"(p = {seeds.p:.2g}); best mean ranks: {best}"
         )
     if any(task.stopping for task in analysis.tasks):
@@ -369,7 +369,7 @@ def _bests(tasks: tuple[TaskAnalysis, ...]) -> str:
 
 
 def _contrasts(tasks: tuple[TaskAnalysis, ...]) -> list[list[str]]:
-    names = {"init": "initialisation", "order": "data order"}
+    names = {"init": "initialization", "order": "data order"}
     rows = [["task", "seeds of", "best (seed)", "worst (seed)", "F", "p", "F of all", "p of all"]]
     for task in tasks:
         rows += [

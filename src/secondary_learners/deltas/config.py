@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from secondary_learners.artifacts.checks import ConfigChecks
-from secondary_learners.errors import ArtefactError
+from secondary_learners.errors import ArtifactError
 from secondary_learners.learners.config import Reference
 
 __all__ = ["DELTA_FORMAT_VERSION", "DeltaConfig", "DeltaKind", "StoredType"]
@@ -30,7 +30,7 @@ _fail = _CHECKS.failure
 
 @dataclass(frozen=True, kw_only=True)
 class DeltaConfig:
-    """Everything `config.json` says. Raises ArtefactError naming the field that is wrong.
+    """Everything `config.json` says. Raises ArtifactError naming the field that is wrong.
 
     kind: "layers" (new values for some weights) or "mask" (which numbers of some weights stay).
     base_model: `fingerprint` is the sha256 of all weights of the backbone, see `base_fingerprint`.
@@ -81,9 +81,9 @@ class DeltaConfig:
 
     @classmethod
     def from_dict(cls, data: object) -> DeltaConfig:
-        """Raises IncompatibleError for a newer format and ArtefactError for a wrong field."""
+        """Raises IncompatibleError for a newer format and ArtifactError for a wrong field."""
         if not isinstance(data, dict):
-            raise ArtefactError(f"config.json holds no JSON object. {_CHECKS.way_out}")
+            raise ArtifactError(f"config.json holds no JSON object. {_CHECKS.way_out}")
         if data.get("kind") not in ("layers", "mask"):
             raise _fail("kind", "'layers' or 'mask', as a delta's is", data.get("kind"))
         _CHECKS.version(data.get("format_version"))  # a newer one may have other fields

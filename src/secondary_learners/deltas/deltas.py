@@ -31,7 +31,7 @@ from secondary_learners.deltas.layers import (
     head_weights,
 )
 from secondary_learners.deltas.masks import masks_of
-from secondary_learners.errors import ArtefactError, IncompatibleError, SecondaryLearnersError
+from secondary_learners.errors import ArtifactError, IncompatibleError, SecondaryLearnersError
 from secondary_learners.files import json_bytes
 from secondary_learners.learners.config import Reference
 
@@ -48,7 +48,7 @@ class Delta:
     """What a task changed: a config, and tensors by the names of the weights that they are for.
 
     tensors: as stored. Of kind "layers", the new values; of kind "mask", packed bits; and the head.
-    Raises ArtefactError for tensors that are not those of the config.
+    Raises ArtifactError for tensors that are not those of the config.
     """
 
     def __init__(self, config: DeltaConfig, tensors: Mapping[str, Tensor]) -> None:
@@ -211,7 +211,7 @@ def make_delta(
     they are rounded, so measure what is applied, not what was trained; masks and heads are exact.
 
     Raises IncompatibleError when the two have other weights, SecondaryLearnersError for another
-    number of labels than `tuned` has or when weights beside the masks changed, and ArtefactError
+    number of labels than `tuned` has or when weights beside the masks changed, and ArtifactError
     for weights that the stored type cannot hold.
     """
     if len(labels) != tuned.config.num_labels:
@@ -283,7 +283,7 @@ def save_delta(
     evaluation: Mapping[str, Any],
     readme: str,
 ) -> dict[str, str]:
-    """Write the artefact and return the sha256 of each of its files.
+    """Write the artifact and return the sha256 of each of its files.
 
     A new folder appears whole or not at all. The same content gives the same bytes.
     """
@@ -308,7 +308,7 @@ def read_delta(
     remedy: what to do about a changed file, said in the error.
 
     Raises DigestMismatchError for a file that was changed, IncompatibleError for a newer format,
-    and ArtefactError for a folder that is not a whole and sound delta.
+    and ArtifactError for a folder that is not a whole and sound delta.
     """
     contents = read_folder(folder, digests, remedy=remedy)
     config = DeltaConfig.from_dict(parse_json(folder, contents))
@@ -320,7 +320,7 @@ def _check_tensors(config: DeltaConfig, tensors: Mapping[str, Tensor]) -> None:
     wanted = config.layers | config.head
     if set(tensors) != set(wanted):
         differing = sorted(set(tensors) ^ set(wanted))
-        raise ArtefactError(
+        raise ArtifactError(
             f"the tensors of {config.name!r} are not those in its config.json: {differing[0]!r} "
             f"is in one of them only. {_WAY_OUT}"
         )
@@ -332,14 +332,14 @@ def _check_tensors(config: DeltaConfig, tensors: Mapping[str, Tensor]) -> None:
             right = shape
             dtype = torch.float32 if name in config.head else _TYPES[config.stored]
         if list(tensor.shape) != right or tensor.dtype != dtype:
-            raise ArtefactError(
+            raise ArtifactError(
                 f"the tensor {name!r} of {config.name!r} is {tensor.dtype} {list(tensor.shape)}, "
                 f"and must be {dtype} {right}. {_WAY_OUT}"
             )
         if dtype is torch.uint8:
             _check_bits(config, name, tensor, shape)
         elif not bool(tensor.isfinite().all()):
-            raise ArtefactError(
+            raise ArtifactError(
                 f"the tensor {name!r} of {config.name!r} holds numbers that are not finite in "
                 f"{dtype}. {_WAY_OUT}"
             )
@@ -349,6 +349,6 @@ def _check_bits(config: DeltaConfig, name: str, tensor: Tensor, shape: list[int]
     try:
         unpack_bits(tensor[-1:], [(math.prod(shape) - 1) % 8 + 1])
     except ValueError as error:
-        raise ArtefactError(
+        raise ArtifactError(
             f"the mask {name!r} of {config.name!r} is damaged: {error}. {_WAY_OUT}"
         ) from error

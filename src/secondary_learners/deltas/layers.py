@@ -1,4 +1,4 @@
-"""Which weights are tuned: their names, freezing the others, parameter groups for optimisers."""
+"""Which weights are tuned: their names, freezing the others, parameter groups for optimizers."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def parameter_groups(
     score_learning_rate: float | None = None,
     weight_decay: float = 0.0,
 ) -> list[dict[str, Any]]:
-    """What of `model` is trained, as parameter groups for any torch optimiser.
+    """What of `model` is trained, as parameter groups for any torch optimizer.
 
     `Trainer(..., optimizers=(torch.optim.AdamW(parameter_groups(model, ...)), None))` trains with
     them, and keeps its own schedule. Groups: "weights" (pretrained ones that are not frozen),

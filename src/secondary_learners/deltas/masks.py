@@ -1,6 +1,6 @@
 """Binary multiplicative masks over pretrained weights, learnt in place of the weights.
 
-After Radiya-Dixit and Wang 2020 (arXiv 2004.14129). A mask is a parametrisation of torch's own: the
+After Radiya-Dixit and Wang 2020 (arXiv 2004.14129). A mask is a parametrization of torch's own: the
 model keeps its classes, its forward pass and its place in any training loop, and a checkpoint
 holds the scores beside the pretrained weights, which never change. Such a checkpoint goes back into
 a model with the same masks; for a model that `from_pretrained` reads, `merge_masks` first, and for
@@ -40,7 +40,7 @@ class _Masked(torch.autograd.Function):
 
 
 class Mask(nn.Module):
-    """The parametrisation: `scores` has the weight's shape, and keeps it where it is above 0."""
+    """The parametrization: `scores` has the weight's shape, and keeps it where it is above 0."""
 
     def __init__(self, scores: Tensor) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ def mask_layers(
         module, last = owner_of(model, name, alone=True)
         if parametrize.is_parametrized(module, last):
             raise SecondaryLearnersError(
-                f"the weight {name!r} is parametrised already. Merge or remove its mask first."
+                f"the weight {name!r} is parametrized already. Merge or remove its mask first."
             )
         weight = cast(Tensor, getattr(module, last))
         if not weight.is_floating_point():

@@ -34,7 +34,7 @@ def plot_distances(distances: Sequence[Distance], path: Path) -> None:
     places = [_place(distance.name) for distance in distances]
     kinds = list(dict.fromkeys(kind for kind, _ in places))
     blocks = sorted({block for _, block in places if block is not None})
-    colours = {
+    colors = {
         block: colormaps["viridis"](0.9 * rank / max(1, len(blocks) - 1))
         for rank, block in enumerate(blocks)
     }
@@ -46,7 +46,7 @@ def plot_distances(distances: Sequence[Distance], path: Path) -> None:
                 getattr(distance, field),
                 kinds.index(kind),
                 "D" if block is None else "o",
-                color="#888888" if block is None else colours[block],
+                color="#888888" if block is None else colors[block],
                 markersize=6,
                 alpha=0.9,
             )
@@ -59,7 +59,7 @@ def plot_distances(distances: Sequence[Distance], path: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].invert_yaxis()
     for block in blocks:
-        panels[-1].plot([], [], "o", color=colours[block], label=f"block {block}")
+        panels[-1].plot([], [], "o", color=colors[block], label=f"block {block}")
     if blocks:
         figure.legend(frameon=False, fontsize=9, loc="outside lower center", ncols=8)
     with atomic_path(path) as temporary:

@@ -19,7 +19,7 @@ from secondary_learners.filtering.selection import pad
 from secondary_learners.learners.artifact import Learner
 from secondary_learners.text.corpus import (
     Source,
-    normalise,
+    normalize,
     read_records,
     read_texts,
     visible_files,
@@ -40,7 +40,7 @@ __all__ = [
     "write_rows",
 ]
 
-_CHUNK = 1024  # texts tokenised at once
+_CHUNK = 1024  # texts tokenized at once
 _TOKENS = 65_536  # tokens scored at once, padding included
 
 
@@ -80,7 +80,7 @@ def _fields(path: Path) -> Iterator[dict[str, Any]]:
 def score_texts(
     learner: Learner, tokenizer: Any, texts: Sequence[str], *, progress: bool = True
 ) -> list[float]:
-    """Scores of whole texts, normalised as the learner's own corpus was; see `Learner.score`.
+    """Scores of whole texts, normalized as the learner's own corpus was; see `Learner.score`.
 
     A text longer than the learner's contexts is scored in windows of that length, and has their
     mean, each weighted by its tokens: scores are calibrated at that length and no other.
@@ -90,7 +90,7 @@ def score_texts(
     encode = tokenizer.backend_tokenizer.encode_batch_fast
     with tqdm(total=len(texts), desc="scoring", unit="text", disable=not progress) as bar:
         for begin in range(0, len(texts), _CHUNK):
-            chunk = [normalise(text) for text in texts[begin : begin + _CHUNK]]
+            chunk = [normalize(text) for text in texts[begin : begin + _CHUNK]]
             ids = [encoding.ids for encoding in encode(chunk, add_special_tokens=False)]
             scores[begin : begin + len(ids)] = mean_scores(learner, ids)
             bar.update(len(chunk))

@@ -12,7 +12,7 @@ _TINY = 1e-300
 
 
 def incomplete_beta(a: float, b: float, x: float) -> float:
-    """The regularised incomplete beta function I_x(a, b), for a, b > 0 and 0 <= x <= 1."""
+    """The regularized incomplete beta function I_x(a, b), for a, b > 0 and 0 <= x <= 1."""
     if not (a > 0 and b > 0 and 0 <= x <= 1):
         raise ValueError(f"I_x(a, b) needs a, b > 0 and 0 <= x <= 1, not {a}, {b} and {x}")
     if x in (0, 1):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_comparison"]
 
-# Okabe and Ito's colours, told apart with any colour vision; a random arm shares its filter's.
+# Okabe and Ito's colors, told apart with any color vision; a random arm shares its filter's.
 _STANDARD, _IN_DOMAIN, _INK = "#555555", "#009e73", "#222222"
 _FILTERED = ("#0072b2", "#d55e00", "#cc79a7", "#e69f00", "#56b4e9")
 
@@ -35,7 +35,7 @@ def plot_comparison(comparison: Comparison, path: Path) -> None:
     except ModuleNotFoundError as error:
         raise MissingExtraError("matplotlib", "plots") from error
 
-    colours = _colours(comparison)
+    colors = _colors(comparison)
     # The best arm on top, so that the boxes read as a ranking.
     ranked = sorted(
         comparison.arms, key=lambda arm: comparison.curves(arm)[1][:, -1].mean(), reverse=True
@@ -43,13 +43,13 @@ def plot_comparison(comparison: Comparison, path: Path) -> None:
     figure = Figure(figsize=(10, 8.4), dpi=110, layout="constrained")
     (left, right), (tokens, seconds) = figure.subplots(2, 2, width_ratios=(1.15, 1))
     size = comparison.settings.batch_size
-    _draw_curves(left, comparison, colours, "update", f"updates (batches of {size} contexts)")
+    _draw_curves(left, comparison, colors, "update", f"updates (batches of {size} contexts)")
     left.set_xlim(0, comparison.settings.updates)
     left.set_title("While training: mean ± standard error", loc="left", fontsize=11)
     left.legend(frameon=False, fontsize=9)
-    _draw_boxes(right, comparison, ranked, colours)
-    _draw_curves(tokens, comparison, colours, "drawn_tokens", "tokens drawn, skipped ones included")
-    _draw_curves(seconds, comparison, colours, "seconds", "seconds of training and filtering")
+    _draw_boxes(right, comparison, ranked, colors)
+    _draw_curves(tokens, comparison, colors, "drawn_tokens", "tokens drawn, skipped ones included")
+    _draw_curves(seconds, comparison, colors, "seconds", "seconds of training and filtering")
     for axes in (left, right, tokens, seconds):
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(length=3)
@@ -57,19 +57,19 @@ def plot_comparison(comparison: Comparison, path: Path) -> None:
         figure.savefig(temporary, format=path.suffix.lstrip(".") or "png")
 
 
-def _colours(comparison: Comparison) -> dict[str, str]:
-    colours = {}
+def _colors(comparison: Comparison) -> dict[str, str]:
+    colors = {}
     filters = [arm.threshold for arm in comparison.arms if arm.kind == "filtered"]
     for arm in comparison.arms:
         if arm.kind in ("filtered", "random"):
-            colours[arm.name] = _FILTERED[filters.index(arm.threshold) % len(_FILTERED)]
+            colors[arm.name] = _FILTERED[filters.index(arm.threshold) % len(_FILTERED)]
         else:
-            colours[arm.name] = _STANDARD if arm.kind == "standard" else _IN_DOMAIN
-    return colours
+            colors[arm.name] = _STANDARD if arm.kind == "standard" else _IN_DOMAIN
+    return colors
 
 
 def _draw_curves(
-    axes: Axes, comparison: Comparison, colours: dict[str, str], field: str, label: str
+    axes: Axes, comparison: Comparison, colors: dict[str, str], field: str, label: str
 ) -> None:
     """Perplexity against a field of `Point`, its mean over the seeds."""
     seeds = len(comparison.seeds)
@@ -81,7 +81,7 @@ def _draw_curves(
         axes.plot(
             places,
             middle,
-            color=colours[arm.name],
+            color=colors[arm.name],
             linestyle=(0, (3, 2)) if arm.kind == "random" else "-",
             linewidth=1.2 if arm.kind == "random" else 2,
             label=arm.name,
@@ -89,7 +89,7 @@ def _draw_curves(
         if seeds > 1:
             error = np.array([standard_error(point) or 0.0 for point in values.T.tolist()])
             axes.fill_between(
-                places, middle - error, middle + error, color=colours[arm.name], alpha=0.18, lw=0
+                places, middle - error, middle + error, color=colors[arm.name], alpha=0.18, lw=0
             )
     axes.locator_params(axis="x", nbins=6)
     axes.set_xlabel(label)
@@ -99,11 +99,11 @@ def _draw_curves(
 
 
 def _draw_boxes(
-    axes: Axes, comparison: Comparison, ranked: list[Arm], colours: dict[str, str]
+    axes: Axes, comparison: Comparison, ranked: list[Arm], colors: dict[str, str]
 ) -> None:
     for height, arm in enumerate(ranked):
         finals = comparison.curves(arm)[1][:, -1]
-        colour = colours[arm.name]
+        color = colors[arm.name]
         axes.boxplot(
             finals,
             positions=[height],
@@ -112,18 +112,18 @@ def _draw_boxes(
             showfliers=False,
             patch_artist=True,
             boxprops={
-                "facecolor": "white" if arm.kind == "random" else f"{colour}40",
-                "edgecolor": colour,
+                "facecolor": "white" if arm.kind == "random" else f"{color}40",
+                "edgecolor": color,
                 "linestyle": "--" if arm.kind == "random" else "-",
             },
-            medianprops={"color": colour, "linewidth": 2},
-            whiskerprops={"color": colour},
-            capprops={"color": colour},
+            medianprops={"color": color, "linewidth": 2},
+            whiskerprops={"color": color},
+            capprops={"color": color},
         )
-        axes.plot(finals, [height] * len(finals), "o", color=colour, markersize=3.5, alpha=0.7)
+        axes.plot(finals, [height] * len(finals), "o", color=color, markersize=3.5, alpha=0.7)
     axes.set_yticks(range(len(ranked)), [arm.name for arm in ranked])
     for label, arm in zip(axes.get_yticklabels(), ranked, strict=True):
-        label.set_color(colours[arm.name] if arm.kind != "standard" else _INK)
+        label.set_color(colors[arm.name] if arm.kind != "standard" else _INK)
     count = len(comparison.seeds)
     axes.set_xlabel("test perplexity (lower is better)")
     axes.set_title(

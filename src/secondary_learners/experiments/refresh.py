@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from secondary_learners.artifacts.checks import read_json
-from secondary_learners.errors import ArtefactError, SecondaryLearnersError
+from secondary_learners.errors import ArtifactError, SecondaryLearnersError
 from secondary_learners.gains.fingerprints import weights_fingerprint
 from secondary_learners.gains.store import LabelSettings, label_to_store
 from secondary_learners.learners.statistics import spearman, spearman_interval
@@ -72,15 +72,15 @@ def judge(low: float, high: float, card: float) -> Verdict:
 
 
 def card_figure(folder: Path) -> float:
-    """The Spearman correlation on held-out documents that the card of an artefact shows.
+    """The Spearman correlation on held-out documents that the card of an artifact shows.
 
-    Raises ArtefactError for a folder whose evaluation.json has none.
+    Raises ArtifactError for a folder whose evaluation.json has none.
     """
     evaluation, config = (read_json(folder / f"{name}.json") for name in ("evaluation", "config"))
     try:
         return float(evaluation["held_out"][config["architecture"]]["spearman"])
     except (KeyError, TypeError, ValueError) as error:
-        raise ArtefactError(
+        raise ArtifactError(
             f"{folder / 'evaluation.json'} has no correlation on held-out documents to compare "
             "with. Try `learners rebuild`, or another learner of `learners list`."
         ) from error
@@ -100,7 +100,7 @@ def refresh(
 ) -> Refreshed:
     """Label `contexts` at the weights that `model` has now and compare with what `learner` says.
 
-    Labels are made as the learner's own were: method, optimiser, its learning rate, subset of the
+    Labels are made as the learner's own were: method, optimizer, its learning rate, subset of the
     parameters and unit. contexts: ones that the learner was not fitted on. objective: what the
     model should get better at. card: the learner's own held-out figure, see `card_figure`; method:
     another than the learner's own; seed: of the bootstrap.

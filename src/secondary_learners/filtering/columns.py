@@ -20,7 +20,7 @@ class ScoreColumn:
         scored = dataset.map(ScoreColumn(learner), batched=True)
         best = scored.filter(lambda row: row["score"] >= 1.0)
 
-    Works with `Dataset` and `IterableDataset`, tokenised in the column `key`. For a threshold that
+    Works with `Dataset` and `IterableDataset`, tokenized in the column `key`. For a threshold that
     changes on the way, use `filtered(dataset, learner, threshold)`.
 
     Raises IncompatibleError for a tokenizer that the learner was not made for.
@@ -42,7 +42,7 @@ class ScoreColumn:
         if self._key not in batch:
             raise SecondaryLearnersError(
                 f"the data set has no column {self._key!r}; it has {', '.join(batch) or 'none'}. "
-                "Try ScoreColumn(..., key=NAME), or tokenise it with .map() first."
+                "Try ScoreColumn(..., key=NAME), or tokenize it with .map() first."
             )
         names = [name for name in (self._key, "attention_mask") if name in batch]
         examples = rows({name: batch[name] for name in names}, self._key)

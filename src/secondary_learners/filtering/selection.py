@@ -181,7 +181,7 @@ def token_ids(example: Any, key: str) -> npt.NDArray[np.int64]:
         if key not in example:
             raise SecondaryLearnersError(
                 f"an example has no {key!r}; it has {', '.join(map(repr, example)) or 'nothing'}. "
-                "Try filtered(..., key=NAME), or tokenise the texts before filtering."
+                "Try filtered(..., key=NAME), or tokenize the texts before filtering."
             )
         ids, mask = example[key], example.get("attention_mask")
     elif isinstance(example, tuple) and example and not isinstance(example[0], (int, np.integer)):
@@ -193,7 +193,7 @@ def token_ids(example: Any, key: str) -> npt.NDArray[np.int64]:
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
         raise SecondaryLearnersError(
             f"the token ids of an example are {type(ids).__name__} {str(ids)[:60]!r}, not one row "
-            "of integers. Try filtered(..., key=NAME), or tokenise the texts before filtering."
+            "of integers. Try filtered(..., key=NAME), or tokenize the texts before filtering."
         )
     array = array.astype(np.int64, copy=False)
     if mask is None:

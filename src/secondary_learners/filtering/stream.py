@@ -326,5 +326,5 @@ class _LiveReport:
 def _no_column(key: str, columns: Iterable[str]) -> SecondaryLearnersError:
     return SecondaryLearnersError(
         f"the data set has no column {key!r}; it has {', '.join(columns) or 'none'}. "
-        "Try filtered(..., key=NAME), or tokenise it with .map() before filtering."
+        "Try filtered(..., key=NAME), or tokenize it with .map() before filtering."
     )

@@ -1,1 +1,1 @@
-"""Information gain: how much one optimiser step on a context helps an objective."""
+"""Information gain: how much one optimizer step on a context helps an objective."""

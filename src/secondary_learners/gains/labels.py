@@ -1,6 +1,6 @@
 """Information gain of contexts by three methods behind one function (Antonello et al., 2021).
 
-For a context X and objective contexts O, with θ' = θ after one fresh optimiser step on X:
+For a context X and objective contexts O, with θ' = θ after one fresh optimizer step on X:
 IG(X) = L(O; θ) − L(O; θ'). Positive: training on X helps. Cost a label, in forward passes F of one
 context, with N objective contexts:
 

@@ -1,4 +1,4 @@
-"""The first step of a fresh optimiser, in closed form: no optimiser state is ever made."""
+"""The first step of a fresh optimizer, in closed form: no optimizer state is ever made."""
 
 from __future__ import annotations
 

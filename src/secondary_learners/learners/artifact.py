@@ -23,7 +23,7 @@ from secondary_learners.artifacts.folders import (
 )
 from secondary_learners.artifacts.layout import FILES
 from secondary_learners.errors import (
-    ArtefactError,
+    ArtifactError,
     IncompatibleError,
     SecondaryLearnersError,
 )
@@ -188,14 +188,14 @@ def save_learner(
     readme: str,
     half: bool = False,
 ) -> dict[str, str]:
-    """Write the artefact and return the sha256 of each of its files.
+    """Write the artifact and return the sha256 of each of its files.
 
     half: store the weights in float16, half the size. Those of `learner` itself are rounded to it
     first, so that it goes on as the learner that `read_learner` gives; round them with
     `round_to_half` before anything is measured. A weight beyond float16 (65,504) is refused.
 
     A new folder appears whole or not at all; in one that exists, each file is replaced whole. The
-    same content gives the same bytes. Raises ArtefactError for weights that are not finite.
+    same content gives the same bytes. Raises ArtifactError for weights that are not finite.
     """
     tensors = {
         name: (tensor.half().float() if half else tensor).detach().cpu().contiguous()
@@ -226,7 +226,7 @@ def read_learner(
     remedy: what to do about a changed file, said in the error; by default for what pip installed.
 
     Raises DigestMismatchError for a file that was changed, IncompatibleError for a newer format,
-    and ArtefactError for a folder that is not a whole and sound artefact.
+    and ArtifactError for a folder that is not a whole and sound artifact.
     """
     contents = read_folder(folder, digests, remedy=remedy)
     config = LearnerConfig.from_dict(parse_json(folder, contents))
@@ -251,7 +251,7 @@ def _check_tensors(
 ) -> None:
     """The tensors are exactly those of the architecture, float32 (once widened) and finite."""
     if set(tensors) != set(expected):
-        raise ArtefactError(
+        raise ArtifactError(
             f"the tensors of {config.name!r} are {', '.join(sorted(tensors))}, and a "
             f"{config.architecture} learner has {', '.join(sorted(expected))}. "
             "Rebuild it with `learners run RECIPE`."
@@ -259,12 +259,12 @@ def _check_tensors(
     for name, tensor in tensors.items():
         shape, right = list(tensor.shape), list(expected[name].shape)
         if shape != right or tensor.dtype != torch.float32:
-            raise ArtefactError(
+            raise ArtifactError(
                 f"the tensor {name!r} of {config.name!r} is {tensor.dtype} {shape}, and must be "
                 f"torch.float32 (or float16) {right}. Rebuild it with `learners run RECIPE`."
             )
         if not _is_finite(tensor):
-            raise ArtefactError(
+            raise ArtifactError(
                 f"the tensor {name!r} of {config.name!r} holds numbers that are not finite. "
                 "Rebuild it with `learners run RECIPE`."
             )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from secondary_learners.artifacts.checks import ConfigChecks
-from secondary_learners.errors import ArtefactError
+from secondary_learners.errors import ArtifactError
 
 __all__ = [
     "ARCHITECTURES",
@@ -23,7 +23,7 @@ __all__ = [
 
 FORMAT_VERSION = 1
 _CHECKS = ConfigChecks(
-    "artefact",
+    "artifact",
     FORMAT_VERSION,
     "Rebuild the learner with `learners run RECIPE`, or load another (`learners list`).",
 )
@@ -88,7 +88,7 @@ ARCHITECTURES: Mapping[str, Mapping[str, Callable[[str, object], None]]] = {
 
 
 def check_sizes(architecture: object, sizes: object) -> None:
-    """Raise ArtefactError, naming the field, unless `sizes` fit `architecture`."""
+    """Raise ArtifactError, naming the field, unless `sizes` fit `architecture`."""
     if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
         raise _fail("architecture", " or ".join(map(repr, ARCHITECTURES)), architecture)
     checks = ARCHITECTURES[architecture]
@@ -148,7 +148,7 @@ class Calibration:
 
 @dataclass(frozen=True, kw_only=True)
 class LearnerConfig:
-    """Everything `config.json` says. Raises ArtefactError naming the field that is wrong.
+    """Everything `config.json` says. Raises ArtifactError naming the field that is wrong.
 
     sizes: for "linear", vocabulary, bigrams (hash buckets: 0 or a power of two) and counts
         ("frequency" or "sqrt"); for "conv", vocabulary, embedding, channels, kernel and hidden.
@@ -196,9 +196,9 @@ class LearnerConfig:
 
     @classmethod
     def from_dict(cls, data: object) -> LearnerConfig:
-        """Raises IncompatibleError for a newer format and ArtefactError for a wrong field."""
+        """Raises IncompatibleError for a newer format and ArtifactError for a wrong field."""
         if not isinstance(data, dict):
-            raise ArtefactError(f"config.json holds no JSON object. {_CHECKS.way_out}")
+            raise ArtifactError(f"config.json holds no JSON object. {_CHECKS.way_out}")
         # First of all: a newer format may well have other fields.
         _CHECKS.version(data.get("format_version"))
         values = _CHECKS.fields("", cls, data)

@@ -1,6 +1,6 @@
 """Embeddings of tokens from what stands beside them: no language model, one core, seconds.
 
-Positive pointwise mutual information of tokens and neighbours, with smoothed neighbours (Levy,
+Positive pointwise mutual information of tokens and neighbors, with smoothed neighbors (Levy,
 Goldberg and Dagan, 2015), factorised by a randomised SVD (Halko, Martinsson and Tropp, 2011).
 """
 
@@ -18,9 +18,9 @@ from secondary_learners.learners.sparse import no_csr_warning
 
 __all__ = ["token_embeddings"]
 
-# Neighbours at these distances are counted together: before, after, and further on either side.
+# Neighbors at these distances are counted together: before, after, and further on either side.
 _DISTANCES = ((-1,), (1,), (-4, -3, -2, 2, 3, 4))
-_SMOOTHING = 0.75  # the power of the neighbours' counts
+_SMOOTHING = 0.75  # the power of the neighbors' counts
 _RARE = 4.0  # a token seen this often gets half of its squared length
 _OVERSAMPLING, _ITERATIONS = 32, 3
 
@@ -32,22 +32,22 @@ def token_embeddings(
     *,
     vocabulary: int,
     dimensions: int,
-    neighbours: int,
+    neighbors: int,
     seed: int = 0,
 ) -> npt.NDArray[np.float32]:
     """An embedding of each token of the vocabulary [vocabulary, dimensions], float32.
 
     sequences: token ids [rows, length] and the weight that each of their pairs counts with; no
-        pair crosses from one row into the next. neighbours: how many of the most frequent tokens
-        count as neighbours. The mean over the tokens as they occur is 0; tokens that never occur
+        pair crosses from one row into the next. neighbors: how many of the most frequent tokens
+        count as neighbors. The mean over the tokens as they occur is 0; tokens that never occur
         have the zero vector less that mean. The same input gives the same numbers.
 
-    Raises SecondaryLearnersError for fewer neighbours or tokens than dimensions.
+    Raises SecondaryLearnersError for fewer neighbors or tokens than dimensions.
     """
     counts = sum(np.bincount(ids.reshape(-1), minlength=vocabulary) for ids, _ in sequences)
     assert isinstance(counts, np.ndarray)
     met = int((counts > 0).sum())
-    columns = np.argsort(-counts, kind="stable")[: min(neighbours, met)]
+    columns = np.argsort(-counts, kind="stable")[: min(neighbors, met)]
     if min(len(columns) * len(_DISTANCES), met) < dimensions + _OVERSAMPLING:
         raise SecondaryLearnersError(
             f"{dimensions} dimensions need {dimensions + _OVERSAMPLING} different tokens, and the "
@@ -59,7 +59,7 @@ def token_embeddings(
     rows = np.concatenate([keys // len(columns) for keys, _ in parts])
     places = np.concatenate([k % len(columns) + i * len(columns) for i, (k, _) in enumerate(parts)])
     values = np.concatenate([found for _, found in parts])
-    # The fewer a token's neighbours, the more of its information is chance.
+    # The fewer a token's neighbors, the more of its information is chance.
     values *= np.sqrt(counts / (counts + _RARE))[rows]
     shape = (vocabulary, len(columns) * len(_DISTANCES))
     table = _factors(
@@ -76,16 +76,16 @@ def _pairs(
     column: npt.NDArray[np.int64],
     width: int,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], int]:
-    """The pairs of a token and a neighbour as token * width + column, their weights, the width."""
+    """The pairs of a token and a neighbor as token * width + column, their weights, the width."""
     keys, weights = [], []
     for ids, weight in sequences:
         for distance in distances:
             end = ids.shape[1]
             token = ids[:, max(0, -distance) : end - max(0, distance)].reshape(-1)
-            neighbour = column[ids[:, max(0, distance) : end - max(0, -distance)].reshape(-1)]
-            known = neighbour >= 0
+            neighbor = column[ids[:, max(0, distance) : end - max(0, -distance)].reshape(-1)]
+            known = neighbor >= 0
             found, times = np.unique(
-                token[known].astype(np.int64) * width + neighbour[known], return_counts=True
+                token[known].astype(np.int64) * width + neighbor[known], return_counts=True
             )
             keys.append(found)
             weights.append(weight * times)
@@ -101,9 +101,9 @@ def _information(
     token, column = np.divmod(keys, width)
     total = weights.sum()
     tokens = np.bincount(token, weights=weights)
-    neighbours = np.bincount(column, weights=weights, minlength=width) ** _SMOOTHING
-    neighbours *= total / neighbours.sum()
-    found = np.log(weights * total / (tokens[token] * neighbours[column]))
+    neighbors = np.bincount(column, weights=weights, minlength=width) ** _SMOOTHING
+    neighbors *= total / neighbors.sum()
+    found = np.log(weights * total / (tokens[token] * neighbors[column]))
     found *= np.sqrt(weights / (weights + 1))  # one meeting may be chance
     positive = found > 0
     return keys[positive], found[positive]

@@ -22,7 +22,7 @@ __all__ = ["Baseline", "Fit", "fit", "fit_baseline", "fit_conv", "fit_linear"]
 
 _HELD_OUT = 0.15
 _FOLDS = 5
-# Relative to the mean squared norm of a centred context; the best is usually between 1 and 10.
+# Relative to the mean squared norm of a centered context; the best is usually between 1 and 10.
 _STRENGTHS = np.geomspace(0.1, 100, 10)
 _FINE_STRENGTHS = np.geomspace(0.5, 20, 9)
 
@@ -37,7 +37,7 @@ class Fit:
     held_out: the contexts [m] of the documents set aside, as indices; `predictions` [m] are raw
         predictions for them, in standard deviations of the labels, by a net that saw none of them.
         Calibration and both figures come from these.
-    settings: what was chosen on the other documents: regularisation, or epochs.
+    settings: what was chosen on the other documents: regularization, or epochs.
     """
 
     architecture: str
@@ -258,7 +258,7 @@ def fit_linear(
         net.weight[present] = weights[:, 1].float()
         net.bias.fill_(bias[1])
     sizes: dict[str, int | str] = {"vocabulary": vocabulary, "bigrams": bigrams, "counts": counts}
-    return _report(problem, net, "linear", sizes, held_out, {"regularisation": float(best)})
+    return _report(problem, net, "linear", sizes, held_out, {"regularization": float(best)})
 
 
 @dataclass(frozen=True, eq=False)
@@ -319,15 +319,15 @@ def _ridge(
     """
     sizes = rows.sum(dim=0)
 
-    def centred(values: Tensor) -> Tensor:
+    def centered(values: Tensor) -> Tensor:
         used = values * rows
         return used - rows * (used.sum(dim=0) / sizes)
 
     def normal(weights: Tensor) -> Tensor:
-        return features.transposed @ centred(features.matrix @ weights) + strengths * weights
+        return features.transposed @ centered(features.matrix @ weights) + strengths * weights
 
     diagonal = features.squared @ rows - (features.transposed @ rows) ** 2 / sizes + strengths
-    residual = features.transposed @ centred(labels.unsqueeze(1))
+    residual = features.transposed @ centered(labels.unsqueeze(1))
     limit = tolerance * residual.norm(dim=0)
     weights = torch.zeros_like(residual)
     direction = residual / diagonal

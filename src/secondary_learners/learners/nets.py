@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 # Carter and Wegman's universal hash, (A left + B right) mod P with P = 2**31 - 1. As A, B, left
-# and right are below 2**31, nothing exceeds int64. Part of artefact format 1: never change them.
+# and right are below 2**31, nothing exceeds int64. Part of artifact format 1: never change them.
 _P, _A, _B = 2_147_483_647, 1_540_483_477, 1_812_433_253
 
 
@@ -184,7 +184,7 @@ def round_to_half(net: nn.Module) -> None:
 
 
 def build_net(architecture: str, sizes: dict[str, int | str]) -> Net:
-    """A net of these sizes, its weights still meaningless; raises ArtefactError for bad sizes."""
+    """A net of these sizes, its weights still meaningless; raises ArtifactError for bad sizes."""
     check_sizes(architecture, sizes)
     kind: type[Net] = LinearNet if architecture == "linear" else ConvNet
     return kind(**sizes)  # type: ignore[arg-type]

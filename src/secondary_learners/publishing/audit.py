@@ -16,7 +16,7 @@ from secondary_learners.artifacts.layout import FILES, FORBIDDEN
 from secondary_learners.cards.check import Problem, check_card, machine_paths
 from secondary_learners.cards.vocabulary import UNSTATED
 from secondary_learners.deltas.config import DeltaConfig
-from secondary_learners.errors import ArtefactError, SecondaryLearnersError
+from secondary_learners.errors import ArtifactError, SecondaryLearnersError
 from secondary_learners.learners.config import LearnerConfig
 from secondary_learners.recipes.schema import (
     DeltaRecipe,
@@ -29,14 +29,14 @@ from secondary_learners.recipes.schema import (
 )
 from secondary_learners.registry.index import Entry
 
-__all__ = ["ArtefactFault", "audit", "check_licence", "files_to_publish", "registry_entry"]
+__all__ = ["ArtifactFault", "audit", "check_license", "files_to_publish", "registry_entry"]
 
 _BASE_FILES = (*FILES, "tokenizer.json", "tokenizer_config.json")
 _SUFFIXES = frozenset((".json", ".md", ".png", ".safetensors", ".toml"))
-_NAMES = frozenset(("LICENSE", "LICENCE"))
+_NAMES = frozenset(("LICENSE", "LICENSE"))
 
 
-class ArtefactFault(StrEnum):
+class ArtifactFault(StrEnum):
     """Why a folder is not fit to be published, apart from its card."""
 
     FILE = "file"  # one that is missing
@@ -44,13 +44,13 @@ class ArtefactFault(StrEnum):
     CONTENT = "content"  # a config or weights that do not load
     RECIPE = "recipe"  # one that does not parse, or makes something else
     EVALUATION = "evaluation"  # figures that do not parse
-    LICENCE = "licence"  # the card and the recipe do not say the same
+    LICENSE = "license"  # the card and the recipe do not say the same
     PATH = "path"  # a folder of the machine that it was made on
     ENTRY = "entry"  # something that a registry entry would not take
 
 
 def files_to_publish(folder: Path) -> list[Path]:
-    """The files of an artefact that travel; working folders and hidden files stay."""
+    """The files of an artifact that travel; working folders and hidden files stay."""
     return [
         path
         for path in sorted(folder.iterdir())
@@ -67,7 +67,7 @@ def audit(folder: Path) -> list[Problem]:
     card would be taken by the Hub and shows the figures of evaluation.json.
     """
     if not folder.is_dir():
-        return [Problem(ArtefactFault.FILE, f"there is no folder {folder}.")]
+        return [Problem(ArtifactFault.FILE, f"there is no folder {folder}.")]
     return list(_audit(folder))
 
 
@@ -76,11 +76,11 @@ def _audit(folder: Path) -> Iterator[Problem]:
     kind = "learner" if recipe is None else recipe.kind
     for name in _BASE_FILES if kind == "base-model" else FILES:
         if not (folder / name).is_file():
-            yield Problem(ArtefactFault.FILE, f"{name} is missing. `learners run` writes it.")
+            yield Problem(ArtifactFault.FILE, f"{name} is missing. `learners run` writes it.")
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() in FORBIDDEN:
             yield Problem(
-                ArtefactFault.CODE,
+                ArtifactFault.CODE,
                 f"{path.relative_to(folder)} could run code when it is loaded. Delete it.",
             )
     if recipe_problem is not None:
@@ -102,7 +102,7 @@ def _recipe(folder: Path) -> tuple[Recipe | None, Problem | None]:
     try:
         return parse_recipe(path.read_text(encoding="utf-8"), "recipe.toml"), None
     except (SecondaryLearnersError, ValueError) as error:  # ValueError: not UTF-8
-        return None, Problem(ArtefactFault.RECIPE, f"recipe.toml does not resolve: {error}")
+        return None, Problem(ArtifactFault.RECIPE, f"recipe.toml does not resolve: {error}")
 
 
 def _content(folder: Path, kind: str) -> Iterator[Problem]:
@@ -112,12 +112,12 @@ def _content(folder: Path, kind: str) -> Iterator[Problem]:
         if kind == "base-model":
             _read_base(folder)
         else:
-            _read_artefact(folder, kind)
+            _read_artifact(folder, kind)
     except SecondaryLearnersError as error:
-        yield Problem(ArtefactFault.CONTENT, str(error))
+        yield Problem(ArtifactFault.CONTENT, str(error))
 
 
-def _read_artefact(folder: Path, kind: str) -> None:
+def _read_artifact(folder: Path, kind: str) -> None:
     """Read config and weights as any loader would; what else is missing was said already."""
     from secondary_learners.deltas.deltas import read_delta
     from secondary_learners.learners.artifact import read_learner
@@ -133,8 +133,8 @@ def _read_artefact(folder: Path, kind: str) -> None:
                 (view / file).touch()
         try:
             read(view)
-        except ArtefactError as error:
-            raise ArtefactError(str(error).replace(str(view), str(folder))) from error
+        except ArtifactError as error:
+            raise ArtifactError(str(error).replace(str(view), str(folder))) from error
 
 
 def _read_base(folder: Path) -> None:
@@ -144,18 +144,18 @@ def _read_base(folder: Path) -> None:
         with safetensors.safe_open(folder / "model.safetensors", framework="pt") as file:
             names = list(file.keys())
     except safetensors.SafetensorError as error:
-        raise ArtefactError(f"model.safetensors does not load: {error}.") from error
+        raise ArtifactError(f"model.safetensors does not load: {error}.") from error
     if not names:
-        raise ArtefactError("model.safetensors holds no tensors.")
+        raise ArtifactError("model.safetensors holds no tensors.")
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
         if (folder / name).is_file() and not isinstance(_json(folder / name), dict):
-            raise ArtefactError(f"{name} holds no JSON object.")
+            raise ArtifactError(f"{name} holds no JSON object.")
 
 
 def _evaluation(folder: Path) -> Iterator[Problem]:
     path = folder / "evaluation.json"
     if path.is_file() and not isinstance(_json(path), dict):
-        yield Problem(ArtefactFault.EVALUATION, "evaluation.json holds no JSON object.")
+        yield Problem(ArtifactFault.EVALUATION, "evaluation.json holds no JSON object.")
 
 
 def _json(path: Path) -> Any:
@@ -171,7 +171,7 @@ def _paths(path: Path) -> Iterator[Problem]:
     text = path.read_bytes().decode("utf-8", errors="replace")
     if found := machine_paths(text):
         yield Problem(
-            ArtefactFault.PATH,
+            ArtifactFault.PATH,
             f"{path.name} names {' and '.join(found)}, which is on the machine it was "
             "made on. Make it again with text in a corpus folder and a base model that others can "
             "have.",
@@ -182,25 +182,25 @@ def _agreement(folder: Path, recipe: Recipe) -> Iterator[Problem]:
     """What the recipe, the config and the card say of the same thing."""
     if (folder / "README.md").is_file():
         text = (folder / "README.md").read_bytes().decode("utf-8", errors="replace")
-        yield from check_licence(text, recipe)
+        yield from check_license(text, recipe)
     try:
         config = None if isinstance(recipe, PretrainRecipe) else _config(folder, recipe)
     except SecondaryLearnersError:
         return  # said already
     if config is not None and config.name != recipe.name:
         yield Problem(
-            ArtefactFault.RECIPE,
+            ArtifactFault.RECIPE,
             f"recipe.toml makes {recipe.name!r} and config.json is {config.name!r}. "
             f"Make the {recipe.kind} again from its recipe.",
         )
     try:
         registry_entry(folder, recipe, "owner/name", "0" * 40)
     except SecondaryLearnersError as error:
-        yield Problem(ArtefactFault.ENTRY, str(error))
+        yield Problem(ArtifactFault.ENTRY, str(error))
 
 
-def check_licence(card: str, recipe: Recipe) -> Iterator[Problem]:
-    """Whether a card and a recipe name the same licence."""
+def check_license(card: str, recipe: Recipe) -> Iterator[Problem]:
+    """Whether a card and a recipe name the same license."""
     from huggingface_hub import ModelCard
 
     try:
@@ -208,10 +208,10 @@ def check_licence(card: str, recipe: Recipe) -> Iterator[Problem]:
     except (ValueError, TypeError, yaml.YAMLError):
         return  # said by the check of the card
     said = data.get("license_name") if data.get("license") == "other" else data.get("license")
-    if said not in (None, UNSTATED, recipe.licence):
+    if said not in (None, UNSTATED, recipe.license):
         yield Problem(
-            ArtefactFault.LICENCE,
-            f"the card says {said!r} and recipe.toml {recipe.licence!r}. Make them say the same.",
+            ArtifactFault.LICENSE,
+            f"the card says {said!r} and recipe.toml {recipe.license!r}. Make them say the same.",
         )
 
 
@@ -234,7 +234,7 @@ def registry_entry(
     files: Mapping[str, str] | None = None,
     size: int = 0,
 ) -> Entry:
-    """The registry entry of what was published; raises ArtefactError for what it would not take."""
+    """The registry entry of what was published; raises ArtifactError for what it would not take."""
     corpus = (
         recipe.task
         if isinstance(recipe, DeltaRecipe)
@@ -270,7 +270,7 @@ def registry_entry(
         name=recipe.name,
         summary=recipe.summary,
         corpus=corpus,
-        licence=recipe.licence,
+        license=recipe.license,
         location=repository,
         revision=commit,
         endpoint=endpoint,

@@ -1,4 +1,4 @@
-"""Publishing an artefact: audited, compared with what is there, one commit, a tag."""
+"""Publishing an artifact: audited, compared with what is there, one commit, a tag."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from secondary_learners.errors import AuditError, HubError, PublishError
 from secondary_learners.files import sha256_bytes, sha256_file
 from secondary_learners.publishing.audit import (
     audit,
-    check_licence,
+    check_license,
     files_to_publish,
     registry_entry,
 )
@@ -153,7 +153,7 @@ def publish(
             commit = client.commit(plan.sent, head.commit, text)
         _verify(client, commit, plan.contents)
     else:
-        assert head is not None  # an artefact has files, and in a new repository all are added
+        assert head is not None  # an artifact has files, and in a new repository all are added
         commit = head.commit
     if tag is not None and not dry_run and tag not in head.tags:
         _tag(client, tag, commit)
@@ -211,13 +211,13 @@ def _check_head(
 
 
 def _other(client: Client, head: State, name: str) -> str | None:
-    """What the repository holds, if that is not this artefact: its history is not ours to go on."""
+    """What the repository holds, if that is not this artifact: its history is not ours to go on."""
     if "recipe.toml" not in head.files:
         return "another model" if "config.json" in head.files else None
     try:
         found = tomllib.loads(client.read("recipe.toml", head.commit)).get("name")
     except tomllib.TOMLDecodeError:
-        return None  # an artefact, and damaged: a new publication mends it
+        return None  # an artifact, and damaged: a new publication mends it
     return None if found == name else str(found)
 
 
@@ -402,7 +402,7 @@ def _check_merged(card: str, folder: Path, recipe: Recipe) -> None:
     """An edit on the hub may not take away what the audit asks for; its own links are its own."""
     problems = [
         problem
-        for problem in (*check_card(card, folder), *check_licence(card, recipe))
+        for problem in (*check_card(card, folder), *check_license(card, recipe))
         if problem.kind not in (CardFault.LINK, CardFault.PATH)
     ]
     if problems:

@@ -176,7 +176,7 @@ def own_recipe(
         summary=f"Made from {objective.name} and {pool.name}.",
         objective_domain=OBJECTIVE,
         sources=sources,
-        licence="unknown",  # only its maker can say, and publishing asks
+        license="unknown",  # only its maker can say, and publishing asks
         evaluation=EvaluationPlan(seeds=0),
         context_length=_LONGEST if instructions else LearnerRecipe.context_length,
         instructions=instructions,

@@ -133,7 +133,7 @@ def run_delta(
         delta.config.to_dict(),
         evaluation,
         summary=recipe.summary,
-        licence=recipe.licence,
+        license=recipe.license,
         attribution=recipe.attribution,
         language=recipe.language,
         # What a recipe of this package makes goes by its name; the rest is where it was made.

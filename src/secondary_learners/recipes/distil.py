@@ -67,7 +67,7 @@ __all__ = ["run_distilled"]
 log = logging.getLogger(__name__)
 
 _BASELINE_BIGRAMS = 2**15
-_TOGETHER = 64  # documents tokenised at once
+_TOGETHER = 64  # documents tokenized at once
 _EDGE = 4  # tokens that each half of a spliced context has at least
 
 Array = npt.NDArray[Any]
@@ -150,7 +150,7 @@ def run_distilled(
         config.to_dict(),
         evaluation,
         summary=recipe.summary,
-        licence=recipe.licence,
+        license=recipe.license,
         attribution=recipe.attribution,
         language=recipe.language,
     )
@@ -238,7 +238,7 @@ def _standardised(published: Published) -> _Labels:
 def _encode(documents: list[Document], tokenizer: Tokenizer, progress: bool) -> dict[str, Array]:
     """The token ids of each domain, int32, its documents one after the other."""
     found: dict[str, list[Array]] = {}
-    bar = tqdm(total=len(documents), desc="tokenising", unit="document", disable=not progress)
+    bar = tqdm(total=len(documents), desc="tokenizing", unit="document", disable=not progress)
     for begin in range(0, len(documents), _TOGETHER):
         chunk = documents[begin : begin + _TOGETHER]
         texts = [wikitext_style(document.text) for document in chunk]
@@ -259,7 +259,7 @@ def _embed(
         [(text[None], 1.0), (own, plan.labelled_weight)],
         vocabulary=vocabulary,
         dimensions=plan.dimensions,
-        neighbours=plan.neighbours,
+        neighbors=plan.neighbors,
         seed=recipe.seed,
     )
     counts = np.bincount(np.concatenate([text, own.reshape(-1)]), minlength=vocabulary)
@@ -465,7 +465,7 @@ def _config(
             "spearman_with_exact": None,
             "source": plan.source,
             "commit": plan.commit,
-            "licence": plan.licence,
+            "license": plan.license,
         },
         versions={
             "secondary-learners": version("secondary-learners"),
@@ -487,7 +487,7 @@ def _entry(recipe: DistilledRecipe, out: Path) -> Entry:
         objective=recipe.labels.corpus,
         architecture="conv",
         optimizer=recipe.labels.optimizer,
-        licence=recipe.licence,
+        license=recipe.license,
         location="bundled",
         added=datetime.date.today(),
         **file_digests(out),

@@ -1,4 +1,4 @@
-"""What every artefact says of how it was made: files, versions, device, the base model's commit."""
+"""What every artifact says of how it was made: files, versions, device, the base model's commit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How alike a rebuilt artefact is to the published one: bytes, figures, scores, circumstances.
+"""How alike a rebuilt artifact is to the published one: bytes, figures, scores, circumstances.
 
 Rounding differs between processors and versions of torch, and training carries it on, so equal
 bytes are only to be had under equal circumstances. Elsewhere a rebuild has to reach the published
@@ -65,7 +65,7 @@ class Limit:
         return f"{self.most:.0%}" if self.relative else f"{self.most:g}"
 
 
-# Of the files that make an artefact act as it does; the others also hold times and machine names.
+# Of the files that make an artifact act as it does; the others also hold times and machine names.
 DECISIVE = ("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json")
 
 HELD_OUT_SPEARMAN = Limit(0.02)
@@ -181,9 +181,9 @@ def compare_logits(
     """
     if published.shape != rebuilt.shape:
         return [Figure(name, 1.0, None, limit) for name, limit in _LOGITS.items()]
-    centred = [found - found.mean(axis=1, keepdims=True) for found in (published, rebuilt)]
+    centered = [found - found.mean(axis=1, keepdims=True) for found in (published, rebuilt)]
     values = (
-        float(np.corrcoef(*(found.ravel() for found in centred))[0, 1]),
+        float(np.corrcoef(*(found.ravel() for found in centered))[0, 1]),
         float(np.mean(published.argmax(axis=1) == rebuilt.argmax(axis=1))),
     )
     return [

@@ -86,7 +86,7 @@ def run_multistage(
     base, tokenizer = load_base(recipe.base)
     task = read_staged_task(recipe, corpus, base, tokenizer)
     used = _labelled(task, recipe.losses)
-    plan = asdict(recipe) | {"seeds": None, "summary": None, "attribution": None, "licence": None}
+    plan = asdict(recipe) | {"seeds": None, "summary": None, "attribution": None, "license": None}
     digest = sha256_bytes(json_bytes([task.encoded.digest, plan]))
     work = out / "work" / digest[:12]
     meter = open_meter(
@@ -145,7 +145,7 @@ def run_multistage(
         learner.config.to_dict(),
         evaluation,
         summary=recipe.summary,
-        licence=recipe.licence,
+        license=recipe.license,
         attribution=recipe.attribution,
         reference=recipe.name if own else f"./{out.absolute().name}",
         language=recipe.language,
@@ -292,7 +292,7 @@ def _entry(recipe: MultistageRecipe, folder: Path) -> Entry:
         objective=f"{recipe.task} losses",
         architecture="linear",
         optimizer="adamw",
-        licence=recipe.licence,
+        license=recipe.license,
         location="bundled",
         added=datetime.date.today(),
         **file_digests(folder),

@@ -1,7 +1,7 @@
-"""Rebuilding: a published artefact's own recipe is run again and the two are compared.
+"""Rebuilding: a published artifact's own recipe is run again and the two are compared.
 
 The folder of a rebuild is an ordinary run's, so that a killed one goes on where it was. It belongs
-to one artefact and one set of versions (work/rebuild.json), and to one process at a time.
+to one artifact and one set of versions (work/rebuild.json), and to one process at a time.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import torch
 from secondary_learners.artifacts.checks import read_json
 from secondary_learners.deltas.deltas import read_delta
 from secondary_learners.deltas.tasks import Examples, classifier, predict
-from secondary_learners.errors import ArtefactError, RecipeError, SecondaryLearnersError
+from secondary_learners.errors import ArtifactError, RecipeError, SecondaryLearnersError
 from secondary_learners.files import sha256_file, write_json
 from secondary_learners.filtering.selection import pad
 from secondary_learners.learners.artifact import read_learner
@@ -67,7 +67,7 @@ _SCORED = 4000  # unseen contexts that both learners score
 
 @dataclass(frozen=True)
 class Published:
-    """The artefact to rebuild: its folder, and its recipe with every default written out."""
+    """The artifact to rebuild: its folder, and its recipe with every default written out."""
 
     folder: Path
     recipe: Recipe
@@ -88,16 +88,16 @@ class Rebuild:
 
 
 def read_published(reference: str | Path) -> Published:
-    """The artefact that `reference` names, its digests checked; see `load_learner`.
+    """The artifact that `reference` names, its digests checked; see `load_learner`.
 
-    Raises what `load_learner` raises, and ArtefactError when it lacks what a rebuild needs.
+    Raises what `load_learner` raises, and ArtifactError when it lacks what a rebuild needs.
     """
     found = locate(reference)
     found.check_all()
     folder = found.folder
     path = folder / "recipe.toml"
     if not path.is_file():
-        raise ArtefactError(
+        raise ArtifactError(
             f"{folder} has no recipe.toml, so nothing says how to make it. Try `learners list`."
         )
     try:
@@ -277,7 +277,7 @@ def _check_same(*digests: tuple[str, str, object]) -> None:
 
 @contextlib.contextmanager
 def _claimed(published: Published, out: Path) -> Iterator[None]:
-    """`out` for this artefact, these versions and this process; released even by SIGKILL."""
+    """`out` for this artifact, these versions and this process; released even by SIGKILL."""
     from filelock import FileLock, Timeout
 
     claim = {
@@ -303,7 +303,7 @@ def _claimed(published: Published, out: Path) -> Iterator[None]:
                 write_json(path, claim)
             elif read_json(path) != claim:
                 raise SecondaryLearnersError(
-                    f"{out} holds a rebuild of another artefact, or by other versions. "
+                    f"{out} holds a rebuild of another artifact, or by other versions. "
                     "Try another --out, or remove it."
                 )
             yield

@@ -1,6 +1,6 @@
 """Running a recipe: corpus → contexts → labels → learner → evaluation → package, resumable.
 
-Each stage leaves its result in `out/work`, so that a killed run goes on where it was; the artefact
+Each stage leaves its result in `out/work`, so that a killed run goes on where it was; the artifact
 itself (and for a named recipe its registry entry) appears in `out` at the end.
 """
 
@@ -82,7 +82,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Finished:
-    """What a run made: the artefact's folder and all its figures (evaluation.json)."""
+    """What a run made: the artifact's folder and all its figures (evaluation.json)."""
 
     folder: Path
     evaluation: dict[str, Any]
@@ -111,7 +111,7 @@ def _package_base(
     card = base_model_card(
         recipe.name,
         recipe.summary,
-        recipe.licence,
+        recipe.license,
         recipe.attribution,
         command,
         evaluation,
@@ -126,7 +126,7 @@ def _package_base(
         corpus=_corpus_name(recipe.sources),
         architecture="gpt2",
         optimizer="muon+adamw",
-        licence=recipe.licence,
+        license=recipe.license,
         location="bundled",
         added=datetime.date.today(),
         **file_digests(out),
@@ -312,7 +312,7 @@ def card_of(
         config.to_dict(),
         evaluation,
         summary=recipe.summary,
-        licence=recipe.licence,
+        license=recipe.license,
         attribution=recipe.attribution,
         # What a recipe of this package makes goes by its name; the rest is where it was made.
         reference=recipe.name if recipe.name in recipe_names() else f"./{folder.absolute().name}",
@@ -333,7 +333,7 @@ def _learner_entry(recipe: LearnerRecipe, made: Finished) -> Entry:
         objective=recipe.objective_domain,
         architecture=config.architecture,
         optimizer=recipe.labels.optimizer,
-        licence=recipe.licence,
+        license=recipe.license,
         location="bundled",
         added=datetime.date.today(),
         **file_digests(made.folder),

@@ -191,7 +191,7 @@ class LearnerRecipe:
     sources: tuple[Source, ...]
     kind: str = "learner"
     base: str = "mini"
-    licence: str = "apache-2.0"
+    license: str = "apache-2.0"
     attribution: str = ""
     language: str = ""
     context_length: int = 32
@@ -232,7 +232,7 @@ class LearnerRecipe:
 
 @dataclass(frozen=True)
 class PretrainRecipe:
-    """All that determines a small base model; sizes in tokens, rates per optimiser step.
+    """All that determines a small base model; sizes in tokens, rates per optimizer step.
 
     tokenizer: a file of the tokenizers library in the corpus folder, with `vocabulary` tokens; by
         default a byte-level BPE is trained on the sources.
@@ -242,7 +242,7 @@ class PretrainRecipe:
     summary: str
     sources: tuple[Source, ...]
     kind: str = "base-model"
-    licence: str = "apache-2.0"
+    license: str = "apache-2.0"
     attribution: str = ""
     language: str = ""
     vocabulary: int = 6144
@@ -306,7 +306,7 @@ class MultistageRecipe:
     sources: tuple[Source, ...]
     kind: str = "multistage"
     base: str = "mini"
-    licence: str = "apache-2.0"
+    license: str = "apache-2.0"
     attribution: str = ""
     language: str = ""
     epochs: int = 1
@@ -340,7 +340,7 @@ class DeltaRecipe:
     task: str
     summary: str = ""
     kind: str = "delta"
-    licence: str = "unknown"
+    license: str = "unknown"
     attribution: str = ""
     language: str = ""
     base: str = "mini"
@@ -367,13 +367,13 @@ class PublishedLabels:
         `perplexity` [n] (of each context, under the base model) and `row` [n].
     reported: rows below this number are for reporting and for nothing else. readings: how often
         they were read for it, in words for the card.
-    source, commit, licence: where the file is from. corpus: what its contexts are from.
+    source, commit, license: where the file is from. corpus: what its contexts are from.
     """
 
     file: str
     source: str
     commit: str
-    licence: str
+    license: str
     corpus: str
     objective_contexts: int
     readings: str
@@ -392,11 +392,11 @@ class EmbeddingPlan:
     """Token embeddings from unlabelled text; see `token_embeddings`."""
 
     dimensions: int = 128
-    neighbours: int = 4000
+    neighbors: int = 4000
     labelled_weight: float = 3.0  # of a pair in a labelled context
 
     def __post_init__(self) -> None:
-        _above_zero(dimensions=self.dimensions, neighbours=self.neighbours)
+        _above_zero(dimensions=self.dimensions, neighbors=self.neighbors)
 
 
 @dataclass(frozen=True)
@@ -461,7 +461,7 @@ class DistilledRecipe:
     sources: tuple[Source, ...]
     pool: tuple[PoolPlan, ...]
     kind: str = "distilled"
-    licence: str = "apache-2.0"
+    license: str = "apache-2.0"
     attribution: str = ""
     language: str = ""
     seed: int = 0
@@ -544,9 +544,14 @@ def parse_recipe(text: str, where: str = "recipe") -> Recipe:
     return typing.cast(Recipe, _build(_KINDS[kind], values, where))
 
 
+# Recipes made before November 2026, those inside of artifacts among them, are read for good.
+_OLD_SPELLINGS = {"licence": "license", "neighbours": "neighbors"}
+
+
 def _build(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
     hints = typing.get_type_hints(kind)
     fields = {field.name: field for field in dataclasses.fields(kind)}
+    values = {_OLD_SPELLINGS.get(name, name): value for name, value in values.items()}
     unknown = sorted(set(values) - set(fields))
     if unknown:
         raise RecipeError(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from secondary_learners.content import content
-from secondary_learners.errors import ArtefactError, UnknownNameError
+from secondary_learners.errors import ArtifactError, UnknownNameError
 from secondary_learners.registry.references import is_commit, is_repository
 from secondary_learners.registry.toml import toml_table, toml_value
 
@@ -30,7 +30,7 @@ _ENDPOINT = re.compile(r"https?://[A-Za-z0-9.\[\]:-]+(/[A-Za-z0-9._/-]*)?(?<!/)"
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One row of the registry; raises ArtefactError naming the field that is wrong.
+    """One row of the registry; raises ArtifactError naming the field that is wrong.
 
     base, tokenizer: names of models. A base model has no base and no objective ("").
     location: "bundled", or a repository on a Hub, and then `revision` is a full commit.
@@ -49,7 +49,7 @@ class Entry:
     objective: str = ""
     architecture: str
     optimizer: str
-    licence: str
+    license: str
     location: str
     revision: str | None = None
     endpoint: str = ""
@@ -62,7 +62,7 @@ class Entry:
     def __post_init__(self) -> None:
         def need(good: bool, field: str, what: str) -> None:
             if not good:
-                raise ArtefactError(
+                raise ArtifactError(
                     f"registry entry {self.name!r}: the field {field!r} must be {what}, and is "
                     f"{getattr(self, field)!r}. Correct registry/{self.name}.toml."
                 )
@@ -107,7 +107,7 @@ _TEXTS = (
     "objective",
     "architecture",
     "optimizer",
-    "licence",
+    "license",
     "location",
     "endpoint",
     "deprecated",
@@ -148,7 +148,7 @@ def _is_file(name: object, digest: object) -> bool:
 def read_index(folder: Path | None = None) -> dict[str, Entry]:
     """Every entry by name, sorted; from the registry of this installation unless told otherwise.
 
-    Raises ArtefactError for a file that is no entry, or a name that means two things.
+    Raises ArtifactError for a file that is no entry, or a name that means two things.
     """
     paths = sorted((content("registry") if folder is None else folder).glob("*.toml"))
     entries = {path.stem: _read_entry(path) for path in paths}
@@ -156,7 +156,7 @@ def read_index(folder: Path | None = None) -> dict[str, Entry]:
     for entry in entries.values():
         for alias in entry.aliases:
             if alias in taken:
-                raise ArtefactError(
+                raise ArtifactError(
                     f"registry entry {entry.name!r}: the alias {alias!r} is already "
                     f"{taken[alias]}. Correct registry/{entry.name}.toml."
                 )
@@ -173,18 +173,20 @@ def _parse_entry(text: bytes, path: Path) -> Entry:
     try:
         data = tomllib.loads(text.decode("utf-8"))
     except ValueError as error:  # not TOML, or not UTF-8
-        raise ArtefactError(f"{path} is not TOML: {error}. Correct it.") from error
+        raise ArtifactError(f"{path} is not TOML: {error}. Correct it.") from error
+    if "licence" in data:  # as it was spelled until November 2026
+        data["license"] = data.pop("licence")
     for name in data:
         if name not in _FIELDS:
-            raise ArtefactError(f"{path} has an unknown field {name!r}. Correct it.")
+            raise ArtifactError(f"{path} has an unknown field {name!r}. Correct it.")
     for name in _FIELDS:
         if name not in data and name in _NEEDED:
-            raise ArtefactError(f"{path} lacks the field {name!r}. Correct it.")
+            raise ArtifactError(f"{path} lacks the field {name!r}. Correct it.")
     if isinstance(data["added"], datetime):
-        raise ArtefactError(f"{path}: the field 'added' must be a date without a time. Correct it.")
+        raise ArtifactError(f"{path}: the field 'added' must be a date without a time. Correct it.")
     entry = Entry(**data)
     if entry.name != path.stem:
-        raise ArtefactError(
+        raise ArtifactError(
             f"{path} holds the entry {entry.name!r}. "
             f"Try `mv {path} {path.parent / entry.name}.toml`."
         )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from secondary_learners.errors import (
-    ArtefactError,
+    ArtifactError,
     HubError,
     LockError,
     SecondaryLearnersError,
@@ -92,7 +92,7 @@ def _own_folder(reference: FolderReference, kind: str | None, required: bool) ->
     if required:
         raise _unlocked_folder(reference)
     if not (reference.path / "config.json").is_file():
-        raise ArtefactError(
+        raise ArtifactError(
             f"the folder {reference} has no config.json, so it holds no learner. "
             "Try `learners list`."
         )

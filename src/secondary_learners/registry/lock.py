@@ -116,7 +116,7 @@ def _is_whole(key: str, pinned: Pinned) -> bool:
 
 
 def are_digests(value: object) -> bool:
-    """Whether `value` is what is recorded of an artefact: plain file names, each with a sha256."""
+    """Whether `value` is what is recorded of an artifact: plain file names, each with a sha256."""
     return (
         isinstance(value, dict)
         and bool(value)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from secondary_learners.artifacts.layout import FILES
-from secondary_learners.errors import ArtefactError, LockError, UnknownNameError
+from secondary_learners.errors import ArtifactError, LockError, UnknownNameError
 from secondary_learners.files import sha256_bytes
 from secondary_learners.registry.guard import alone
 from secondary_learners.registry.lock import Pinned, lock_path, read_lock, write_lock
@@ -95,7 +95,7 @@ def _needed(found: Resolved) -> list[Reference]:
         keys = ("base_model", "tokenizer") if found.kind == "learner" else ("base_model",)
         return [parse_reference(str(config[key]["repo"])) for key in keys]
     except (ValueError, KeyError, TypeError) as error:
-        raise ArtefactError(
+        raise ArtifactError(
             f"config.json of {found.key!r} does not say which base model and tokenizer it was "
             f"made for ({type(error).__name__}: {error}). Ask its maker to publish it again."
         ) from error

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from secondary_learners.errors import ArtefactError, HubError
+from secondary_learners.errors import ArtifactError, HubError
 from secondary_learners.files import sha256_bytes, write_json
 from secondary_learners.registry.home import home
 from secondary_learners.registry.lock import are_digests
@@ -75,8 +75,8 @@ def _files(path: Path, value: Mapping[str, Any]) -> dict[str, str]:
     return dict(value["files"])
 
 
-def _damaged(path: Path, why: str) -> ArtefactError:
-    return ArtefactError(f"{path} is damaged: {why}. Delete it and load again.")
+def _damaged(path: Path, why: str) -> ArtifactError:
+    return ArtifactError(f"{path} is damaged: {why}. Delete it and load again.")
 
 
 def _folder(remote: Remote) -> Path:
@@ -107,7 +107,7 @@ def _read(path: Path) -> dict[str, Any] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise ArtefactError(f"{path} cannot be read ({error.strerror}).") from error
+        raise ArtifactError(f"{path} cannot be read ({error.strerror}).") from error
     except ValueError as error:
         raise _damaged(path, str(error)) from error
     if not isinstance(value, dict):

@@ -31,7 +31,7 @@ _REVISION = re.compile(r"(?![/.-])(?!.*(\.\.|//|/\.|@\{))[^\x00-\x20\x7f~^:?*\[\
 
 @dataclass(frozen=True)
 class FolderReference:
-    """An artefact in a folder of this machine."""
+    """An artifact in a folder of this machine."""
 
     path: Path
 

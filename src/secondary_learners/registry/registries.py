@@ -17,7 +17,7 @@ from pathlib import Path
 
 from secondary_learners.content import content
 from secondary_learners.errors import (
-    ArtefactError,
+    ArtifactError,
     DigestMismatchError,
     SecondaryLearnersError,
     UnknownNameError,
@@ -139,7 +139,7 @@ def add_registry(alias: str, source: str, *, endpoint: str = "", token_env: str 
     """Fetch the entries of `source` and remember them as `alias`.
 
     source: a folder, or a model repository "owner/name" on the Hub at `endpoint`; its TOML files
-    are in the folder registry/ or at the top. Raises ArtefactError for entries that are not sound,
+    are in the folder registry/ or at the top. Raises ArtifactError for entries that are not sound,
     and SecondaryLearnersError for an alias that is taken.
     """
     _need(_ALIAS.fullmatch(alias), f"{alias!r} is no alias: use lower-case letters, digits and -.")
@@ -236,7 +236,7 @@ def _fetch(registry: Registry) -> tuple[Registry, dict[str, bytes]]:
     else:
         commit, texts = _read_repository(registry)
     if not texts:
-        raise ArtefactError(
+        raise ArtifactError(
             f"{registry.source} has no entries: a registry holds TOML files in registry/ or at "
             "its top, as `learners publish` prints them."
         )
@@ -245,7 +245,7 @@ def _fetch(registry: Registry) -> tuple[Registry, dict[str, bytes]]:
     for entry in entries.values():
         shipped = _bundled(registry)
         if entry.location == "bundled" and not (shipped and (shipped / entry.name).is_dir()):
-            raise ArtefactError(
+            raise ArtifactError(
                 f"the entry {entry.name!r} of {registry.source} says that it is bundled, and "
                 "there is no such folder in learners/. Publish it and correct its location."
             )
@@ -258,9 +258,9 @@ def _entries(registry: Registry, texts: Mapping[str, bytes], folder: Path) -> di
         (folder / name).write_bytes(text)
     try:
         return read_index(folder)
-    except ArtefactError as error:
+    except ArtifactError as error:
         reason = str(error).replace(f"{folder}{os.sep}", "")
-        raise ArtefactError(f"the registry {registry.source} is not sound: {reason}") from error
+        raise ArtifactError(f"the registry {registry.source} is not sound: {reason}") from error
 
 
 def _read_folder(source: Path) -> dict[str, bytes]:
@@ -321,7 +321,7 @@ def _read(path: Path) -> Registry:
             raise ValueError("a field has another type than it should")
         return registry
     except (ValueError, TypeError) as error:
-        raise ArtefactError(
+        raise ArtifactError(
             f"{path} is damaged: {error}. Delete the folder {path.parent} and add the registry "
             f"again: `learners registry add {alias} SOURCE`."
         ) from error

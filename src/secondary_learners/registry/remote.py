@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 
 from secondary_learners.artifacts.layout import FORBIDDEN
-from secondary_learners.errors import ArtefactError, HubError, OfflineError, UnknownNameError
+from secondary_learners.errors import ArtifactError, HubError, OfflineError, UnknownNameError
 from secondary_learners.files import sha256_bytes
 from secondary_learners.registry.home import home
 from secondary_learners.registry.references import is_commit
@@ -154,10 +154,10 @@ def inspect(remote: Remote, revision: str | None) -> Listing:
 
 
 def refuse_code(remote: Remote, listing: Listing) -> None:
-    """Raise ArtefactError if the repository ships a file that could run code when loaded."""
+    """Raise ArtifactError if the repository ships a file that could run code when loaded."""
     for name in sorted(listing.files):
         if PurePosixPath(name).suffix.lower() in FORBIDDEN:
-            raise ArtefactError(
+            raise ArtifactError(
                 f"{remote} ships {name}, which could run code when loaded, and a learner never "
                 "holds such a file: it was not fetched. Ask its maker to delete it and publish "
                 "again, or find another with `learners list`."
@@ -247,7 +247,7 @@ def _plain(remote: Remote, revision: str | None, error: Exception) -> Exception:
 
     if isinstance(error, errors.GatedRepoError):  # before RepositoryNotFoundError, its parent
         return HubError(
-            f"{remote} is gated: its files are for those who accepted its licence. Accept it at "
+            f"{remote} is gated: its files are for those who accepted its license. Accept it at "
             f"{remote.address}/{remote.repository}, then {_token_step(remote)}"
         )
     if isinstance(error, errors.RepositoryNotFoundError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from secondary_learners.errors import ArtefactError, SecondaryLearnersError
+from secondary_learners.errors import ArtifactError, SecondaryLearnersError
 from secondary_learners.registry.index import Entry, find
 from secondary_learners.registry.references import NameReference, RepositoryReference
 from secondary_learners.registry.registries import Shelf, shelf
@@ -55,7 +55,7 @@ def entry_request(
             )
         if place.bundled is None:
             source = place.registry.source if place.registry else "this installation"
-            raise ArtefactError(
+            raise ArtifactError(
                 f"{key!r} ships with {source}, and no folder learners/ is there any more. See "
                 "`learners registry list`."
             )

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Protocol
 
 from secondary_learners.artifacts.layout import FILES
-from secondary_learners.errors import ArtefactError, DigestMismatchError, LockError, OfflineError
+from secondary_learners.errors import ArtifactError, DigestMismatchError, LockError, OfflineError
 from secondary_learners.files import sha256_bytes, sha256_file
 from secondary_learners.registry.lock import Pinned
 from secondary_learners.registry.pins import read_pin, read_ref, write_pin, write_ref
@@ -100,12 +100,12 @@ class Resolved:
     remedy: str = ""
 
     def read(self, name: str) -> bytes:
-        """The bytes of a file, its digest checked. Raises ArtefactError when it is not there."""
+        """The bytes of a file, its digest checked. Raises ArtifactError when it is not there."""
         path = self.folder / name
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise ArtefactError(
+            raise ArtifactError(
                 f"{path} cannot be read ({error.strerror}). {self.remedy}"
             ) from error
         if self.digests is not None and sha256_bytes(data) != self.digests.get(name):
@@ -211,11 +211,11 @@ def resolve(request: Request, lock: Mapping[str, Pinned], *, required: bool) -> 
 
 
 def _kind(config: bytes, of: object) -> str:
-    """What an artefact is by its config.json: learners and deltas have a format version."""
+    """What an artifact is by its config.json: learners and deltas have a format version."""
     try:
         value = json.loads(config)
     except ValueError as error:
-        raise ArtefactError(
+        raise ArtifactError(
             f"{of} is neither a learner nor a base model: its config.json is not JSON ({error}). "
             "Try `learners list`."
         ) from error
@@ -325,7 +325,7 @@ class _Hub:
             refuse_code(remote, listing)
             missing = set(FILES) - set(listing.files)
             if missing:
-                raise ArtefactError(
+                raise ArtifactError(
                     f"{remote} is no learner: it has no {', '.join(sorted(missing))}. "
                     "Try `learners list`."
                 )
@@ -424,7 +424,7 @@ def _hub_digest(path: Path, like: str) -> str:
 
 
 def _wanted(kind: str | None, names: Mapping[str, str]) -> tuple[str, ...]:
-    """The files to have: an artefact's five, or all of a base model that may be fetched."""
+    """The files to have: an artifact's five, or all of a base model that may be fetched."""
     if kind in ("learner", "delta"):
         return FILES
     return tuple(sorted(name for name in names if fetchable(name) and "/" not in name))

@@ -56,7 +56,7 @@ def verify(names: Sequence[str] | None = None) -> list[Finding]:
     """A finding for every file that is here and recorded, in a registry, a lock or at first load.
 
     names: names and repositories; None for all that are known. A file that ships and is missing is
-    a finding too; one that was not fetched, or an artefact that was never loaded, is not.
+    a finding too; one that was not fetched, or an artifact that was never loaded, is not.
     """
     records = [*_entries(), *_locked(), *_pinned()] if names is None else _of(names)
     return [finding for record in records for finding in _findings(record)]

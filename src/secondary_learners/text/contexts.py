@@ -100,7 +100,7 @@ def split_documents(
 def cut(documents: Sequence[Document], tokenizer: Any, length: int) -> Contexts:
     """Cut documents into runs of `length` tokens; the rest of each document is dropped.
 
-    Neighbouring documents of a domain shorter than one context are packed together, with the
+    Neighboring documents of a domain shorter than one context are packed together, with the
     end-of-text token between them. `tokenizer` is a fast tokenizer of transformers.
     Raises CorpusError where a domain does not fill one context.
     """

@@ -22,7 +22,7 @@ __all__ = [
     "BUILTINS",
     "Document",
     "Source",
-    "normalise",
+    "normalize",
     "read_documents",
     "read_files",
     "read_records",
@@ -81,7 +81,7 @@ class Source:
             )
 
 
-def normalise(text: str) -> str:
+def normalize(text: str) -> str:
     """White space runs become one space, curly quotes straight ones, drawn rules disappear.
 
     Sources differ in line breaks, quotes and rules (----, ====, +--+--+); a filter could win on
@@ -91,7 +91,7 @@ def normalise(text: str) -> str:
 
 
 def read_documents(
-    sources: Iterable[Source], root: Path | None, *, clean: Callable[[str], str] = normalise
+    sources: Iterable[Source], root: Path | None, *, clean: Callable[[str], str] = normalize
 ) -> list[Document]:
     """All documents of `sources`, cleaned, in a fixed order; raises CorpusError when empty."""
     documents = []

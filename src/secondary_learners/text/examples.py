@@ -178,7 +178,7 @@ def encode(
     longest: int | None = None,
     truncate: str = "left",
 ) -> Examples:
-    """Tokenise as TRL's SFTTrainer does, so that a learner reads what the trainer trains on.
+    """Tokenize as TRL's SFTTrainer does, so that a learner reads what the trainer trains on.
 
     Text gets the tokenizer's special tokens and ends with its end-of-text token, messages go
     through its chat template; the completion begins where the tokens of the prompt alone and those
@@ -196,7 +196,7 @@ def encode(
     masks: list[bool] = []
     lengths = []
     shortened = 0
-    for one, (prompt, whole) in zip(instructions, _tokenised(instructions, tokenizer), strict=True):
+    for one, (prompt, whole) in zip(instructions, _tokenized(instructions, tokenizer), strict=True):
         begin = _common(prompt, whole)
         over = len(whole) - longest
         if over > 0:
@@ -212,7 +212,7 @@ def encode(
             shortened += len(whole) > longest
             whole = whole[:longest]
         if max(1, begin) >= len(whole):
-            raise CorpusError(f"{one.where} has no completion once it is tokenised. Leave it out.")
+            raise CorpusError(f"{one.where} has no completion once it is tokenized. Leave it out.")
         ids += whole
         masks += [place >= max(1, begin) for place in range(len(whole))]
         lengths.append(len(whole))
@@ -232,7 +232,7 @@ def encode(
     )
 
 
-def _tokenised(
+def _tokenized(
     instructions: Sequence[Instruction], tokenizer: Any
 ) -> Iterable[tuple[list[int], list[int]]]:
     """The token ids of each prompt alone, and of the whole."""

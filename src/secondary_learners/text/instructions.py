@@ -1,4 +1,4 @@
-"""Instruction data before it is tokenised: prompts with completions, as text or as chats."""
+"""Instruction data before it is tokenized: prompts with completions, as text or as chats."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ class Savings:
 
     seen: examples, some of them admitted and not yet run while a run goes on; skipped_forward:
     never run; skipped_backward: run, then left out; trained: with a backward pass; waiting: chosen,
-    but their batch is not full; updates: optimiser steps.
+    but their batch is not full; updates: optimizer steps.
     seconds_choosing, seconds_training: wall time of deciding (forward passes included) and of
     training. flops: floating-point operations spent, by the Trainer's own estimate (6 for each
     parameter and token trained on, 2 where there is only a forward pass); plain_flops: what the

@@ -46,7 +46,7 @@ class FilteredTrainer(transformers.Trainer):
     schedule ends with the last batch of it whatever the filter keeps, and a run takes no more steps
     than without a filter. What is kept waits until it fills a whole batch (of all processes and
     accumulation steps); only then, and with whatever is left at the end of each epoch and of the
-    run, the optimiser updates the weights: `savings.updates` counts that. In the steps between, the
+    run, the optimizer updates the weights: `savings.updates` counts that. In the steps between, the
     callbacks are called and the schedule moves on, at no cost. A run stopped earlier by a callback
     leaves what waits untrained (`savings.waiting`), and what was admitted and not yet run.
 
@@ -151,7 +151,7 @@ class FilteredTrainer(transformers.Trainer):
         begun = time.perf_counter()
         self._updated = self._update(network, rows, counted=num_items_in_batch is not None)
         self.savings.seconds_training += time.perf_counter() - begun
-        # Without gradients to apply, the optimiser's step does nothing.
+        # Without gradients to apply, the optimizer's step does nothing.
         state._set_sync_gradients(self._updated)
         return torch.tensor(self._loss, device=self.args.device)
 

@@ -15,7 +15,7 @@ from secondary_learners.experiments.trials.analysis import (
     compare_arms,
     contrast,
     diverged,
-    good_initialisations,
+    good_initializations,
     spread,
 )
 from secondary_learners.experiments.trials.best import expected_best
@@ -75,7 +75,7 @@ def test_diverged_trials_are_marked_or_below_the_floor():
     assert diverged([fell], floor=0.5) == 1
 
 
-def test_agreement_on_initialisations_is_exact_for_small_tables():
+def test_agreement_on_initializations_is_exact_for_small_tables():
     means = {"a": [0.9, 0.8, 0.7, 0.6], "b": [0.5, 0.6, 0.3, 0.2], "c": [3.0, 2.0, 1.0, 0.0]}
     table = TrialsTable(
         tuple(
@@ -85,7 +85,7 @@ def test_agreement_on_initialisations_is_exact_for_small_tables():
             for order in range(2)
         )
     )
-    found = good_initialisations(table, "")
+    found = good_initializations(table, "")
     assert list(found.ranks) == [0, 1, 2, 3]
     assert found.ranks[0] == pytest.approx(4 / 3)
 
@@ -105,15 +105,15 @@ def test_agreement_on_initialisations_is_exact_for_small_tables():
 
 def test_tied_seeds_agree_on_nothing():
     table = TrialsTable(tuple(Trial(t, i, 0, 0.5) for t in "ab" for i in range(3)))
-    found = good_initialisations(table, "")
+    found = good_initializations(table, "")
     assert (found.agreement, found.p) == (0, 1)
 
 
 def test_ranks_are_not_compared_over_tasks(table):
     with pytest.raises(TrialsError, match="ranks within each task"):
-        good_initialisations(replace(table, ranks=True), "")
+        good_initializations(replace(table, ranks=True), "")
     with pytest.raises(TrialsError, match="here are 1 and"):
-        good_initialisations(TrialsTable(table.of("rte")), "")
+        good_initializations(TrialsTable(table.of("rte")), "")
 
 
 def test_arms_are_compared_on_the_seeds_that_both_ran():
@@ -150,7 +150,7 @@ def test_the_whole_analysis_is_json_and_says_what_is_missing(table):
     assert len(value["tasks"][0]["stopping"]) == len(value["tasks"][0]["advised"]) == 12
     for best, advised in zip(found.tasks[0].stopping, found.tasks[0].advised, strict=True):
         assert best.mean >= advised.mean - 1e-12 and best.plain == advised.plain
-    assert len(value["initialisations"][0]["ranks"]) == 5
+    assert len(value["initializations"][0]["ranks"]) == 5
     assert [note.split(" drew")[0] for note in found.notes] == [
         "a setting that starts more trials than the table has"
     ]
@@ -201,7 +201,7 @@ def test_the_published_trials_say_what_the_paper_says(published, task):
     assert found.deviation and found.within_init and found.within_order
     for within in (found.within_init, found.within_order):
         assert 0.8 * found.deviation < within < found.deviation
-    # Section 4.2: best and worst differ for both, more for initialisations but on SST.
+    # Section 4.2: best and worst differ for both, more for initializations but on SST.
     init, order = (contrast(trials, kind) for kind in ("init", "order"))
     assert init and order and init.p < 0.05 and order.p < 0.05
     apart = [c.best_mean - c.worst_mean for c in (init, order)]

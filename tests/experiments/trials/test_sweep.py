@@ -166,7 +166,7 @@ def test_another_sweep_is_refused(loaded: tuple, sea: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"init_seeds": []}, "needs at least one initialisation seed"),
+        ({"init_seeds": []}, "needs at least one initialization seed"),
         ({"order_seeds": [1, 1]}, "the order seeds are 1, 1: give each once"),
         ({"init_seeds": [-1]}, "the seed -1 is not between"),
         ({"filters": (None, None)}, "give each once"),

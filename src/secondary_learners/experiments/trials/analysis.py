@@ -42,7 +42,7 @@ __all__ = [
     "compare_arms",
     "contrast",
     "diverged",
-    "good_initialisations",
+    "good_initializations",
     "spread",
 ]
 
@@ -92,7 +92,7 @@ class Contrast:
 
 @dataclass(frozen=True)
 class GoodSeeds:
-    """Do tasks agree on which initialisations are good?
+    """Do tasks agree on which initializations are good?
 
     ranks: mean rank over the tasks of each seed, 1 for the best, best first.
     agreement: Kendall's W over the tasks, 0 for none, 1 for the same order in each.
@@ -157,7 +157,7 @@ class Analysis:
 
     tasks: tuple[TaskAnalysis, ...]
     arms: tuple[ArmTest, ...]
-    initialisations: tuple[tuple[str, GoodSeeds], ...]
+    initializations: tuple[tuple[str, GoodSeeds], ...]
     notes: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -174,9 +174,9 @@ class Analysis:
         value = {
             "tasks": tasks,
             "arms": [asdict(test) for test in self.arms],
-            "initialisations": [
+            "initializations": [
                 {"arm": arm, **asdict(seeds), "ranks": [list(r) for r in seeds.ranks.items()]}
-                for arm, seeds in self.initialisations
+                for arm, seeds in self.initializations
             ],
             "notes": list(self.notes),
         }
@@ -259,8 +259,8 @@ def diverged(trials: Sequence[Trial], floor: float | None = None) -> int | None:
     )
 
 
-def good_initialisations(table: TrialsTable, arm: str, *, seed: int = 0) -> GoodSeeds:
-    """Which initialisations are good on several tasks; see `GoodSeeds`.
+def good_initializations(table: TrialsTable, arm: str, *, seed: int = 0) -> GoodSeeds:
+    """Which initializations are good on several tasks; see `GoodSeeds`.
 
     Each task ranks the seeds that all tasks have by the mean of their trials. Raises TrialsError
     for a table of ranks, below two tasks or below three shared seeds.
@@ -268,7 +268,7 @@ def good_initialisations(table: TrialsTable, arm: str, *, seed: int = 0) -> Good
     if table.ranks:
         raise TrialsError(
             "its seeds are ranks within each task, so the same number is not the same "
-            "initialisation"
+            "initialization"
         )
     tasks = [task for task in table.tasks if arm in table.arms(task) and table.of(task, arm)]
     means: list[dict[int, float]] = []
@@ -278,7 +278,7 @@ def good_initialisations(table: TrialsTable, arm: str, *, seed: int = 0) -> Good
     shared = sorted(set(means[0]).intersection(*means[1:])) if means else []
     if len(tasks) < 2 or len(shared) < 3:
         raise TrialsError(
-            f"it takes two tasks that share three initialisations, and here are {len(tasks)} and "
+            f"it takes two tasks that share three initializations, and here are {len(tasks)} and "
             f"{len(shared)}"
         )
     ranks = np.array([_ranks([-task[init] for init in shared]) for task in means])
@@ -403,9 +403,9 @@ def analyse(
     seeds = []
     for arm in dict.fromkeys(task.arm for task in tasks):
         try:
-            seeds.append((arm, good_initialisations(table, arm)))
+            seeds.append((arm, good_initializations(table, arm)))
         except TrialsError as error:
-            notes.append(f"{arm or 'initialisations'}: not compared over tasks, as {error}.")
+            notes.append(f"{arm or 'initializations'}: not compared over tasks, as {error}.")
     return Analysis(tuple(tasks), tuple(tests), tuple(seeds), tuple(notes))
 
 

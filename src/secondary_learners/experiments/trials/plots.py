@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_analysis"]
 
-# Okabe and Ito's colours, told apart with any colour vision.
+# Okabe and Ito's colors, told apart with any color vision.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _INK, _GREY = "#222222", "#888888"
 
@@ -43,7 +43,7 @@ def plot_analysis(table: TrialsTable, analysis: Analysis, path: Path) -> None:
         for name in dict.fromkeys(task.task for task in analysis.tasks)
     ]
     arms = dict.fromkeys(task.arm for task in analysis.tasks)
-    colours = dict(zip(arms, _COLOURS * len(arms), strict=False))
+    colors = dict(zip(arms, _COLOURS * len(arms), strict=False))
     across = 2 if len(arms) == 1 else 3
     panels = 1 + len(arms) + across * any(task.stopping for task in analysis.tasks)
     lines = math.ceil(panels / across)
@@ -55,15 +55,15 @@ def plot_analysis(table: TrialsTable, analysis: Analysis, path: Path) -> None:
     places = figure.subplots(lines * len(tasks), across, squeeze=False)
     for number, row in enumerate(tasks):
         free = iter(places[number * lines : (number + 1) * lines].flat)
-        _draw_best(next(free), table, row, colours)
+        _draw_best(next(free), table, row, colors)
         scores = [trial.score for task in row for trial in table.of(task.task, task.arm)]
         for task in row:
             _draw_seeds(figure, next(free), table, task, (min(scores), max(scores)))
         if any(task.stopping for task in row):
-            _draw_settings(next(free), row, colours)
+            _draw_settings(next(free), row, colors)
             if len(arms) > 1:  # else the settings carry it as labels
-                _draw_looks(next(free), row, colours)
-            _draw_gains(next(free), row, colours)
+                _draw_looks(next(free), row, colors)
+            _draw_gains(next(free), row, colors)
         for axes in free:
             axes.set_axis_off()
     with atomic_path(path) as temporary:
@@ -84,7 +84,7 @@ def _plain(axes: Axes) -> None:
 
 
 def _draw_best(
-    axes: Axes, table: TrialsTable, row: Sequence[TaskAnalysis], colours: dict[str, str]
+    axes: Axes, table: TrialsTable, row: Sequence[TaskAnalysis], colors: dict[str, str]
 ) -> None:
     """Figure 1 of the paper: the best of n against n."""
     for task in row:
@@ -94,13 +94,13 @@ def _draw_best(
         best = [expected_best(scores, budget) for budget in budgets.tolist()]
         middle = np.array([value.mean for value in best])
         band = np.array([value.deviation for value in best])
-        colour = colours[task.arm]
-        axes.plot(budgets, middle, color=colour, linewidth=2, label=task.arm or None)
+        color = colors[task.arm]
+        axes.plot(budgets, middle, color=color, linewidth=2, label=task.arm or None)
         top = np.minimum(middle + band, max(scores))  # no sweep can be better than the best trial
         # Draws of more than half of the trials are all alike: the band would only say so.
         half = budgets <= max(1, count / 2)
         axes.fill_between(
-            budgets[half], (middle - band)[half], top[half], color=colour, alpha=0.18, lw=0
+            budgets[half], (middle - band)[half], top[half], color=color, alpha=0.18, lw=0
         )
     axes.set_xscale("log")
     ticks = [n for n in (1, 2, 5, 10, 20, 50, 100, 200, 500) if n <= axes.get_xlim()[1]]
@@ -119,7 +119,7 @@ def _draw_seeds(
     task: TaskAnalysis,
     limits: tuple[float, float],
 ) -> None:
-    """Figure 2 of the paper: each trial by its seeds, the best initialisation and order first."""
+    """Figure 2 of the paper: each trial by its seeds, the best initialization and order first."""
     inits, orders, scores = grid(table.of(task.task, task.arm))
     rows = np.argsort(-np.nanmean(scores, axis=1), kind="stable")
     columns = np.argsort(-np.nanmean(scores, axis=0), kind="stable")
@@ -141,26 +141,26 @@ def _draw_seeds(
     else:
         axes.set_xticks([])
     title = f"{task.task}, {task.arm}" if task.arm else f"{task.task}: every trial"
-    _titled(axes, title, "data orders, best first", "initialisations, best first")
+    _titled(axes, title, "data orders, best first", "initializations, best first")
     bar = figure.colorbar(image, ax=axes, pad=0.02)
     bar.outline.set_visible(False)
     bar.ax.tick_params(length=3)
 
 
-def _draw_settings(axes: Axes, row: Sequence[TaskAnalysis], colours: dict[str, str]) -> None:
+def _draw_settings(axes: Axes, row: Sequence[TaskAnalysis], colors: dict[str, str]) -> None:
     """Figure 6 of the paper: how many to start and to finish, and when to look."""
     from matplotlib.ticker import MaxNLocator
 
     for task in row:
         if not task.stopping:
             continue
-        colour = colours[task.arm]
+        color = colors[task.arm]
         budgets = [value.plain.budget for value in task.stopping]
         started = [value.setting.start for value in task.stopping]
         finished = [value.setting.finish for value in task.stopping]
-        axes.plot(budgets, started, "o-", color=colour, markersize=4, linewidth=1.5)
-        axes.plot(budgets, finished, "o--", color=colour, markersize=4, linewidth=1.5, mfc="white")
-        if len(colours) == 1:
+        axes.plot(budgets, started, "o-", color=color, markersize=4, linewidth=1.5)
+        axes.plot(budgets, finished, "o--", color=color, markersize=4, linewidth=1.5, mfc="white")
+        if len(colors) == 1:
             for value in task.stopping:
                 if value.setting.stops:
                     axes.annotate(
@@ -172,7 +172,7 @@ def _draw_settings(axes: Axes, row: Sequence[TaskAnalysis], colours: dict[str, s
                         fontsize=8,
                         color=_INK,
                     )
-    above = " (above: looked at)" if len(colours) == 1 else ""
+    above = " (above: looked at)" if len(colors) == 1 else ""
     axes.plot([], [], "o-", color=_GREY, label=f"started{above}")
     axes.plot([], [], "o--", color=_GREY, mfc="white", label="finished")
     axes.set_ylim(bottom=0)
@@ -183,13 +183,13 @@ def _draw_settings(axes: Axes, row: Sequence[TaskAnalysis], colours: dict[str, s
     _titled(axes, f"{row[0].task}: best early stopping", "budget (full runs)", "trials")
 
 
-def _draw_looks(axes: Axes, row: Sequence[TaskAnalysis], colours: dict[str, str]) -> None:
+def _draw_looks(axes: Axes, row: Sequence[TaskAnalysis], colors: dict[str, str]) -> None:
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     for task in row:
         budgets = [value.plain.budget for value in task.stopping]
         looks = [value.setting.fraction for value in task.stopping]
-        axes.plot(budgets, looks, "o-", color=colours[task.arm], markersize=4, linewidth=1.5)
+        axes.plot(budgets, looks, "o-", color=colors[task.arm], markersize=4, linewidth=1.5)
     axes.set_ylim(0, 1.05)
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
@@ -197,21 +197,21 @@ def _draw_looks(axes: Axes, row: Sequence[TaskAnalysis], colours: dict[str, str]
     _titled(axes, f"{row[0].task}: when to look", "budget (full runs)", "share of the training")
 
 
-def _draw_gains(axes: Axes, row: Sequence[TaskAnalysis], colours: dict[str, str]) -> None:
+def _draw_gains(axes: Axes, row: Sequence[TaskAnalysis], colors: dict[str, str]) -> None:
     """Figure 7 of the paper: with early stopping against without, at equal cost."""
     from matplotlib.ticker import MaxNLocator
 
     for task in row:
         if task.stopping:
             budgets = [value.plain.budget for value in task.stopping]
-            label = task.arm if len(colours) > 1 else "the best setting"
-            colour = colours[task.arm]
+            label = task.arm if len(colors) > 1 else "the best setting"
+            color = colors[task.arm]
             best = [value.mean for value in task.stopping]
             plain = [value.plain.mean for value in task.stopping]
-            axes.plot(budgets, best, "-", color=colour, linewidth=2, label=label)
-            axes.plot(budgets, plain, "--", color=colour, linewidth=1.5)
+            axes.plot(budgets, best, "-", color=color, linewidth=2, label=label)
+            axes.plot(budgets, plain, "--", color=color, linewidth=1.5)
             advised = [value.mean for value in task.advised]
-            axes.plot(budgets, advised, ":", color=colour, linewidth=2)
+            axes.plot(budgets, advised, ":", color=color, linewidth=2)
     axes.plot([], [], ":", color=_GREY, linewidth=2, label="the paper's advice")
     axes.plot([], [], "--", color=_GREY, label="all to the end")
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))

@@ -193,8 +193,8 @@ def _moments(full: Floats, finish: int, chances: Floats) -> tuple[float, float]:
     reachable = chances > 0
     cdf = chances[reachable] @ np.where(below, chance, 0.0)[reachable]
     weights = np.diff(cdf, prepend=0.0)
-    centred = values - full.mean()
-    return float(weights @ centred), float(weights @ centred**2)
+    centered = values - full.mean()
+    return float(weights @ centered), float(weights @ centered**2)
 
 
 def _log_factorials(count: int) -> Floats:

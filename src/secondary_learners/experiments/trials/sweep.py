@@ -100,7 +100,7 @@ def run_trials(
 ) -> Sweep:
     """Fine-tune `model` as a classifier once for each task, filter and pair of seeds.
 
-    The initialisation seed sets the weights of the new layers, the order seed the order of the
+    The initialization seed sets the weights of the new layers, the order seed the order of the
     examples and dropout; see `training`. On one machine and CPU, the same seeds give the same
     figures, in however many processes and after however many interruptions.
 
@@ -180,7 +180,7 @@ def _check(
     for what, values in (
         ("task", names),
         ("filter", _arms(filters)),
-        ("initialisation seed", init_seeds),
+        ("initialization seed", init_seeds),
         ("order seed", order_seeds),
     ):
         given: list[Any] = list(values)

@@ -155,7 +155,7 @@ class TrialsTable:
 
 
 def grid(trials: Sequence[Trial]) -> tuple[tuple[int, ...], tuple[int, ...], Floats]:
-    """The seeds in order, and the scores [initialisations, orders], NaN where there is none."""
+    """The seeds in order, and the scores [initializations, orders], NaN where there is none."""
     inits = tuple(sorted({trial.init_seed for trial in trials}))
     orders = tuple(sorted({trial.order_seed for trial in trials}))
     scores = np.full((len(inits), len(orders)), np.nan)

@@ -1,4 +1,4 @@
-"""Classification tasks from TSV files: read, tokenised once for all trials, and scored."""
+"""Classification tasks from TSV files: read, tokenized once for all trials, and scored."""
 
 from __future__ import annotations
 

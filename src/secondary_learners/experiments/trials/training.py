@@ -1,8 +1,8 @@
 """One trial: a classifier fine-tuned from two seeds, evaluated on its way.
 
-The initialisation seed sets the weights of the layers that the base model does not have, and
+The initialization seed sets the weights of the layers that the base model does not have, and
 nothing else. The order seed sets everything from then on: the order of the examples and dropout.
-Neither depends on the other, nor on the filter: two trials with the same initialisation seed start
+Neither depends on the other, nor on the filter: two trials with the same initialization seed start
 from the same weights, two with the same order seed draw the same candidates in the same order.
 """
 
