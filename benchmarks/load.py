@@ -33,7 +33,7 @@ from secondary_learners.registry.index import entry_toml, find
 from secondary_learners.registry.load import load_learner
 from secondary_learners.registry.locking import lock_references
 from secondary_learners.registry.registries import add_registry
-from secondary_learners.server.tokens import create_token
+from secondary_learners.server.store.tokens import create_token
 
 LEARNERS = ("books-mini", "python-docs-mini")
 BY_HAND = "by hand"

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from common import RESULTS, table, write_result
 
-from secondary_learners.server.tokens import create_token
+from secondary_learners.server.store.tokens import create_token
 
 FILES = {"small.json": 2_000, "learner.safetensors": 8_000_000}
 UPLOAD = """

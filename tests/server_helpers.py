@@ -18,8 +18,8 @@ from urllib.parse import unquote
 from starlette.types import ASGIApp
 
 from secondary_learners.server.app import create_app
-from secondary_learners.server.limits import Limits
-from secondary_learners.server.tokens import create_token
+from secondary_learners.server.store.limits import Limits
+from secondary_learners.server.store.tokens import create_token
 
 __all__ = ["Answer", "InProcess", "Server", "running", "token"]
 

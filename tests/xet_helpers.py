@@ -14,7 +14,7 @@ from typing import Any
 
 import lz4.frame
 
-from secondary_learners.server.xet_formats import Term, Xorb
+from secondary_learners.server.store.xet_formats import Term, Xorb
 from server_helpers import Server
 
 NONE, LZ4, GROUPED = range(3)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from secondary_learners.server.tokens import list_tokens, revoke_token
+from secondary_learners.server.store.tokens import list_tokens, revoke_token
 from server_helpers import InProcess, token
 
 READS = [

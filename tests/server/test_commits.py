@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from secondary_learners.server.limits import Limits
+from secondary_learners.server.store.limits import Limits
 from server_helpers import Answer, InProcess, token
 
 COMMIT = "/api/models/team/mini/commit"

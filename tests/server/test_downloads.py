@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from secondary_learners.server.sending import Sending
+from secondary_learners.server.api.sending import Sending
 from server_helpers import InProcess, Server, token
 
 DATA = bytes(range(256)) * 5

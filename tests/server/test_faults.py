@@ -25,7 +25,7 @@ from huggingface_hub import CommitOperationAdd, HfApi, constants
 from huggingface_hub.errors import HfHubHTTPError
 
 from secondary_learners.server.errors import HubError
-from secondary_learners.server.tokens import list_tokens
+from secondary_learners.server.store.tokens import list_tokens
 from server_helpers import InProcess, Server, running, token
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -334,7 +334,7 @@ def test_what_no_repository_holds_goes_at_the_start(tmp_path: Path) -> None:
 def test_a_new_root_is_made_by_many_at_once(tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path; "
-        "from secondary_learners.server.tokens import create_token; "
+        "from secondary_learners.server.store.tokens import create_token; "
     )
     script += "create_token(Path(sys.argv[1]), sys.argv[2], 'write', ['team'])"
     command = [sys.executable, "-c", script, str(tmp_path / "hub")]

@@ -17,14 +17,14 @@ from hypothesis import strategies as st
 
 from secondary_learners.errors import SecondaryLearnersError
 from secondary_learners.server.errors import HubError
-from secondary_learners.server.limits import Limits
-from secondary_learners.server.metadata import MetadataError, labels, metadata_json
-from secondary_learners.server.names import check_ref_name, check_repository_name
-from secondary_learners.server.objects import Objects
-from secondary_learners.server.oids import blob_oid, folder_oids, pointer_oid, pointer_size
-from secondary_learners.server.signing import sign, verify
-from secondary_learners.server.state import Hub
-from secondary_learners.server.tokens import create_token, list_tokens, revoke_token
+from secondary_learners.server.store.hub import Hub
+from secondary_learners.server.store.limits import Limits
+from secondary_learners.server.store.metadata import MetadataError, labels, metadata_json
+from secondary_learners.server.store.names import check_ref_name, check_repository_name
+from secondary_learners.server.store.objects import Objects
+from secondary_learners.server.store.oids import blob_oid, folder_oids, pointer_oid, pointer_size
+from secondary_learners.server.store.signing import sign, verify
+from secondary_learners.server.store.tokens import create_token, list_tokens, revoke_token
 
 JSON = st.dictionaries(st.text(max_size=5), st.one_of(st.integers(), st.text(max_size=5)))
 

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 import httpx2
 import pytest
 
-from secondary_learners.server.database import Database
-from secondary_learners.server.signing import sign
+from secondary_learners.server.store.database import Database
+from secondary_learners.server.store.signing import sign
 from server_helpers import Server, running, token
 from xet_helpers import (
     GROUPED,

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from secondary_learners.server.xet_formats import (
+from secondary_learners.server.store.xet_formats import (
     MAX_CHUNK_BYTES,
     MAX_CHUNKS,
     MAX_UNPACKED_BYTES,

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from secondary_learners.server.errors import HubError
-from secondary_learners.server.xet_formats import Term, XetFormatError
-from secondary_learners.server.xet_shelves import (
+from secondary_learners.server.store.xet_formats import Term, XetFormatError
+from secondary_learners.server.store.xorbs import (
     Shelf,
     drop_old_shelves,
     find_shelf,

@@ -54,8 +54,8 @@ def serve_command(
     removed when it starts again.
     """
     try:
-        from secondary_learners.server.limits import Limits
         from secondary_learners.server.server import is_loopback, serve
+        from secondary_learners.server.store.limits import Limits
     except ModuleNotFoundError as error:
         raise MissingExtraError("starlette and uvicorn", "serve") from error
     if not is_loopback(host):
@@ -85,7 +85,7 @@ def create_command(
     output: Output, user: str, root: Path, role: str, organisations: tuple[str, ...]
 ) -> None:
     """Make a token for USER. It is shown this once: only its digest is kept."""
-    from secondary_learners.server.tokens import create_token
+    from secondary_learners.server.store.tokens import create_token
 
     text = create_token(root, user, role, organisations)
     output.note("Keep it now, it is not shown again. Clients send it as HF_TOKEN.")
@@ -97,7 +97,7 @@ def create_command(
 @with_output
 def list_command(output: Output, root: Path) -> None:
     """List all tokens: whose they are and what they may do, not what they read."""
-    from secondary_learners.server.tokens import list_tokens
+    from secondary_learners.server.store.tokens import list_tokens
 
     tokens = list_tokens(_existing(root))
     rows = [("ID", "USER", "ROLE", "ORGANISATIONS", "CREATED", "REVOKED")]
@@ -114,7 +114,7 @@ def list_command(output: Output, root: Path) -> None:
 @with_output
 def revoke_command(output: Output, identifier: str, root: Path) -> None:
     """Refuse the token ID from now on."""
-    from secondary_learners.server.tokens import revoke_token
+    from secondary_learners.server.store.tokens import revoke_token
 
     revoke_token(_existing(root), identifier)
     output.result(f"revoked {identifier}", {"revoked": identifier})

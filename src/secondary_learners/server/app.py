@@ -14,20 +14,20 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from secondary_learners.server import (
-    catalogue_api,
-    contents_api,
+from secondary_learners.server.api import (
+    catalogue,
+    contents,
     downloads,
-    refs_api,
-    repository_api,
+    refs,
+    repository,
     uploads,
 )
-from secondary_learners.server.access import repository_not_found
+from secondary_learners.server.api.access import repository_not_found
+from secondary_learners.server.api.web import kind_of, parameter
+from secondary_learners.server.api.xet import xet_routes
 from secondary_learners.server.errors import HubError
-from secondary_learners.server.limits import Limits
-from secondary_learners.server.state import Hub
-from secondary_learners.server.web import kind_of, parameter
-from secondary_learners.server.xet import xet_routes
+from secondary_learners.server.store.hub import Hub
+from secondary_learners.server.store.limits import Limits
 
 __all__ = ["create_app"]
 
@@ -80,10 +80,10 @@ def _routes() -> list[Route]:
         )
     ]
     general = [
-        Route("/api/whoami-v2", repository_api.who_am_i),
-        Route("/api/validate-yaml", repository_api.validate_metadata, methods=["POST"]),
-        Route("/api/repos/create", repository_api.create_repository, methods=["POST"]),
-        Route("/api/repos/delete", repository_api.delete_repository_named, methods=["DELETE"]),
+        Route("/api/whoami-v2", repository.who_am_i),
+        Route("/api/validate-yaml", repository.validate_metadata, methods=["POST"]),
+        Route("/api/repos/create", repository.create_repository, methods=["POST"]),
+        Route("/api/repos/delete", repository.delete_repository_named, methods=["DELETE"]),
     ]
     of_kinds = [route for kind in ("model", "dataset") for route in _kind_routes(f"/api/{kind}s")]
     bare = [
@@ -96,25 +96,25 @@ def _routes() -> list[Route]:
 def _kind_routes(api: str) -> list[Route]:
     one = f"{api}/{{owner}}/{{name}}"
     table: list[tuple[str, Any, str]] = [
-        ("", repository_api.info, "GET"),
-        ("/revision/{revision}", repository_api.info, "GET"),
-        ("/tree/{revision}", contents_api.tree, "GET"),
-        ("/tree/{revision}/{folder:path}", contents_api.tree, "GET"),
-        ("/paths-info/{revision}", contents_api.paths_info, "POST"),
-        ("/refs", refs_api.refs, "GET"),
-        ("/commits/{revision}", refs_api.history, "GET"),
-        ("/auth-check", repository_api.check_access, "GET"),
-        ("/auth-check/write", repository_api.check_access, "GET"),
-        ("/settings", repository_api.settings, "PUT"),
+        ("", repository.info, "GET"),
+        ("/revision/{revision}", repository.info, "GET"),
+        ("/tree/{revision}", contents.tree, "GET"),
+        ("/tree/{revision}/{folder:path}", contents.tree, "GET"),
+        ("/paths-info/{revision}", contents.paths_info, "POST"),
+        ("/refs", refs.refs, "GET"),
+        ("/commits/{revision}", refs.history, "GET"),
+        ("/auth-check", repository.check_access, "GET"),
+        ("/auth-check/write", repository.check_access, "GET"),
+        ("/settings", repository.settings, "PUT"),
         ("/preupload/{revision}", uploads.preupload, "POST"),
         ("/commit/{revision}", uploads.commit, "POST"),
-        ("/tag/{revision}", refs_api.create_tag, "POST"),
-        ("/tag/{revision}", refs_api.delete_tag, "DELETE"),
-        ("/branch/{branch}", refs_api.create_branch, "POST"),
-        ("/branch/{branch}", refs_api.delete_branch, "DELETE"),
+        ("/tag/{revision}", refs.create_tag, "POST"),
+        ("/tag/{revision}", refs.delete_tag, "DELETE"),
+        ("/branch/{branch}", refs.create_branch, "POST"),
+        ("/branch/{branch}", refs.delete_branch, "DELETE"),
     ]
     return [
-        Route(api, catalogue_api.list_repositories),
+        Route(api, catalogue.list_repositories),
         *(Route(one + end, endpoint, methods=[method]) for end, endpoint, method in table),
     ]
 

@@ -14,10 +14,10 @@ import uvicorn
 
 from secondary_learners.errors import SecondaryLearnersError
 from secondary_learners.server.app import create_app
-from secondary_learners.server.database import make_root
-from secondary_learners.server.limits import Limits
 from secondary_learners.server.protocol import BoundedProtocol
-from secondary_learners.server.xet_shelves import drop_old_shelves
+from secondary_learners.server.store.database import make_root
+from secondary_learners.server.store.limits import Limits
+from secondary_learners.server.store.xorbs import drop_old_shelves
 
 __all__ = ["is_loopback", "serve"]
 

@@ -8,27 +8,14 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from secondary_learners.server.access import (
+from secondary_learners.server.api.access import (
     check_files_readable,
     check_namespace_writable,
     writable_repository,
 )
-from secondary_learners.server.catalogue_api import repository_view
-from secondary_learners.server.commits import AddFile, write_first_commit
-from secondary_learners.server.errors import HubError
-from secondary_learners.server.metadata import MetadataError, metadata_json
-from secondary_learners.server.names import check_namespace, check_repository_name
-from secondary_learners.server.oids import blob_oid
-from secondary_learners.server.repositories import (
-    Repository,
-    delete_repository,
-    insert_repository,
-    update_settings,
-)
-from secondary_learners.server.state import Hub
-from secondary_learners.server.trees import entries
-from secondary_learners.server.uploads import GIT_ATTRIBUTES
-from secondary_learners.server.web import (
+from secondary_learners.server.api.catalogue import repository_view
+from secondary_learners.server.api.uploads import GIT_ATTRIBUTES
+from secondary_learners.server.api.web import (
     caller_of,
     commit_of,
     hub_of,
@@ -37,6 +24,19 @@ from secondary_learners.server.web import (
     repository_url,
     writable_repository_of,
 )
+from secondary_learners.server.errors import HubError
+from secondary_learners.server.store.commits import AddFile, write_first_commit
+from secondary_learners.server.store.hub import Hub
+from secondary_learners.server.store.metadata import MetadataError, metadata_json
+from secondary_learners.server.store.names import check_namespace, check_repository_name
+from secondary_learners.server.store.oids import blob_oid
+from secondary_learners.server.store.repositories import (
+    Repository,
+    delete_repository,
+    insert_repository,
+    update_settings,
+)
+from secondary_learners.server.store.trees import entries
 
 __all__ = [
     "check_access",

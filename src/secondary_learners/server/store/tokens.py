@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from secondary_learners.errors import SecondaryLearnersError, UnknownNameError
-from secondary_learners.server.clock import now
-from secondary_learners.server.database import Database, make_root
 from secondary_learners.server.errors import HubError
-from secondary_learners.server.names import check_namespace
+from secondary_learners.server.store.clock import now
+from secondary_learners.server.store.database import Database, make_root
+from secondary_learners.server.store.names import check_namespace
 
 __all__ = ["Token", "create_token", "find_token", "list_tokens", "revoke_token", "token_is_live"]
 

@@ -6,10 +6,10 @@ import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from secondary_learners.server.clock import now
-from secondary_learners.server.database import Database
 from secondary_learners.server.errors import HubError
-from secondary_learners.server.objects import Stored
+from secondary_learners.server.store.clock import now
+from secondary_learners.server.store.database import Database
+from secondary_learners.server.store.objects import Stored
 
 __all__ = [
     "Commit",

@@ -6,16 +6,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from secondary_learners.server.errors import HubError
-from secondary_learners.server.names import check_ref_name
-from secondary_learners.server.repositories import (
-    Repository,
-    create_ref,
-    delete_ref,
-    find_commit,
-    list_refs,
-)
-from secondary_learners.server.web import (
+from secondary_learners.server.api.web import (
     commit_of,
     hub_of,
     json_object,
@@ -23,6 +14,15 @@ from secondary_learners.server.web import (
     parameter,
     repository_of,
     writable_repository_of,
+)
+from secondary_learners.server.errors import HubError
+from secondary_learners.server.store.names import check_ref_name
+from secondary_learners.server.store.repositories import (
+    Repository,
+    create_ref,
+    delete_ref,
+    find_commit,
+    list_refs,
 )
 
 __all__ = ["create_branch", "create_tag", "delete_branch", "delete_tag", "history", "refs"]

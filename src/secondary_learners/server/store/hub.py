@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from secondary_learners.server.database import Database, make_root
-from secondary_learners.server.limits import Limits
-from secondary_learners.server.objects import Incoming, Objects, Stored
-from secondary_learners.server.repositories import grant
+from secondary_learners.server.store.database import Database, make_root
+from secondary_learners.server.store.limits import Limits
+from secondary_learners.server.store.objects import Incoming, Objects, Stored
+from secondary_learners.server.store.repositories import grant
 
 __all__ = ["Hub"]
 

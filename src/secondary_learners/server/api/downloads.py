@@ -10,12 +10,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from secondary_learners.server.access import check_files_readable
+from secondary_learners.server.api.access import check_files_readable
+from secondary_learners.server.api.sending import Sending
+from secondary_learners.server.api.web import caller_of, commit_of, hub_of, parameter, repository_of
 from secondary_learners.server.errors import HubError
-from secondary_learners.server.sending import Sending
-from secondary_learners.server.state import Hub
-from secondary_learners.server.trees import find_entry
-from secondary_learners.server.web import caller_of, commit_of, hub_of, parameter, repository_of
+from secondary_learners.server.store.hub import Hub
+from secondary_learners.server.store.trees import find_entry
 
 __all__ = ["Answers", "Shortcut", "resolve"]
 

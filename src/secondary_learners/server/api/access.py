@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from secondary_learners.server.errors import HubError
-from secondary_learners.server.repositories import Repository, find_repository
-from secondary_learners.server.state import Hub
-from secondary_learners.server.tokens import Token, find_token
+from secondary_learners.server.store.hub import Hub
+from secondary_learners.server.store.repositories import Repository, find_repository
+from secondary_learners.server.store.tokens import Token, find_token
 
 __all__ = [
     "Caller",

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from secondary_learners.server.database import Database
 from secondary_learners.server.errors import HubError
-from secondary_learners.server.oids import folder_oids, pointer_size
+from secondary_learners.server.store.database import Database
+from secondary_learners.server.store.oids import folder_oids, pointer_size
 
 __all__ = [
     "Entry",

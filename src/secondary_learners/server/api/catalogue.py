@@ -10,12 +10,12 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from secondary_learners.server.access import Caller
+from secondary_learners.server.api.access import Caller
+from secondary_learners.server.api.web import caller_of, hub_of, kind_of, next_link
 from secondary_learners.server.errors import HubError
-from secondary_learners.server.metadata import labels
-from secondary_learners.server.repositories import Repository, repository_from
-from secondary_learners.server.trees import Entry, entries, sibling
-from secondary_learners.server.web import caller_of, hub_of, kind_of, next_link
+from secondary_learners.server.store.metadata import labels
+from secondary_learners.server.store.repositories import Repository, repository_from
+from secondary_learners.server.store.trees import Entry, entries, sibling
 
 __all__ = ["list_repositories", "repository_view"]
 

@@ -9,25 +9,25 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from secondary_learners.server.errors import HubError
-from secondary_learners.server.names import check_path
-from secondary_learners.server.oids import folder_oids
-from secondary_learners.server.state import Hub
-from secondary_learners.server.trees import (
-    Row,
-    entries,
-    entry_view,
-    find_entry,
-    last_commits,
-    listing,
-)
-from secondary_learners.server.web import (
+from secondary_learners.server.api.web import (
     commit_of,
     hub_of,
     next_link,
     parameter,
     read_body,
     repository_of,
+)
+from secondary_learners.server.errors import HubError
+from secondary_learners.server.store.hub import Hub
+from secondary_learners.server.store.names import check_path
+from secondary_learners.server.store.oids import folder_oids
+from secondary_learners.server.store.trees import (
+    Row,
+    entries,
+    entry_view,
+    find_entry,
+    last_commits,
+    listing,
 )
 
 __all__ = ["paths_info", "tree"]

@@ -14,7 +14,7 @@ from typing import IO
 
 from secondary_learners.files import fsync_folder
 from secondary_learners.server.errors import HubError
-from secondary_learners.server.names import is_sha256
+from secondary_learners.server.store.names import is_sha256
 
 __all__ = ["Incoming", "Objects", "Stored"]
 

@@ -11,18 +11,9 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from secondary_learners.server.access import caller_from
-from secondary_learners.server.commits import write_commit
-from secondary_learners.server.errors import HubError
-from secondary_learners.server.names import check_path, is_sha256
-from secondary_learners.server.objects import Incoming
-from secondary_learners.server.operations import read_commit
-from secondary_learners.server.repositories import Repository, find_commit, granted
-from secondary_learners.server.signing import sign, verify
-from secondary_learners.server.state import Hub
-from secondary_learners.server.tokens import token_is_live
-from secondary_learners.server.trees import find_entry
-from secondary_learners.server.web import (
+from secondary_learners.server.api.access import caller_from
+from secondary_learners.server.api.operations import read_commit
+from secondary_learners.server.api.web import (
     caller_of,
     hub_of,
     json_object,
@@ -30,6 +21,15 @@ from secondary_learners.server.web import (
     repository_url,
     writable_repository_of,
 )
+from secondary_learners.server.errors import HubError
+from secondary_learners.server.store.commits import write_commit
+from secondary_learners.server.store.hub import Hub
+from secondary_learners.server.store.names import check_path, is_sha256
+from secondary_learners.server.store.objects import Incoming
+from secondary_learners.server.store.repositories import Repository, find_commit, granted
+from secondary_learners.server.store.signing import sign, verify
+from secondary_learners.server.store.tokens import token_is_live
+from secondary_learners.server.store.trees import find_entry
 
 __all__ = ["GIT_ATTRIBUTES", "batch", "commit", "preupload", "receive", "verify_upload"]
 

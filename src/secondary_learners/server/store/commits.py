@@ -8,13 +8,13 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from secondary_learners.server.clock import now
 from secondary_learners.server.errors import HubError
-from secondary_learners.server.metadata import labels
-from secondary_learners.server.objects import Incoming, Stored
-from secondary_learners.server.oids import pointer_oid
-from secondary_learners.server.repositories import Repository, grant
-from secondary_learners.server.state import Hub
+from secondary_learners.server.store.clock import now
+from secondary_learners.server.store.hub import Hub
+from secondary_learners.server.store.metadata import labels
+from secondary_learners.server.store.objects import Incoming, Stored
+from secondary_learners.server.store.oids import pointer_oid
+from secondary_learners.server.store.repositories import Repository, grant
 
 __all__ = [
     "AddFile",

@@ -9,11 +9,11 @@ from urllib.parse import unquote
 
 from starlette.requests import Request
 
-from secondary_learners.server.access import Caller, caller_from, readable_repository
-from secondary_learners.server.access import writable_repository as _writable
+from secondary_learners.server.api.access import Caller, caller_from, readable_repository
+from secondary_learners.server.api.access import writable_repository as _writable
 from secondary_learners.server.errors import HubError
-from secondary_learners.server.repositories import Commit, Repository, find_commit
-from secondary_learners.server.state import Hub
+from secondary_learners.server.store.hub import Hub
+from secondary_learners.server.store.repositories import Commit, Repository, find_commit
 
 __all__ = [
     "base_url",

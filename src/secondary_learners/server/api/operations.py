@@ -12,12 +12,12 @@ from typing import Any
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
-from secondary_learners.server.commits import AddFile, AddUpload, Delete, NewCommit, Operation
 from secondary_learners.server.errors import HubError
-from secondary_learners.server.metadata import MetadataError, metadata_json
-from secondary_learners.server.names import check_path, is_sha256
-from secondary_learners.server.oids import blob_oid
-from secondary_learners.server.state import Hub
+from secondary_learners.server.store.commits import AddFile, AddUpload, Delete, NewCommit, Operation
+from secondary_learners.server.store.hub import Hub
+from secondary_learners.server.store.metadata import MetadataError, metadata_json
+from secondary_learners.server.store.names import check_path, is_sha256
+from secondary_learners.server.store.oids import blob_oid
 
 __all__ = ["read_commit"]
 

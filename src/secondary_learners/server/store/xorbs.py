@@ -21,7 +21,7 @@ from typing import BinaryIO
 
 from secondary_learners.files import fsync_folder
 from secondary_learners.server.errors import HubError
-from secondary_learners.server.xet_formats import XetFormatError, Xorb, index_xorb
+from secondary_learners.server.store.xet_formats import XetFormatError, Xorb, index_xorb
 
 __all__ = ["Shelf", "drop_old_shelves", "find_shelf", "incoming_file", "shelf_of_today"]
 

@@ -18,12 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from secondary_learners.server.errors import HubError
-from secondary_learners.server.names import is_sha256
-from secondary_learners.server.signing import sign, verify
-from secondary_learners.server.state import Hub
-from secondary_learners.server.tokens import token_is_live
-from secondary_learners.server.web import (
+from secondary_learners.server.api.web import (
     base_url,
     caller_of,
     commit_of,
@@ -31,7 +26,12 @@ from secondary_learners.server.web import (
     parameter,
     writable_repository_of,
 )
-from secondary_learners.server.xet_formats import (
+from secondary_learners.server.errors import HubError
+from secondary_learners.server.store.hub import Hub
+from secondary_learners.server.store.names import is_sha256
+from secondary_learners.server.store.signing import sign, verify
+from secondary_learners.server.store.tokens import token_is_live
+from secondary_learners.server.store.xet_formats import (
     MAX_SHARD_BYTES,
     MAX_XORB_BYTES,
     ShardFile,
@@ -39,7 +39,7 @@ from secondary_learners.server.xet_formats import (
     shard_files,
     shard_terms,
 )
-from secondary_learners.server.xet_shelves import Shelf, find_shelf, incoming_file, shelf_of_today
+from secondary_learners.server.store.xorbs import Shelf, find_shelf, incoming_file, shelf_of_today
 
 __all__ = ["xet_routes"]
 

@@ -1,0 +1,1 @@
+"""What is asked and answered: the routes of the Hub's protocol."""
