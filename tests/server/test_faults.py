@@ -24,7 +24,7 @@ import pytest
 from huggingface_hub import CommitOperationAdd, HfApi, constants
 from huggingface_hub.errors import HfHubHTTPError
 
-from secondary_learners.server.errors import HubError
+from secondary_learners.server.errors import Refused
 from secondary_learners.server.store.tokens import list_tokens
 from server_helpers import InProcess, Server, running, token
 
@@ -319,7 +319,7 @@ def test_what_no_repository_holds_goes_at_the_start(tmp_path: Path) -> None:
         assert hub.commit(ann, {"a.txt": b"new"}).status == 200
         held = {path for path in (root / "objects").rglob("*") if path.is_file()}
         assert hub.app.state.hub.objects.path(uploaded) in held
-        with pytest.raises(HubError), hub.app.state.hub.objects.incoming() as incoming:
+        with pytest.raises(Refused), hub.app.state.hub.objects.incoming() as incoming:
             incoming.write(b"for a repository that is gone")
             hub.app.state.hub.keep(999, incoming)
         with hub.app.state.hub.objects.incoming() as incoming:

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secondary_learners.errors import SecondaryLearnersError
-from secondary_learners.server.errors import HubError
+from secondary_learners.server.errors import Refused
 from secondary_learners.server.store.hub import Hub
 from secondary_learners.server.store.limits import Limits
 from secondary_learners.server.store.metadata import MetadataError, labels, metadata_json
@@ -67,7 +67,7 @@ def test_an_object_is_whole_or_absent(tmp_path: Path) -> None:
         stored = incoming.keep()
     assert stored.size == 11
     assert objects.path(stored.sha256).read_bytes() == b"hello world"
-    with pytest.raises(HubError, match="not " + "0" * 64), objects.incoming() as incoming:
+    with pytest.raises(Refused, match="not " + "0" * 64), objects.incoming() as incoming:
         incoming.write(b"other")
         incoming.keep("0" * 64)
     with pytest.raises(ZeroDivisionError), objects.incoming() as incoming:
@@ -238,7 +238,7 @@ def test_the_client_takes_every_name_that_the_server_takes(text: str) -> None:
 
     try:
         check_repository_name(text)
-    except HubError:
+    except Refused:
         return
     try:
         validate_repo_id(f"t/{text}")
@@ -250,7 +250,7 @@ def test_the_client_takes_every_name_that_the_server_takes(text: str) -> None:
 def test_git_takes_every_branch_that_the_server_takes(text: str) -> None:
     try:
         check_ref_name(text)
-    except HubError:
+    except Refused:
         return
     forbidden = set(" ~^:?*[\\\x7f") | {chr(code) for code in range(32)}
     assert not forbidden & set(text) and ".." not in text and "@{" not in text

@@ -300,7 +300,7 @@ def test_nobody_reaches_what_another_user_has_sent(people: tuple[Raw, Raw]) -> N
     assert ann.xorb(X, chunk(secret)).status_code == 200
     named = shard((sha256(secret), [(X, len(secret), 0, 1)]))
     assert bob.post("shards", named).status_code == 400
-    bob.address = ann.address  # her shelf, his token
+    bob.address = ann.address  # her folder, his token
     answer = bob.post("shards", named)
     assert answer.status_code == 400
     assert "Start the upload again" in answer.json()["error"]

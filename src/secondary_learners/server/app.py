@@ -25,7 +25,7 @@ from secondary_learners.server.api import (
 from secondary_learners.server.api.access import repository_not_found
 from secondary_learners.server.api.web import kind_of, parameter
 from secondary_learners.server.api.xet import xet_routes
-from secondary_learners.server.errors import HubError
+from secondary_learners.server.errors import Refused
 from secondary_learners.server.store.hub import Hub
 from secondary_learners.server.store.limits import Limits
 
@@ -38,7 +38,7 @@ def create_app(root: Path, limits: Limits | None = None) -> Starlette:
     app = Starlette(
         routes=_routes(),
         exception_handlers={
-            HubError: _refused,
+            Refused: _refused,
             HTTPException: _not_served,
             ClientDisconnect: _nobody,
             OSError: _disk_failed,
@@ -125,7 +125,7 @@ def _bare_name(request: Request) -> Response:
 
 
 def _refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HubError)
+    assert isinstance(error, Refused)
     headers = {**error.headers, "X-Error-Message": _header_text(error.message)}
     if error.code:
         headers["X-Error-Code"] = error.code
@@ -138,7 +138,7 @@ def _not_served(request: Request, error: Exception) -> Response:
     """A path or a method without a route."""
     assert isinstance(error, HTTPException)
     message = f"This server has no {request.method} {request.url.path}."
-    return _refused(request, HubError(error.status_code, message, "", dict(error.headers or {})))
+    return _refused(request, Refused(error.status_code, message, "", dict(error.headers or {})))
 
 
 def _nobody(request: Request, error: Exception) -> Response:
@@ -159,7 +159,7 @@ def _database_failed(request: Request, error: Exception) -> Response:
         return _refused(request, _disk_full())
     if code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         message = "The server is busy: nothing was stored. Try again."
-        return _refused(request, HubError(503, message, headers={"Retry-After": "5"}))
+        return _refused(request, Refused(503, message, headers={"Retry-After": "5"}))
     raise error
 
 
@@ -167,13 +167,13 @@ def _database_failed(request: Request, error: Exception) -> Response:
 _NO_SPACE = (sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)
 
 
-def _disk_full() -> HubError:
-    return HubError(507, "The server's disk is full: nothing was stored. Ask who runs it.")
+def _disk_full() -> Refused:
+    return Refused(507, "The server's disk is full: nothing was stored. Ask who runs it.")
 
 
 def _failed(request: Request, error: Exception) -> Response:
     """A mistake of ours: the log, which uvicorn writes, has the whole story."""
-    return _refused(request, HubError(500, "The server failed. Its log says why."))
+    return _refused(request, Refused(500, "The server failed. Its log says why."))
 
 
 def _header_text(text: str) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["HubError"]
+__all__ = ["Refused"]
 
 
-class HubError(Exception):
+class Refused(Exception):
     """A request that is refused.
 
     `status`: the HTTP status. `code`: the `X-Error-Code` from which huggingface_hub chooses its

@@ -17,7 +17,7 @@ from secondary_learners.server.app import create_app
 from secondary_learners.server.protocol import BoundedProtocol
 from secondary_learners.server.store.database import make_root
 from secondary_learners.server.store.limits import Limits
-from secondary_learners.server.store.xorbs import drop_old_shelves
+from secondary_learners.server.store.xorbs import drop_old_xorbs
 
 __all__ = ["is_loopback", "serve"]
 
@@ -33,7 +33,7 @@ def serve(root: Path, host: str, port: int, limits: Limits, say: Callable[[str],
         app = create_app(root, limits)
         app.state.hub.objects.empty_incoming()
         app.state.hub.remove_strays()
-        drop_old_shelves(root)
+        drop_old_xorbs(root)
         config = uvicorn.Config(
             app,
             http=BoundedProtocol,

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse
 
 from secondary_learners.server.api.access import Caller
 from secondary_learners.server.api.web import caller_of, hub_of, kind_of, next_link
-from secondary_learners.server.errors import HubError
+from secondary_learners.server.errors import Refused
 from secondary_learners.server.store.metadata import labels
 from secondary_learners.server.store.repositories import Repository, repository_from
 from secondary_learners.server.store.trees import Entry, entries, sibling
@@ -36,10 +36,10 @@ def list_repositories(request: Request) -> JSONResponse:
     hub, caller, query = hub_of(request), caller_of(request), request.query_params
     column = _SORTS.get(query.get("sort", "lastModified"))
     if column is None:
-        raise HubError(400, f"sort must be one of {', '.join(_SORTS)}.")
+        raise Refused(400, f"sort must be one of {', '.join(_SORTS)}.")
     for name in _UNKNOWN_FILTERS:
         if name in query:
-            raise HubError(400, f"This server cannot filter by {name}.")
+            raise Refused(400, f"This server cannot filter by {name}.")
     limit = _limit(query.get("limit"))
     conditions, values = _conditions(request, caller)
     if cursor := query.get("cursor"):
@@ -131,7 +131,7 @@ def _conditions(request: Request, caller: Caller) -> tuple[list[str], list[Any]]
         conditions.append("(gated != '') = ?")
         values.append(gated.lower() in ("true", "1"))
     if len(conditions) > 50:
-        raise HubError(400, "Too many filters and words.")
+        raise Refused(400, "Too many filters and words.")
     return conditions, values
 
 
@@ -139,7 +139,7 @@ def _limit(text: str | None) -> int:
     if text is None:
         return _PAGE
     if not (text.isascii() and text.isdigit() and len(text) < 10):
-        raise HubError(400, "limit must be a number.")
+        raise Refused(400, "limit must be a number.")
     return max(1, min(int(text), _PAGE))
 
 
@@ -154,4 +154,4 @@ def _read_cursor(text: str) -> list[Any]:
             return [value.encode(errors="replace").decode(), identifier]
     except (binascii.Error, ValueError, TypeError, RecursionError):
         pass
-    raise HubError(400, "cursor is not one of this server's.")
+    raise Refused(400, "cursor is not one of this server's.")

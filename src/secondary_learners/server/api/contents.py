@@ -17,7 +17,7 @@ from secondary_learners.server.api.web import (
     read_body,
     repository_of,
 )
-from secondary_learners.server.errors import HubError
+from secondary_learners.server.errors import Refused
 from secondary_learners.server.store.hub import Hub
 from secondary_learners.server.store.names import check_path
 from secondary_learners.server.store.oids import folder_oids
@@ -61,7 +61,7 @@ async def paths_info(request: Request) -> JSONResponse:
     try:
         form = parse_qs(body.decode(), max_num_fields=hub.limits.files_per_commit)
     except ValueError:
-        raise HubError(400, "The body is not a form, or names too many paths.") from None
+        raise Refused(400, "The body is not a form, or names too many paths.") from None
     expand = form.get("expand", [""])[0].lower() in ("true", "1")
 
     def answer() -> list[dict[str, Any]]:

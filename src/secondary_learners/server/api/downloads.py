@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from secondary_learners.server.api.access import check_files_readable
 from secondary_learners.server.api.sending import Sending
 from secondary_learners.server.api.web import caller_of, commit_of, hub_of, parameter, repository_of
-from secondary_learners.server.errors import HubError
+from secondary_learners.server.errors import Refused
 from secondary_learners.server.store.hub import Hub
 from secondary_learners.server.store.trees import find_entry
 
@@ -65,7 +65,7 @@ def _find(hub: Hub, request: Request) -> _Found:
     headers = {"X-Repo-Commit": commit.oid}
     if entry is None:
         message = f"{repository.full_name} has no file {path!r} at {commit.oid}."
-        raise HubError(404, message, "EntryNotFound", headers)
+        raise Refused(404, message, "EntryNotFound", headers)
     etag = f'"{entry.etag}"'
     headers |= {
         "ETag": etag,
@@ -119,7 +119,7 @@ class Shortcut:
             if answer is not None:
                 await answer(scope, receive, send)
                 return
-        except (HubError, sqlite3.OperationalError):
+        except (Refused, sqlite3.OperationalError):
             pass  # nothing has been sent yet, and the application says what is wrong
         await self._app(scope, receive, send)
 
@@ -139,7 +139,7 @@ def _matches(if_none_match: str | None, etag: str) -> bool:
 def _range(text: str, size: int) -> tuple[int, int] | None:
     """(start, stop) of one range of bytes; None for anything else, which is to be ignored.
 
-    Raises HubError 416 for a range that holds none of the `size` bytes.
+    Raises Refused 416 for a range that holds none of the `size` bytes.
     """
     match = _RANGE.fullmatch(text)
     if match is None or not any(match.groups()) or any(len(part) > 18 for part in match.groups()):
@@ -153,5 +153,5 @@ def _range(text: str, size: int) -> tuple[int, int] | None:
             return None
     if start >= stop:
         headers = {"Content-Range": f"bytes */{size}"}
-        raise HubError(416, f"The file has {size:,} bytes, none of them in {text!r}.", "", headers)
+        raise Refused(416, f"The file has {size:,} bytes, none of them in {text!r}.", "", headers)
     return start, stop

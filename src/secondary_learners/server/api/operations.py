@@ -12,7 +12,7 @@ from typing import Any
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
-from secondary_learners.server.errors import HubError
+from secondary_learners.server.errors import Refused
 from secondary_learners.server.store.commits import AddFile, AddUpload, Delete, NewCommit, Operation
 from secondary_learners.server.store.hub import Hub
 from secondary_learners.server.store.metadata import MetadataError, metadata_json
@@ -29,7 +29,7 @@ async def read_commit(
 ) -> NewCommit:
     """What `request` asks for. Files in it go to `contents`, which drops what is not kept.
 
-    Raises HubError 400 for what is not a commit, 413 for too much of it.
+    Raises Refused 400 for what is not a commit, 413 for too much of it.
     """
     header: dict[str, Any] | None = None
     operations: list[Operation] = []
@@ -38,22 +38,22 @@ async def read_commit(
         key, value = await run_in_threadpool(_parse, line)
         if header is None:
             if key != "header":
-                raise HubError(400, "The first line of a commit must be its header.")
+                raise Refused(400, "The first line of a commit must be its header.")
             header = value
             continue
         operation, data = await run_in_threadpool(_operation, hub, key, value, contents)
         operations.append(operation)
         if len(operations) > hub.limits.files_per_commit:
-            raise HubError(
+            raise Refused(
                 413, f"A commit changes at most {hub.limits.files_per_commit:,} files: split it."
             )
         if operation.path == "README.md" and not isinstance(operation, Delete):
             card = await run_in_threadpool(_card, operation, data)
     if header is None:
-        raise HubError(400, "The body is empty: a commit has a header line.")
+        raise Refused(400, "The body is empty: a commit has a header line.")
     parent = header.get("parentCommit")
     if not (parent is None or (isinstance(parent, str) and 5 <= len(parent) <= 40)):
-        raise HubError(400, "parentCommit must be the oid of a commit.")
+        raise Refused(400, "parentCommit must be the oid of a commit.")
     return NewCommit(
         branch,
         parent,
@@ -76,7 +76,7 @@ async def _lines(request: Request, limit: int) -> AsyncIterator[bytes]:
             if line.strip():
                 yield line
         if len(rest) > limit:
-            raise HubError(
+            raise Refused(
                 413, "A file sent inside a commit is too large: upload it before, as a large file."
             )
     if rest.strip():
@@ -87,12 +87,12 @@ def _parse(line: bytes) -> tuple[str, dict[str, Any]]:
     try:
         item = json.loads(line)
     except (ValueError, RecursionError):
-        raise HubError(400, "A line of the commit is not JSON.") from None
+        raise Refused(400, "A line of the commit is not JSON.") from None
     if isinstance(item, dict):
         key, value = item.get("key"), item.get("value")
         if isinstance(key, str) and isinstance(value, dict):
             return key, value
-    raise HubError(400, 'A line of the commit is not {"key": …, "value": {…}}.')
+    raise Refused(400, 'A line of the commit is not {"key": …, "value": {…}}.')
 
 
 def _operation(
@@ -108,19 +108,19 @@ def _operation(
     if key == "lfsFile":
         sha256, size = value.get("oid"), value.get("size")
         if not is_sha256(sha256) or value.get("algo", "sha256") != "sha256":
-            raise HubError(400, f"{path!r}: oid must be a sha256 in lower-case hex.")
+            raise Refused(400, f"{path!r}: oid must be a sha256 in lower-case hex.")
         if not (size is None or type(size) is int):
-            raise HubError(400, f"{path!r}: size must be a number of bytes.")
+            raise Refused(400, f"{path!r}: size must be a number of bytes.")
         return AddUpload(path, str(sha256), size), b""
     if key == "file":
         data = _content(path, value)
         if len(data) > hub.limits.regular_file:
-            raise HubError(413, f"{path!r} is too large for a commit: upload it as a large file.")
+            raise Refused(413, f"{path!r} is too large for a commit: upload it as a large file.")
         incoming = contents.enter_context(hub.objects.incoming())
         incoming.write(data)
         incoming.seal()
         return AddFile(path, incoming, blob_oid(data)), data
-    raise HubError(400, f"Unknown operation in a commit: {key[:40]!r}.")
+    raise Refused(400, f"Unknown operation in a commit: {key[:40]!r}.")
 
 
 def _content(path: str, value: dict[str, Any]) -> bytes:
@@ -132,7 +132,7 @@ def _content(path: str, value: dict[str, Any]) -> bytes:
             return content.encode()
     except (binascii.Error, ValueError):
         pass
-    raise HubError(400, f"{path!r}: content must be text, encoded as base64 or utf-8.")
+    raise Refused(400, f"{path!r}: content must be text, encoded as base64 or utf-8.")
 
 
 def _card(operation: AddFile | AddUpload, data: bytes) -> str:
@@ -141,11 +141,11 @@ def _card(operation: AddFile | AddUpload, data: bytes) -> str:
     try:
         return metadata_json(data)
     except MetadataError as error:
-        raise HubError(400, f"Invalid metadata in README.md: {error}.") from error
+        raise Refused(400, f"Invalid metadata in README.md: {error}.") from error
 
 
 def _text(header: dict[str, Any], key: str) -> str:
     text = header.get(key) or ""
     if not isinstance(text, str) or len(text) > _TEXT_LIMIT:
-        raise HubError(400, f"{key} must be text of at most {_TEXT_LIMIT:,} characters.")
+        raise Refused(400, f"{key} must be text of at most {_TEXT_LIMIT:,} characters.")
     return text.encode(errors="replace").decode()  # JSON can spell half a surrogate pair

@@ -15,7 +15,7 @@ from secondary_learners.server.api.web import (
     repository_of,
     writable_repository_of,
 )
-from secondary_learners.server.errors import HubError
+from secondary_learners.server.errors import Refused
 from secondary_learners.server.store.names import check_ref_name
 from secondary_learners.server.store.repositories import (
     Repository,
@@ -95,7 +95,7 @@ async def create_branch(request: Request) -> JSONResponse:
     name = check_ref_name(parameter(request, "branch"))
     start = (await json_object(request)).get("startingPoint", "main")
     if not isinstance(start, str):
-        raise HubError(400, "startingPoint must be a revision.")
+        raise Refused(400, "startingPoint must be a revision.")
     await _create_ref(request, repository, "branch", name, start)
     return JSONResponse({"name": name})
 

@@ -24,7 +24,7 @@ from secondary_learners.server.api.web import (
     repository_url,
     writable_repository_of,
 )
-from secondary_learners.server.errors import HubError
+from secondary_learners.server.errors import Refused
 from secondary_learners.server.store.commits import AddFile, write_first_commit
 from secondary_learners.server.store.hub import Hub
 from secondary_learners.server.store.metadata import MetadataError, metadata_json
@@ -53,7 +53,7 @@ def who_am_i(request: Request) -> JSONResponse:
     """GET /api/whoami-v2."""
     token = caller_of(request).token
     if token is None:
-        raise HubError(401, "Send a token to hear whose it is.")
+        raise Refused(401, "Send a token to hear whose it is.")
     organisations = [
         {"type": "org", "id": name, "name": name, "fullname": name, "roleInOrg": token.role}
         for name in token.organisations
@@ -79,7 +79,7 @@ async def validate_metadata(request: Request) -> JSONResponse:
     """
     content = (await json_object(request)).get("content")
     if not isinstance(content, str):
-        raise HubError(400, "content must be text.")
+        raise Refused(400, "content must be text.")
     try:
         await run_in_threadpool(metadata_json, content.encode(errors="replace"))
     except MetadataError as error:
@@ -99,7 +99,7 @@ async def create_repository(request: Request) -> JSONResponse:
     user = caller.token.user
     try:
         await run_in_threadpool(_create, hub, kind, owner, name, bool(private), user)
-    except HubError as error:
+    except Refused as error:
         if error.status != 409:
             raise
         return JSONResponse({"error": error.message, "url": url}, status_code=409)
@@ -141,7 +141,7 @@ async def settings(request: Request) -> JSONResponse:
     body = await json_object(request)
     private, gated = _private(body), body.get("gated")
     if not (gated is None or gated is False or gated in ("auto", "manual")):
-        raise HubError(400, "gated must be auto, manual or false.")
+        raise Refused(400, "gated must be auto, manual or false.")
 
     def write() -> None:
         with hub.database.transaction() as connection:
@@ -175,11 +175,11 @@ def _named(body: dict[str, Any], user: str | None) -> tuple[str, str, str]:
     """(kind, owner, name) of a body that names a repository; the owner is the caller by default."""
     kind, owner, name = body.get("type") or "model", body.get("organization"), body.get("name")
     if kind not in ("model", "dataset"):
-        raise HubError(400, f"This server keeps models and datasets, not {str(kind)[:40]!r}.")
+        raise Refused(400, f"This server keeps models and datasets, not {str(kind)[:40]!r}.")
     if owner is None and isinstance(name, str) and "/" in name:
         owner, _, name = name.partition("/")
     if owner is None and user is None:
-        raise HubError(401, "Creating and deleting repositories needs a token.")
+        raise Refused(401, "Creating and deleting repositories needs a token.")
     return kind, check_namespace(owner if owner is not None else user), check_repository_name(name)
 
 
@@ -187,8 +187,8 @@ def _private(body: dict[str, Any]) -> bool | None:
     visibility, private = body.get("visibility"), body.get("private")
     if visibility is not None:
         if visibility not in ("public", "private"):
-            raise HubError(400, "visibility must be public or private.")
+            raise Refused(400, "visibility must be public or private.")
         return bool(visibility == "private")
     if not (private is None or isinstance(private, bool)):
-        raise HubError(400, "private must be true or false.")
+        raise Refused(400, "private must be true or false.")
     return private

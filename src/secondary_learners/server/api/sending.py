@@ -9,7 +9,7 @@ from pathlib import Path
 from starlette.concurrency import run_in_threadpool
 from starlette.types import Receive, Scope, Send
 
-from secondary_learners.server.errors import HubError
+from secondary_learners.server.errors import Refused
 
 __all__ = ["Sending"]
 
@@ -20,7 +20,7 @@ _NO_WAIT: int = getattr(os, "RWF_NOWAIT", 0)  # Linux: fail rather than wait for
 class Sending:
     """An ASGI application that sends bytes `start` to `stop` of the object at `path`.
 
-    `size`: what the object must have. One that has not, or is not there, is refused with HubError
+    `size`: what the object must have. One that has not, or is not there, is refused with Refused
     500: someone has touched the disk.
     """
 
@@ -110,9 +110,9 @@ def _read_from_disk(descriptor: int, size: int, at: int) -> bytes:
     return os.read(descriptor, size)
 
 
-def _damaged(path: str) -> HubError:
+def _damaged(path: str) -> Refused:
     place = "/".join(Path(path).parts[-3:])
-    return HubError(
+    return Refused(
         500,
         f"The server's copy is missing or damaged. Restore {place} there, or upload it again.",
     )

@@ -21,7 +21,7 @@ from secondary_learners.server.api.web import (
     repository_url,
     writable_repository_of,
 )
-from secondary_learners.server.errors import HubError
+from secondary_learners.server.errors import Refused
 from secondary_learners.server.store.commits import write_commit
 from secondary_learners.server.store.hub import Hub
 from secondary_learners.server.store.names import check_path, is_sha256
@@ -52,12 +52,12 @@ async def preupload(request: Request) -> JSONResponse:
     hub, repository = hub_of(request), writable_repository_of(request)
     files = (await json_object(request)).get("files")
     if not isinstance(files, list) or len(files) > hub.limits.files_per_commit:
-        raise HubError(400, "files must be a list.")
+        raise Refused(400, "files must be a list.")
     head = find_commit(hub.database, repository, parameter(request, "revision"))
 
     def answer(file: object) -> dict[str, Any]:
         if not isinstance(file, dict):
-            raise HubError(400, "files must hold objects.")
+            raise Refused(400, "files must hold objects.")
         path, size = check_path(file.get("path")), _size(hub, file.get("size"))
         known = find_entry(hub.database, head.id, path)
         large = size > 0 and (
@@ -85,15 +85,15 @@ async def batch(request: Request) -> JSONResponse:
     body, token = await json_object(request), caller_of(request).token
     objects = body.get("objects")
     if body.get("operation") != "upload" or body.get("hash_algo", "sha256") != "sha256":
-        raise HubError(400, "Only uploads by sha256 are served here.")
+        raise Refused(400, "Only uploads by sha256 are served here.")
     if not isinstance(objects, list) or len(objects) > hub.limits.files_per_commit:
-        raise HubError(400, "objects must be a list.")
+        raise Refused(400, "objects must be a list.")
     assert token is not None
     url = repository_url(request, repository.kind, repository.full_name) + ".git/info/lfs/objects"
 
     def answer(item: object) -> dict[str, Any]:
         if not isinstance(item, dict) or not is_sha256(item.get("oid")):
-            raise HubError(400, "oid must be a sha256 in lower-case hex.")
+            raise Refused(400, "oid must be a sha256 in lower-case hex.")
         sha256, size = item["oid"], _size(hub, item.get("size"))
         held = granted(hub.database, repository.id, sha256)
         if held == size and hub.objects.has(sha256):
@@ -125,7 +125,7 @@ async def receive(request: Request) -> Response:
         or link["sha256"] != parameter(request, "sha256")
         or not token_is_live(hub.database, link["token"])
     ):
-        raise HubError(403, "This upload link is not valid, or no longer. Start the upload again.")
+        raise Refused(403, "This upload link is not valid, or no longer. Start the upload again.")
     with hub.objects.incoming() as incoming:
         await _fill(incoming, request, link["size"])
         await run_in_threadpool(hub.keep, link["repository"], incoming, link["sha256"])
@@ -138,13 +138,13 @@ async def _fill(incoming: Incoming, request: Request, size: int) -> None:
     async for chunk in request.stream():
         piece += chunk
         if incoming.size + len(piece) > size:
-            raise HubError(413, f"More bytes were sent than the {size:,} that were announced.")
+            raise Refused(413, f"More bytes were sent than the {size:,} that were announced.")
         if len(piece) >= _LARGE:
             await run_in_threadpool(incoming.write, piece)
             piece = bytearray()
     await run_in_threadpool(incoming.write, piece)
     if incoming.size != size:
-        raise HubError(400, f"{incoming.size:,} bytes were sent, {size:,} were announced.")
+        raise Refused(400, f"{incoming.size:,} bytes were sent, {size:,} were announced.")
 
 
 async def verify_upload(request: Request) -> JSONResponse:
@@ -153,7 +153,7 @@ async def verify_upload(request: Request) -> JSONResponse:
     body = await json_object(request)
     sha256 = str(body.get("oid"))
     if "size" not in body or granted(hub.database, repository.id, sha256) != body["size"]:
-        raise HubError(404, "This content has not arrived.", "EntryNotFound")
+        raise Refused(404, "This content has not arrived.", "EntryNotFound")
     return JSONResponse({})
 
 
@@ -164,7 +164,7 @@ async def commit(request: Request) -> JSONResponse:
     assert token is not None
     branch = parameter(request, "revision").removeprefix("refs/heads/")
     if request.query_params.get("create_pr"):
-        raise HubError(400, "This server has no pull requests: commit to a branch.")
+        raise Refused(400, "This server has no pull requests: commit to a branch.")
     with ExitStack() as contents:
         new = await read_commit(hub, request, branch, token.user, contents)
         oid = await run_in_threadpool(write_commit, hub, repository, new)
@@ -184,9 +184,9 @@ def _commit_url(request: Request, repository: Repository, oid: str) -> str:
 
 def _size(hub: Hub, size: object) -> int:
     if type(size) is not int or size < 0:
-        raise HubError(400, "size must be a number of bytes.")
+        raise Refused(400, "size must be a number of bytes.")
     if size > hub.limits.file:
-        raise HubError(413, f"A file has at most {hub.limits.file:,} bytes here, not {size:,}.")
+        raise Refused(413, f"A file has at most {hub.limits.file:,} bytes here, not {size:,}.")
     return size
 
 
@@ -198,5 +198,5 @@ def _is_text(sample: object) -> bool:
     except UnicodeDecodeError as error:
         return b"\0" not in data and error.reason == "unexpected end of data"
     except (binascii.Error, ValueError):
-        raise HubError(400, "sample must be base64.") from None
+        raise Refused(400, "sample must be base64.") from None
     return b"\0" not in data

@@ -11,7 +11,7 @@ from starlette.requests import Request
 
 from secondary_learners.server.api.access import Caller, caller_from, readable_repository
 from secondary_learners.server.api.access import writable_repository as _writable
-from secondary_learners.server.errors import HubError
+from secondary_learners.server.errors import Refused
 from secondary_learners.server.store.hub import Hub
 from secondary_learners.server.store.repositories import Commit, Repository, find_commit
 
@@ -40,7 +40,7 @@ def hub_of(request: Request) -> Hub:
 
 
 def caller_of(request: Request) -> Caller:
-    """Who sends `request`. Raises HubError 401 for an unknown token."""
+    """Who sends `request`. Raises Refused 401 for an unknown token."""
     return caller_from(hub_of(request), request.headers.get("authorization"))
 
 
@@ -56,13 +56,13 @@ def kind_of(request: Request) -> str:
 
 
 def repository_of(request: Request) -> Repository:
-    """The repository the path names. Raises HubError 404 when the caller may not know of it."""
+    """The repository the path names. Raises Refused 404 when the caller may not know of it."""
     owner, name = parameter(request, "owner"), parameter(request, "name")
     return readable_repository(hub_of(request), caller_of(request), kind_of(request), owner, name)
 
 
 def writable_repository_of(request: Request) -> Repository:
-    """The repository the path names, if the caller may write to it, else HubError 401, 403, 404."""
+    """The repository the path names, if the caller may write to it, else Refused 401, 403, 404."""
     owner, name = parameter(request, "owner"), parameter(request, "name")
     return _writable(hub_of(request), caller_of(request), kind_of(request), owner, name)
 
@@ -77,7 +77,7 @@ def base_url(request: Request) -> str:
     """How the client reached this server: links in answers must work from where it is."""
     host = request.headers.get("host", "")
     if not _HOST.fullmatch(host):
-        raise HubError(400, "The Host header is not a host.")
+        raise Refused(400, "The Host header is not a host.")
     return f"{request.scope['scheme']}://{host}"
 
 
@@ -92,24 +92,24 @@ def next_link(request: Request, cursor: str) -> dict[str, str]:
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """The whole body. Raises HubError 413 beyond `limit` bytes."""
+    """The whole body. Raises Refused 413 beyond `limit` bytes."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > limit:
-            raise HubError(413, f"The body is larger than {limit:,} bytes.")
+            raise Refused(413, f"The body is larger than {limit:,} bytes.")
     return bytes(body)
 
 
 async def json_object(request: Request) -> dict[str, Any]:
-    """The body as a JSON object. Raises HubError 400 or 413."""
+    """The body as a JSON object. Raises Refused 400 or 413."""
     body = await read_body(request, hub_of(request).limits.json_body)
     try:
         value = json.loads(body)
         # An escape such as \ud800 is JSON and no text: nothing further on could store it.
         json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
-        raise HubError(400, "The body is not JSON, or holds half a character.") from None
+        raise Refused(400, "The body is not JSON, or holds half a character.") from None
     if not isinstance(value, dict):
-        raise HubError(400, "The body is not a JSON object.")
+        raise Refused(400, "The body is not a JSON object.")
     return value

@@ -26,7 +26,7 @@ from secondary_learners.server.api.web import (
     parameter,
     writable_repository_of,
 )
-from secondary_learners.server.errors import HubError
+from secondary_learners.server.errors import Refused
 from secondary_learners.server.store.hub import Hub
 from secondary_learners.server.store.names import is_sha256
 from secondary_learners.server.store.signing import sign, verify
@@ -39,7 +39,12 @@ from secondary_learners.server.store.xet_formats import (
     shard_files,
     shard_terms,
 )
-from secondary_learners.server.store.xorbs import Shelf, find_shelf, incoming_file, shelf_of_today
+from secondary_learners.server.store.xorbs import (
+    XorbFolder,
+    find_xorbs,
+    incoming_file,
+    xorbs_of_today,
+)
 
 __all__ = ["xet_routes"]
 
@@ -51,8 +56,8 @@ def xet_routes() -> list[Route]:
     return [
         Route("/api/models/{owner}/{name}/xet-write-token/{revision}", _write_token),
         Route("/api/datasets/{owner}/{name}/xet-write-token/{revision}", _write_token),
-        Route("/api/xet/{shelf}/v1/xorbs/default/{xorb}", _upload_xorb, methods=["POST"]),
-        Route("/api/xet/{shelf}/v1/shards", _upload_shard, methods=["POST"]),
+        Route("/api/xet/{folder}/v1/xorbs/default/{xorb}", _upload_xorb, methods=["POST"]),
+        Route("/api/xet/{folder}/v1/shards", _upload_shard, methods=["POST"]),
     ]
 
 
@@ -62,7 +67,7 @@ async def _write_token(request: Request) -> JSONResponse:
     commit_of(request, repository)  # a revision that does not exist is said now, not at the end
     token = caller_of(request).token
     assert token is not None  # nobody in particular may not write
-    shelf = await run_in_threadpool(shelf_of_today, hub.root, token.user)
+    folder = await run_in_threadpool(xorbs_of_today, hub.root, token.user)
     allowed = {
         "use": "xet",
         "user": token.user,
@@ -73,57 +78,57 @@ async def _write_token(request: Request) -> JSONResponse:
         {
             "accessToken": sign(hub.secret, allowed, TOKEN_LIFETIME_S),
             "exp": int(time.time()) + TOKEN_LIFETIME_S,
-            "casUrl": f"{base_url(request)}/api/xet/{shelf.name}",
+            "casUrl": f"{base_url(request)}/api/xet/{folder.name}",
         }
     )
 
 
 async def _upload_xorb(request: Request) -> JSONResponse:
     hub, name = hub_of(request), parameter(request, "xorb")
-    shelf, _ = await run_in_threadpool(_destination, request)
+    folder, _ = await run_in_threadpool(_destination, request)
     if not is_sha256(name):
-        raise HubError(400, f"{name!r} is not the hash of a xorb: 64 hexadecimal digits.")
+        raise Refused(400, f"{name!r} is not the hash of a xorb: 64 hexadecimal digits.")
     with incoming_file(hub.root) as (file, path):
         await _receive(request, file, MAX_XORB_BYTES)
         try:
-            new = await run_in_threadpool(shelf.keep, name, file, path)
+            new = await run_in_threadpool(folder.keep, name, file, path)
         except XetFormatError as error:
-            raise HubError(400, f"Xorb {name}: {error}.") from None
+            raise Refused(400, f"Xorb {name}: {error}.") from None
     return JSONResponse({"was_inserted": new})
 
 
 async def _upload_shard(request: Request) -> JSONResponse:
     hub = hub_of(request)
-    shelf, repository = await run_in_threadpool(_destination, request)
+    folder, repository = await run_in_threadpool(_destination, request)
     with incoming_file(hub.root) as (file, _):
         await _receive(request, file, MAX_SHARD_BYTES)
         try:
-            await run_in_threadpool(_store_files, hub, repository, shelf, file)
+            await run_in_threadpool(_store_files, hub, repository, folder, file)
         except XetFormatError as error:
-            raise HubError(400, f"The shard cannot be stored: {error}.") from None
+            raise Refused(400, f"The shard cannot be stored: {error}.") from None
     return JSONResponse({"result": 1})
 
 
-def _destination(request: Request) -> tuple[Shelf, int]:
-    """The shelf of the request, and the repository its token is for. Raises HubError 401, 400."""
+def _destination(request: Request) -> tuple[XorbFolder, int]:
+    """The folder of the request, and the repository its token is for. Raises Refused 401, 400."""
     hub = hub_of(request)
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     allowed = verify(hub.secret, token) if scheme.lower() == "bearer" else None
     if allowed is None or allowed.get("use") != "xet":
-        raise HubError(401, "This upload needs a valid Xet token: ask for one at xet-write-token.")
+        raise Refused(401, "This upload needs a valid Xet token: ask for one at xet-write-token.")
     if not token_is_live(hub.database, allowed["token"]):
-        raise HubError(401, "The token this upload began with has been revoked.")
-    shelf = find_shelf(hub.root, allowed["user"], parameter(request, "shelf"))
-    return shelf, allowed["repository"]
+        raise Refused(401, "The token this upload began with has been revoked.")
+    folder = find_xorbs(hub.root, allowed["user"], parameter(request, "folder"))
+    return folder, allowed["repository"]
 
 
 async def _receive(request: Request, file: BinaryIO, limit: int) -> None:
-    """Write the body to `file`. Raises HubError 413 beyond `limit` bytes."""
+    """Write the body to `file`. Raises Refused 413 beyond `limit` bytes."""
     size, pending = 0, bytearray()
     async for part in request.stream():
         size += len(part)
         if size > limit:
-            raise HubError(413, f"The body is larger than {limit:,} bytes.")
+            raise Refused(413, f"The body is larger than {limit:,} bytes.")
         pending += part
         if len(pending) >= WRITE_BYTES:
             await run_in_threadpool(file.write, bytes(pending))
@@ -131,34 +136,34 @@ async def _receive(request: Request, file: BinaryIO, limit: int) -> None:
     file.write(pending)
 
 
-def _store_files(hub: Hub, repository: int, shelf: Shelf, shard: BinaryIO) -> None:
+def _store_files(hub: Hub, repository: int, folder: XorbFolder, shard: BinaryIO) -> None:
     """Put the files of a shard together. Nothing is written before all it names has been found.
 
-    Raises XetFormatError, or HubError 400 when a file does not have the sha256 that is said.
+    Raises XetFormatError, or Refused 400 when a file does not have the sha256 that is said.
     """
     for described in shard_files(shard):
-        _check_terms(hub, shelf, shard, described)
+        _check_terms(hub, folder, shard, described)
     for described in shard_files(shard):
         with hub.objects.incoming() as incoming:
-            for chunk in _contents(shelf, shard, described):
+            for chunk in _contents(folder, shard, described):
                 incoming.write(chunk)
             hub.keep(repository, incoming, described.sha256)
 
 
-def _check_terms(hub: Hub, shelf: Shelf, shard: BinaryIO, described: ShardFile) -> None:
+def _check_terms(hub: Hub, folder: XorbFolder, shard: BinaryIO, described: ShardFile) -> None:
     size = 0
     for term in shard_terms(shard, described):
-        with shelf.xorb(term.xorb) as xorb:
+        with folder.xorb(term.xorb) as xorb:
             xorb.check(term)
         size += term.size
     if size > hub.limits.file:
-        raise HubError(
+        raise Refused(
             413, f"A file of {size:,} bytes: this server takes at most {hub.limits.file:,}."
         )
 
 
-def _contents(shelf: Shelf, shard: BinaryIO, described: ShardFile) -> Iterator[bytes]:
+def _contents(folder: XorbFolder, shard: BinaryIO, described: ShardFile) -> Iterator[bytes]:
     for term in shard_terms(shard, described):
-        with shelf.xorb(term.xorb) as xorb:
+        with folder.xorb(term.xorb) as xorb:
             xorb.check(term)  # again: it may have been replaced meanwhile
             yield from xorb.read(term)

@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from secondary_learners.server.errors import HubError
+from secondary_learners.server.errors import Refused
 from secondary_learners.server.store.clock import now
 from secondary_learners.server.store.hub import Hub
 from secondary_learners.server.store.metadata import labels
@@ -75,7 +75,7 @@ class NewCommit:
 def write_commit(hub: Hub, repository: Repository, new: NewCommit) -> str:
     """Write `new` and return its oid; where nothing would change, the head's. Blocks: use a thread.
 
-    Raises HubError: 412 when `parent` is not the head, 404 for a branch or a deleted file that
+    Raises Refused: 412 when `parent` is not the head, 404 for a branch or a deleted file that
     does not exist, 400 for contents this repository does not hold and paths in each other's way,
     413 for too many files.
     """
@@ -85,7 +85,7 @@ def write_commit(hub: Hub, repository: Repository, new: NewCommit) -> str:
     with hub.database.transaction() as connection:
         head = _head(connection, repository, new.branch)
         if new.parent is not None and not head["oid"].startswith(new.parent.lower()):
-            raise HubError(
+            raise Refused(
                 412,
                 f"The head of {new.branch!r} is {head['oid']}, not {new.parent}: someone has "
                 "committed since. Fetch it and try again.",
@@ -131,7 +131,7 @@ def _head(connection: sqlite3.Connection, repository: Repository, branch: str) -
         (repository.id, branch),
     ).fetchone()
     if row is None:
-        raise HubError(
+        raise Refused(
             404,
             f"{repository.full_name} has no branch {branch!r}: commits go to branches.",
             "RevisionNotFound",
@@ -196,7 +196,7 @@ def _delete(connection: sqlite3.Connection, commit: int, operation: Delete) -> b
         )
     if cursor.rowcount == 0:
         kind = "folder" if operation.folder else "file"
-        raise HubError(
+        raise Refused(
             404, f"A {kind} with this name doesn't exist: {operation.path!r}.", "EntryNotFound"
         )
     return True
@@ -210,13 +210,13 @@ def _held(
         (repository.id, operation.sha256),
     ).fetchone()
     if row is None or not hub.objects.has(operation.sha256):
-        raise HubError(
+        raise Refused(
             400,
             f"{operation.path!r}: no content with sha256 {operation.sha256} has been uploaded to "
             f"{repository.full_name}. Upload it and commit again.",
         )
     if operation.size not in (None, row["size"]):
-        raise HubError(
+        raise Refused(
             400, f"{operation.path!r} has {row['size']} bytes, not {operation.size} as stated."
         )
     return Stored(operation.sha256, row["size"])
@@ -229,9 +229,7 @@ def _check_tree(
         "SELECT count(*) FROM entries WHERE commit_id = ?", (commit,)
     ).fetchone()
     if count > hub.limits.files_per_repository:
-        raise HubError(
-            413, f"A repository holds at most {hub.limits.files_per_repository:,} files."
-        )
+        raise Refused(413, f"A repository holds at most {hub.limits.files_per_repository:,} files.")
     for path in {operation.path for operation in operations if not isinstance(operation, Delete)}:
         parts = path.split("/")
         above = ["/".join(parts[:count]) for count in range(1, len(parts))]
@@ -242,7 +240,7 @@ def _check_tree(
             (commit, *above, f"{path}/", f"{path}0"),
         ).fetchone()
         if taken is not None:
-            raise HubError(400, f"{path!r} and {taken['path']!r} cannot both be in a repository.")
+            raise Refused(400, f"{path!r} and {taken['path']!r} cannot both be in a repository.")
 
 
 def _relabel(

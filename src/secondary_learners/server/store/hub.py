@@ -50,7 +50,7 @@ class Hub:
     def keep(self, repository: int, incoming: Incoming, expected: str | None = None) -> Stored:
         """Make `incoming` an object that `repository` may commit. Blocks: call it in a thread.
 
-        The object is on disk before the row that names it. Raises HubError 400 when the sha256 is
+        The object is on disk before the row that names it. Raises Refused 400 when the sha256 is
         not `expected`, 404 when the repository has been deleted meanwhile.
         """
         incoming.seal(expected)  # the slow part, outside the transaction

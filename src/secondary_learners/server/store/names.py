@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from secondary_learners.server.errors import HubError
+from secondary_learners.server.errors import Refused
 
 __all__ = [
     "check_namespace",
@@ -37,7 +37,7 @@ def is_repository_name(text: str) -> bool:
 def check_repository_name(text: object) -> str:
     if isinstance(text, str) and is_repository_name(text):
         return text
-    raise HubError(
+    raise Refused(
         400,
         f"{_shown(text)} cannot name a repository: use at most 96 letters, digits, '-', '_' and "
         "'.', no '--' or '..', no '-' or '.' at either end, and no '.git'.",
@@ -48,7 +48,7 @@ def check_namespace(text: object) -> str:
     """A user or an organisation."""
     name = check_repository_name(text)
     if name.lower() in _RESERVED:
-        raise HubError(400, f"{name!r} is taken by the server itself: choose another name.")
+        raise Refused(400, f"{name!r} is taken by the server itself: choose another name.")
     return name
 
 
@@ -66,14 +66,14 @@ def check_ref_name(text: object) -> str:
         or any(part.startswith(".") or part.endswith(".lock") for part in text.split("/"))
         or _OID.fullmatch(text)
     ):
-        raise HubError(400, f"{_shown(text)} cannot name a branch or a tag. Try v1.0.")
+        raise Refused(400, f"{_shown(text)} cannot name a branch or a tag. Try v1.0.")
     return text
 
 
 def check_path(text: object) -> str:
     """A file's or a folder's path inside a repository: relative, plain, safe on any disk."""
     if not isinstance(text, str) or not text or not _encodable(text):
-        raise HubError(400, f"{_shown(text)} is not a path.")
+        raise Refused(400, f"{_shown(text)} is not a path.")
     parts = text.split("/")
     if (
         len(text.encode()) > 1024
@@ -82,7 +82,7 @@ def check_path(text: object) -> str:
         or any(part in ("", ".", "..") or len(part.encode()) > 255 for part in parts)
         or any(part.lower() == ".git" for part in parts)
     ):
-        raise HubError(
+        raise Refused(
             400,
             f"{_shown(text)} is not a path in a repository: it must be relative, with '/' between "
             "names, and without '.', '..', '.git', backslashes or control characters.",

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from secondary_learners.files import fsync_folder
-from secondary_learners.server.errors import HubError
+from secondary_learners.server.errors import Refused
 from secondary_learners.server.store.names import is_sha256
 
 __all__ = ["Incoming", "Objects", "Stored"]
@@ -44,12 +44,12 @@ class Incoming:
     def seal(self, expected: str | None = None) -> Stored:
         """Bring what was written to disk, and check it. Nothing can be written afterwards.
 
-        Raises HubError 400 when the sha256 is not `expected`.
+        Raises Refused 400 when the sha256 is not `expected`.
         """
         if self._sealed is None:
             found = self._digest.hexdigest()
             if expected not in (None, found):
-                raise HubError(
+                raise Refused(
                     400, f"the bytes received have sha256 {found}, not {expected}. Send them again."
                 )
             self._file.flush()

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from secondary_learners.server.errors import HubError
+from secondary_learners.server.errors import Refused
 from secondary_learners.server.store.clock import now
 from secondary_learners.server.store.database import Database
 from secondary_learners.server.store.objects import Stored
@@ -95,7 +95,7 @@ def repository_from(row: sqlite3.Row) -> Repository:
 def insert_repository(
     connection: sqlite3.Connection, kind: str, owner: str, name: str, private: bool
 ) -> Repository:
-    """A new repository without a commit. Raises HubError 409 when the name is in use."""
+    """A new repository without a commit. Raises Refused 409 when the name is in use."""
     date = now()
     try:
         cursor = connection.execute(
@@ -104,7 +104,7 @@ def insert_repository(
             (kind, owner, name, private, date, date),
         )
     except sqlite3.IntegrityError:
-        raise HubError(409, f"You already created this {kind} repo: {owner}/{name}") from None
+        raise Refused(409, f"You already created this {kind} repo: {owner}/{name}") from None
     assert cursor.lastrowid is not None
     return Repository(cursor.lastrowid, kind, owner, name, private, "", date, date)
 
@@ -134,7 +134,7 @@ def delete_repository(connection: sqlite3.Connection, repository: int) -> list[s
 def grant(connection: sqlite3.Connection, repository: int, stored: Stored) -> None:
     """Let `repository` commit this content: its bytes came from someone who may write there.
 
-    Raises HubError 404 when the repository has been deleted meanwhile.
+    Raises Refused 404 when the repository has been deleted meanwhile.
     """
     try:
         connection.execute(
@@ -142,7 +142,7 @@ def grant(connection: sqlite3.Connection, repository: int, stored: Stored) -> No
             (repository, stored.sha256, stored.size),
         )
     except sqlite3.IntegrityError:
-        raise HubError(404, "The repository has been deleted.", "RepoNotFound") from None
+        raise Refused(404, "The repository has been deleted.", "RepoNotFound") from None
 
 
 def granted(database: Database, repository: int, sha256: str) -> int | None:
@@ -155,13 +155,13 @@ def granted(database: Database, repository: int, sha256: str) -> int | None:
 
 def find_commit(database: Database, repository: Repository, revision: str) -> Commit:
     """The commit a revision names: a full oid, a branch, a tag, refs/heads/…, refs/tags/…, or the
-    first seven or more digits of one oid. Raises HubError 404 RevisionNotFound.
+    first seven or more digits of one oid. Raises Refused 404 RevisionNotFound.
     """
     for sql, values in _ways(repository.id, revision):
         rows = database.rows(f"SELECT commits.* FROM commits {sql} LIMIT 2", *values)
         if len(rows) == 1:
             return Commit(*(rows[0][key] for key in _COMMIT_COLUMNS))
-    raise HubError(
+    raise Refused(
         404,
         f"{repository.full_name} has no branch, tag or commit {revision!r}.",
         "RevisionNotFound",
@@ -205,24 +205,24 @@ def list_refs(database: Database, repository: int) -> list[Ref]:
 def create_ref(
     connection: sqlite3.Connection, repository: int, kind: str, name: str, commit: int
 ) -> None:
-    """Raises HubError 409 when a branch or a tag has this name: one name, one meaning."""
+    """Raises Refused 409 when a branch or a tag has this name: one name, one meaning."""
     row = connection.execute(
         "SELECT kind FROM refs WHERE repository = ? AND name = ?", (repository, name)
     ).fetchone()
     if row is not None:
-        raise HubError(409, f"There is a {row['kind']} named {name!r} already.")
+        raise Refused(409, f"There is a {row['kind']} named {name!r} already.")
     try:
         connection.execute("INSERT INTO refs VALUES (?, ?, ?, ?)", (repository, name, kind, commit))
     except sqlite3.IntegrityError:
-        raise HubError(404, "The repository has been deleted.", "RepoNotFound") from None
+        raise Refused(404, "The repository has been deleted.", "RepoNotFound") from None
 
 
 def delete_ref(connection: sqlite3.Connection, repository: int, kind: str, name: str) -> None:
-    """Raises HubError 404 RevisionNotFound, 403 for main."""
+    """Raises Refused 404 RevisionNotFound, 403 for main."""
     if (kind, name) == ("branch", "main"):
-        raise HubError(403, "The branch main cannot be deleted.")
+        raise Refused(403, "The branch main cannot be deleted.")
     deleted = connection.execute(
         "DELETE FROM refs WHERE repository = ? AND kind = ? AND name = ?", (repository, kind, name)
     ).rowcount
     if not deleted:
-        raise HubError(404, f"There is no {kind} named {name!r}.", "RevisionNotFound")
+        raise Refused(404, f"There is no {kind} named {name!r}.", "RevisionNotFound")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from secondary_learners.errors import SecondaryLearnersError, UnknownNameError
-from secondary_learners.server.errors import HubError
+from secondary_learners.server.errors import Refused
 from secondary_learners.server.store.clock import now
 from secondary_learners.server.store.database import Database, make_root
 from secondary_learners.server.store.names import check_namespace
@@ -95,7 +95,7 @@ def _opened(root: Path) -> Iterator[Database]:
 def _namespace(connection: sqlite3.Connection, name: str, kind: str) -> str:
     try:
         check_namespace(name)
-    except HubError as error:
+    except Refused as error:
         raise SecondaryLearnersError(error.message) from error
     connection.execute("INSERT OR IGNORE INTO namespaces VALUES (?, ?)", (name, kind))
     row = connection.execute("SELECT * FROM namespaces WHERE name = ?", (name,)).fetchone()

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from secondary_learners.server.errors import HubError
+from secondary_learners.server.errors import Refused
 from secondary_learners.server.store.database import Database
 from secondary_learners.server.store.oids import folder_oids, pointer_size
 
@@ -64,10 +64,10 @@ def entries(database: Database, commit: int, folder: str = "") -> list[Entry]:
 
 
 def listing(database: Database, commit: int, folder: str, recursive: bool) -> list[Row]:
-    """Everything in `folder`, by path. Raises HubError 404 EntryNotFound."""
+    """Everything in `folder`, by path. Raises Refused 404 EntryNotFound."""
     files = entries(database, commit, folder)
     if folder and not files:
-        raise HubError(404, f"There is no folder {folder!r} in this revision.", "EntryNotFound")
+        raise Refused(404, f"There is no folder {folder!r} in this revision.", "EntryNotFound")
     start = len(folder) + 1 if folder else 0
     below: dict[str, list[Entry]] = {}
     found: dict[str, Row] = {}

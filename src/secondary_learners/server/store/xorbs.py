@@ -1,9 +1,9 @@
-"""Where xorbs lie until nobody needs them: xorbs/<user>/<shelf>/<hash>.
+"""Where xorbs lie until nobody needs them: xorbs/<user>/<folder>/<hash>.
 
-The name of a shelf is part of the address that a Xet client is given. The client remembers under
+The name of a folder is part of the address that a Xet client is given. The client remembers under
 this address what it has sent, also in later processes and for every token on its machine, and
-refers to it instead of sending it again. So each user has shelves of their own, in which nobody
-else's xorb can be named. And a shelf can be dropped once its day is over and no upload uses it any
+refers to it instead of sending it again. So each user has folders of their own, in which nobody
+else's xorb can be named. And a folder can be dropped once its day is over and no upload uses it any
 more: every later upload is given another address, and sends again what it needs.
 """
 
@@ -20,15 +20,15 @@ from pathlib import Path
 from typing import BinaryIO
 
 from secondary_learners.files import fsync_folder
-from secondary_learners.server.errors import HubError
+from secondary_learners.server.errors import Refused
 from secondary_learners.server.store.xet_formats import XetFormatError, Xorb, index_xorb
 
-__all__ = ["Shelf", "drop_old_shelves", "find_shelf", "incoming_file", "shelf_of_today"]
+__all__ = ["XorbFolder", "drop_old_xorbs", "find_xorbs", "incoming_file", "xorbs_of_today"]
 
-IDLE_S = 24 * 3600  # how long an upload may pause before its shelf of an earlier day can go
+IDLE_S = 24 * 3600  # how long an upload may pause before its folder of an earlier day can go
 
 
-class Shelf:
+class XorbFolder:
     """The xorbs that one user has sent to one address."""
 
     def __init__(self, folder: Path) -> None:
@@ -40,7 +40,7 @@ class Shelf:
         return self._folder.name
 
     def keep(self, name: str, file: BinaryIO, path: Path) -> bool:
-        """Check the xorb in `file`, which is at `path`, and put it on the shelf as `name`.
+        """Check the xorb in `file`, which is at `path`, and put it in the folder as `name`.
 
         It replaces one of the same name: what a client sends again, it sends because the first did
         not do. Returns whether the name is new. Raises XetFormatError.
@@ -53,7 +53,7 @@ class Shelf:
         try:
             path.replace(target)
         except FileNotFoundError:
-            raise _no_shelf(self.name) from None
+            raise _no_xorbs(self.name) from None
         fsync_folder(self._folder)
         return new
 
@@ -68,33 +68,33 @@ class Shelf:
             yield Xorb(file)
 
 
-def shelf_of_today(root: Path, user: str) -> Shelf:
-    """The shelf whose address a new upload of `user` is given. A new one makes old ones go."""
+def xorbs_of_today(root: Path, user: str) -> XorbFolder:
+    """The folder whose address a new upload of `user` is given. A new one makes old ones go."""
     folder = root / "xorbs" / user
     folder.mkdir(parents=True, exist_ok=True)
     today = _today()
     names = sorted(path.name for path in folder.iterdir() if path.name.startswith(today))
     if not names:
-        drop_old_shelves(root)
+        drop_old_xorbs(root)
         names = [f"{today}-{secrets.token_hex(8)}"]
         (folder / names[0]).mkdir()
-    return find_shelf(root, user, names[0])
+    return find_xorbs(root, user, names[0])
 
 
-def find_shelf(root: Path, user: str, name: str) -> Shelf:
-    """A shelf by its name, which from now on counts as used. Raises HubError 400."""
+def find_xorbs(root: Path, user: str, name: str) -> XorbFolder:
+    """A folder by its name, which from now on counts as used. Raises Refused 400."""
     if not name.replace("-", "").isalnum():  # a name could be a way out of the folder
-        raise _no_shelf(name)
+        raise _no_xorbs(name)
     folder = root / "xorbs" / user / name
     try:
         os.utime(folder)
     except OSError:  # not there, or longer than a name can be
-        raise _no_shelf(name) from None
-    return Shelf(folder)
+        raise _no_xorbs(name) from None
+    return XorbFolder(folder)
 
 
-def drop_old_shelves(root: Path) -> None:
-    """Remove the shelves of earlier days that have not been used for a day."""
+def drop_old_xorbs(root: Path) -> None:
+    """Remove the folders of earlier days that have not been used for a day."""
     for folder in (root / "xorbs").glob("*/*"):
         with suppress(FileNotFoundError):  # another thread was faster
             idle_s = time.time() - folder.stat().st_mtime
@@ -121,9 +121,9 @@ def _today() -> str:
     return time.strftime("%Y%m%d", time.gmtime())
 
 
-def _no_shelf(name: str) -> HubError:
-    return HubError(
+def _no_xorbs(name: str) -> Refused:
+    return Refused(
         400,
-        f"There is no shelf {name[:40]!r} of yours: it is dropped when an upload pauses for more "
+        f"You have no folder {name[:40]!r} of xorbs: it is dropped when an upload pauses for more "
         "than a day. Start the upload again.",
     )
