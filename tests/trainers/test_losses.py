@@ -19,7 +19,7 @@ def test_are_those_of_the_model_on_each_example(causal):
     rows = make_rows(9, causal=causal)
     batch = collate(rows)
     outputs = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
-    losses = example_losses(outputs, batch["labels"], shifted=causal)
+    losses = example_losses(outputs, {"labels": batch["labels"]}, shifted=causal)
     alone = torch.stack([model(**collate([row])).loss for row in rows])
     assert torch.allclose(losses, alone, atol=1e-5)
     items = loss_items(batch["labels"], shifted=causal)
@@ -31,10 +31,10 @@ def test_are_those_of_the_model_on_each_example(causal):
 
 def test_regression_and_several_classes_at_once():
     logits, labels = torch.randn(5, 1), torch.randn(5)
-    losses = example_losses({"logits": logits}, labels, shifted=False)
+    losses = example_losses({"logits": logits}, {"labels": labels}, shifted=False)
     assert torch.allclose(losses, (logits.squeeze(1) - labels) ** 2)
     logits, labels = torch.randn(5, 3), torch.randint(2, (5, 3)).float()
-    losses = example_losses({"logits": logits}, labels, shifted=False)
+    losses = example_losses({"logits": logits}, {"labels": labels}, shifted=False)
     assert torch.allclose(
         losses.mean(), functional.binary_cross_entropy_with_logits(logits, labels)
     )
@@ -52,7 +52,7 @@ def test_fused_heads_of_trl():
 
 def test_an_example_without_labels_has_no_loss():
     labels = torch.tensor([[-100, -100, -100], [-100, 1, 2]])
-    losses = example_losses({"logits": torch.randn(2, 3, 4)}, labels, shifted=True)
+    losses = example_losses({"logits": torch.randn(2, 3, 4)}, {"labels": labels}, shifted=True)
     assert losses[0] == 0 < losses[1]
     assert loss_items(labels, shifted=True).tolist() == [0, 2]
     assert loss_items(torch.tensor([1, -100]), shifted=False).tolist() == [1, 0]
@@ -60,4 +60,4 @@ def test_an_example_without_labels_has_no_loss():
 
 def test_says_what_is_missing():
     with pytest.raises(SecondaryLearnersError, match="without logits"):
-        example_losses({"start": torch.ones(1)}, torch.ones(1).long(), shifted=False)
+        example_losses({"start": torch.ones(1)}, {"labels": torch.ones(1).long()}, shifted=False)

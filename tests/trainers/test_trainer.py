@@ -20,7 +20,8 @@ from secondary_learners.errors import SecondaryLearnersError, UnknownNameError
 from secondary_learners.filtering.decisions import LearnerFilter, RandomFilter
 from secondary_learners.filtering.multistage import MultistageFilter
 from secondary_learners.filtering.thresholds import Shifting
-from secondary_learners.trainers.trainer import FilteredTrainer, shares
+from secondary_learners.trainers.trainer import FilteredTrainer
+from secondary_learners.trainers.updating import shares
 from trainer_helpers import collate, make_arguments, make_model, make_rows
 
 pytest.importorskip("accelerate")

@@ -55,6 +55,8 @@ class BatchFilter(Protocol):
     """What `FilteredTrainer` takes. Arrays: ids and mask [batch, length], the rest [batch]."""
 
     counts: Counts
+    reads_tokens: bool  # whether `admit` and `keep` look at token ids
+    observes: bool  # whether `observe` does something with the losses it is shown
 
     @property
     def needs_losses(self) -> bool:
@@ -75,6 +77,9 @@ class BatchFilter(Protocol):
     def check_tokenizer(self, tokenizer: Any) -> None:
         """Raises IncompatibleError for a tokenizer that the filter was not made for."""
 
+    def check_vocabulary(self, size: int) -> None:
+        """Raises IncompatibleError for a model whose number of token embeddings is another."""
+
     def state_dict(self) -> dict[str, Any]:
         """Everything that later decisions depend on, in numbers, lists and tensors."""
 
@@ -85,6 +90,8 @@ class _Blind:
     """A filter that never looks at a loss."""
 
     needs_losses = False
+    reads_tokens = False
+    observes = False
 
     def __init__(self) -> None:
         self.counts = Counts()
@@ -109,6 +116,8 @@ class LearnerFilter(_Blind):
     Arguments as for `filtered`, but a threshold's schedule follows the training loop's own step.
     """
 
+    reads_tokens = True
+
     def __init__(
         self, learner: Scorer, threshold: Threshold | float | str, *, max_skips: int = 1000
     ) -> None:
@@ -123,6 +132,9 @@ class LearnerFilter(_Blind):
 
     def check_tokenizer(self, tokenizer: Any) -> None:
         self._predictor.check_tokenizer(tokenizer)
+
+    def check_vocabulary(self, size: int) -> None:
+        self._predictor.check_vocabulary(size)
 
     def state_dict(self) -> dict[str, Any]:
         return {"counts": asdict(self.counts), "predictor": self._predictor.state_dict()}
@@ -152,6 +164,9 @@ class RandomFilter(_Blind):
         return {}
 
     def check_tokenizer(self, tokenizer: Any) -> None:
+        pass
+
+    def check_vocabulary(self, size: int) -> None:
         pass
 
     def state_dict(self) -> dict[str, Any]:

@@ -46,6 +46,9 @@ class MultistageFilter:
     that is not finite is kept, and leaves thresholds and predictor alone.
     """
 
+    reads_tokens = True
+    observes = True
+
     def __init__(
         self,
         predictor: Predictor | None = None,
@@ -151,6 +154,9 @@ class MultistageFilter:
 
     def check_tokenizer(self, tokenizer: Any) -> None:
         self.predictor.check_tokenizer(tokenizer)
+
+    def check_vocabulary(self, size: int) -> None:
+        self.predictor.check_vocabulary(size)
 
     def state_dict(self) -> dict[str, Any]:
         return {

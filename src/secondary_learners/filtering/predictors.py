@@ -43,6 +43,9 @@ class Predictor(Protocol):
     def check_tokenizer(self, tokenizer: Any) -> None:
         """Raises IncompatibleError for a tokenizer that it was not made for."""
 
+    def check_vocabulary(self, size: int) -> None:
+        """Raises IncompatibleError for a model whose number of token embeddings is another."""
+
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
@@ -147,6 +150,9 @@ class NaiveBayes:
 
     def check_tokenizer(self, tokenizer: Any) -> None:
         """Any tokenizer will do: the counts are made in the run that uses them."""
+
+    def check_vocabulary(self, size: int) -> None:
+        pass
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -253,6 +259,9 @@ class LearnerPredictor:
 
     def check_tokenizer(self, tokenizer: Any) -> None:
         self._learner.check_tokenizer(tokenizer)
+
+    def check_vocabulary(self, size: int) -> None:
+        self._learner.check_vocabulary(size)
 
     def state_dict(self) -> dict[str, Any]:
         return self._selector.state_dict()

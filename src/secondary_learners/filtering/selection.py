@@ -40,6 +40,9 @@ class Scorer(Protocol):
     def check_tokenizer(self, tokenizer: Any, /) -> None:
         """Raises IncompatibleError unless `tokenizer` is the learner's own."""
 
+    def check_vocabulary(self, size: int, /) -> None:
+        """Raises IncompatibleError unless a model of `size` embeddings may be the learner's own."""
+
 
 @dataclass(frozen=True)
 class FilterReport:

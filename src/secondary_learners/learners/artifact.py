@@ -128,6 +128,20 @@ class Learner:
             )
         self._checked = tokenizer
 
+    def check_vocabulary(self, size: int) -> None:
+        """Raise IncompatibleError for a model whose `size` token embeddings are not as many as the
+        learner's tokens, or that number rounded up to a multiple of 128: for where no tokenizer is
+        known.
+        """
+        tokens = int(self.config.sizes["vocabulary"])
+        if not tokens <= size <= -(-tokens // 128) * 128:
+            raise IncompatibleError(
+                f"the learner {self.config.name!r} reads {tokens:,} token ids of "
+                f"{self.config.tokenizer.repo}, and the model has {size:,} token embeddings. Find "
+                "a learner for yours with `learners list`; if the tokenizer is the right one, give "
+                "it: processing_class=tokenizer."
+            )
+
     def _raw(self, input_ids: Any, attention_mask: Any) -> Tensor:
         ids, mask = self._prepare(input_ids, attention_mask)
         with torch.no_grad():

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 import transformers
@@ -18,16 +18,20 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers.loss.loss_utils import ForCausalLMLoss
 from transformers.trainer_utils import TrainOutput
 
-from secondary_learners.errors import SecondaryLearnersError, UnknownNameError
+from secondary_learners.errors import SecondaryLearnersError
 from secondary_learners.files import atomic_path
 from secondary_learners.filtering.decisions import BatchFilter
+from secondary_learners.trainers.buffer import Buffer
+from secondary_learners.trainers.checks import check_filter, check_tokens, refuse_engines
+from secondary_learners.trainers.deciding import Decider, Forwards, Pass, Position
+from secondary_learners.trainers.layout import Layout
 from secondary_learners.trainers.losses import IGNORED, example_losses, loss_items
-from secondary_learners.trainers.pending import Padding, Pending, Rows
+from secondary_learners.trainers.rows import Rows
 from secondary_learners.trainers.savings import Savings
+from secondary_learners.trainers.updating import back_propagate, plan_update
 
-__all__ = ["FilteredTrainer", "Forwards", "shares"]
+__all__ = ["FilteredTrainer"]
 
-Forwards = Literal["auto", "again", "same"]
 _STATE = "filter_{rank}.pt"
 _log = logging.getLogger(__name__)
 
@@ -37,8 +41,22 @@ class FilteredTrainer(transformers.Trainer):
 
         trainer = FilteredTrainer(model, args, train_dataset=..., filter=MultistageFilter())
 
-    filter: a `MultistageFilter`, `LearnerFilter`, `RandomFilter` or other `BatchFilter`. It begins
-        where it stands: give every run its own.
+    Args:
+        filter: A `MultistageFilter`, `LearnerFilter`, `RandomFilter` or other `BatchFilter`; None
+            is plain training. Every run begins with the filter as it was given, also a second
+            `train()`, a trial of `hyperparameter_search` and a try of `auto_find_batch_size`.
+        forwards: How examples are run whose loss the filter needs: see below.
+        hold: How many forward passes may wait with their activations.
+        columns: What columns of your own are, by name: "tokens" (cut and padded with them),
+            "targets" (along a decoder's tokens), "value" (one for each row) or "positions" (places
+            among the tokens).
+
+    Raises:
+        SecondaryLearnersError: For FSDP, DeepSpeed and `nn.DataParallel`; for something else than
+            a filter; while training, for a column nobody declared and a loss that is not known.
+        IncompatibleError: For a learner that was made for another tokenizer than that of
+            `processing_class`, of the collator or, where neither has one, of a model with as many
+            token embeddings.
 
     **Steps.** A step is what it is in the Trainer: one batch of *candidates*, so `global_step`,
     `max_steps`, epochs, warm-up, the learning-rate schedule, and the intervals of logging,
@@ -91,38 +109,51 @@ class FilteredTrainer(transformers.Trainer):
     def __init__(
         self,
         *args: Any,
-        filter: BatchFilter,
+        filter: BatchFilter | None = None,
         forwards: Forwards = "auto",
         hold: int = 2,
+        columns: Mapping[str, str] | None = None,
         **kwargs: Any,
     ) -> None:
-        if forwards not in ("auto", "again", "same"):
-            raise UnknownNameError(
-                "way of forward passes", str(forwards), ("auto", "again", "same"), "forwards='auto'"
-            )
-        super().__init__(*args, **kwargs)
+        check_filter(filter)
         self.filter = filter
         self.savings = Savings()
+        self._own_columns = columns
+        self._forwards: Forwards = forwards
+        self._hold = hold
+        self._fresh = {} if filter is None else copy.deepcopy(filter.state_dict())
+        super().__init__(*args, **kwargs)
+        if filter is not None:
+            refuse_engines(self)
+            check_tokens(filter, self)
+            self._begin(filter)
+
+    def _begin(self, filter: BatchFilter) -> None:
+        """The state of a run before its first step."""
+        self._filter = filter
+        filter.load_state_dict(copy.deepcopy(self._fresh))
         self._seen_before = asdict(filter.counts)
-        self._forwards, self._hold = forwards, hold
-        self._admitted, self._pending = Pending(), Pending()  # to decide on; to train on
-        self._shares: deque[tuple[int, int]] = deque(maxlen=16)  # (kept, run) of recent batches
+        self._decider = Decider(
+            filter, size=self._train_batch_size, forwards=self._forwards, hold=self._hold
+        )
+        self._kept = Buffer()
+        self._layout = Layout.of_model(
+            cast(nn.Module, self.model), self.processing_class, self._own_columns
+        )
+        self._left = False  # whether the collator pads on the left, once a batch shows it
         self._flops = 0.0
         self._flops_per_token: float | None = None
-        self._side = "right"  # where the collator pads, once a batch shows it
         self._loss, self._norm, self._updated = 0.0, None, False
-        self._refuse()
-        if self.processing_class is not None and hasattr(self.processing_class, "get_vocab"):
-            filter.check_tokenizer(self.processing_class)
+        self.savings = Savings()
 
     # What the Trainer calls.
 
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> TrainOutput:
-        self.savings = Savings()
-        self._admitted, self._pending = Pending(), Pending()
-        self._shares.clear()
-        self._loss, self._norm = 0.0, None
-        self._seen_before = asdict(self.filter.counts)
+        if self.filter is None:
+            return super()._inner_training_loop(*args, **kwargs)
+        if kwargs.get("batch_size"):  # auto_find_batch_size tries again with a smaller one
+            self._train_batch_size = kwargs["batch_size"]
+        self._begin(self.filter)
         output = super()._inner_training_loop(*args, **kwargs)
         if self.is_world_process_zero():
             _log.info("\n%s", self.savings)
@@ -135,21 +166,30 @@ class FilteredTrainer(transformers.Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
         """Decide on one batch of candidates, and update the weights when a whole batch is kept."""
+        if self.filter is None:
+            return super().training_step(model, inputs, num_items_in_batch)
         model.train()
         if callable(getattr(self.optimizer, "train", None)):
             self.optimizer.train()  # type: ignore[union-attr]
-        network = model.module if isinstance(model, DistributedDataParallel) else model
+        self._network = model.module if isinstance(model, DistributedDataParallel) else model
+        self._counts_items = num_items_in_batch is not None
         batch = self._prepare_inputs(inputs)
         begun = time.perf_counter()
-        rows = Rows.of(batch, self._main)
+        rows = self._latest = Rows.of(batch, self._layout)
+        if rows.left_padded is not None:
+            self._left = rows.left_padded
         self.savings.plain_flops += self._training_flops(rows)
-        self._choose(network, rows)
-        self.savings.seconds_choosing += time.perf_counter() - begun
         state = self.accelerator.gradient_state
+        step, total = self.state.global_step, self.state.max_steps
+        ends = state.end_of_dataloader or step + 1 >= total
+        # Both are known batches ahead of the last one of a step.
+        at = Position(step, total, bool(ends and state.sync_gradients), self._left)
+        self._decider.decide(rows, self._kept, self._pass, at)
+        self.savings.seconds_choosing += time.perf_counter() - begun
         if not state.sync_gradients:  # more batches belong to this step
             return torch.zeros((), device=self.args.device)
         begun = time.perf_counter()
-        self._updated = self._update(network, rows, counted=num_items_in_batch is not None)
+        self._updated = self._update(at)
         self.savings.seconds_training += time.perf_counter() - begun
         # Without gradients to apply, the optimizer's step does nothing.
         state._set_sync_gradients(self._updated)
@@ -157,6 +197,8 @@ class FilteredTrainer(transformers.Trainer):
 
     def floating_point_ops(self, inputs: dict[str, Tensor | Any]) -> int:
         """The operations spent since this was asked last, whatever `inputs` would have taken."""
+        if self.filter is None:
+            return int(super().floating_point_ops(inputs))
         spent, self._flops = self._flops, 0.0
         return int(spent)
 
@@ -164,40 +206,44 @@ class FilteredTrainer(transformers.Trainer):
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
     ) -> Any:
         scheduler = super().create_scheduler(num_training_steps, optimizer)
-        # Torch would warn that the schedule moves before the first update, which is meant.
-        cast(Any, scheduler).optimizer._opt_called = True
+        if self.filter is not None:
+            # Torch would warn that the schedule moves before the first update, which is meant.
+            cast(Any, scheduler).optimizer._opt_called = True
         return scheduler
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:
+        if self.filter is None:
+            return super()._clip_grad_norm(model)  # type: ignore[no-untyped-call]
         if self._updated:
             self._norm = super()._clip_grad_norm(model)  # type: ignore[no-untyped-call]
         return self._norm
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        if self._updated:
-            self._norm = super()._get_grad_norm(  # type: ignore[no-untyped-call]
+        if self.filter is None or self._updated:
+            norm = super()._get_grad_norm(  # type: ignore[no-untyped-call]
                 model, grad_norm=grad_norm
             )
+            self._norm = norm
         return self._norm
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        if "loss" in logs or "train_loss" in logs:
+        if self.filter is not None and ("loss" in logs or "train_loss" in logs):
             logs.update(self.savings.log())
             logs.update({f"filter_{name}": value for name, value in self.filter.status().items()})
-        if "train_loss" in logs:
-            logs.update(self.savings.final_log())
+            if "train_loss" in logs:
+                logs.update(self.savings.final_log())
         super().log(logs, start_time)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
+        if self.filter is None:
+            return
         # No graph can be saved; forgetting it here too keeps this run and a resumed one alike.
-        self._pending.release()
+        self._kept.release()
         state = {
-            "filter": self.filter.state_dict(),
-            "admitted": self._admitted.state_dict(),
-            "pending": self._pending.state_dict(),
-            "shares": list(self._shares),
-            "side": self._side,
+            **self._decider.state_dict(),
+            "pending": self._kept.state_dict(),
+            "left": self._left,
             "loss": self._loss,
             "norm": None if self._norm is None else float(self._norm),
             "savings": asdict(self.savings),
@@ -209,7 +255,7 @@ class FilteredTrainer(transformers.Trainer):
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is None:
+        if checkpoint is None or self.filter is None:
             return
         path = self._state_path(checkpoint)
         if not path.is_file():
@@ -223,84 +269,38 @@ class FilteredTrainer(transformers.Trainer):
                 f"{checkpoint} was saved by {state['processes']} processes, and these are "
                 f"{self.args.world_size}. Resume with as many."
             )
-        self.filter.load_state_dict(state["filter"])
-        self._admitted.load_state_dict(state["admitted"], self._main, self.args.device)
-        self._pending.load_state_dict(state["pending"], self._main, self.args.device)
-        self._shares.extend(state["shares"])
-        self._side = state["side"]
-        self._loss, self._norm = state["loss"], state["norm"]
+        self._decider.load_state_dict(state, self._layout, self.args.device)
+        self._kept.load_state_dict(state["pending"], self._layout, self.args.device)
+        self._left, self._loss, self._norm = state["left"], state["loss"], state["norm"]
         self.savings = Savings(**state["savings"])
         self._seen_before = state["seen_before"]
 
-    # Choosing.
-
-    def _choose(self, network: nn.Module, rows: Rows) -> None:
-        ids, mask = rows.tokens
-        if not mask.all():
-            self._side = "right" if mask[:, 0].all() else "left"
-        step, total = self.state.global_step, self.state.max_steps
-        admitted = self.filter.admit(ids, mask, step=step, total=total)
-        self._admitted.add(rows.select(admitted))
-        if not self.filter.needs_losses:
-            for part in self._admitted.take(len(self._admitted)):
-                self._pending.add(part)
-            return
-        size, last = self._train_batch_size, self._last
-        while len(self._admitted) >= size or (len(self._admitted) and last):
-            taken = self._admitted.take(min(size, len(self._admitted)))
-            self._decide(network, Rows.joined(taken, self._padding).trimmed())
-
-    def _decide(self, network: nn.Module, rows: Rows) -> None:
-        """Run the rows, and put those that the filter keeps for their losses with the pending."""
-        with_graph = self._with_graph()
-        losses = self._losses(network, rows, with_graph)
-        values = losses.detach().double().cpu().numpy()
-        kept = self.filter.keep(values, *rows.tokens)
-        self._shares.append((int(kept.sum()), len(kept)))
-        if with_graph:
-            rows = Rows(rows.columns, rows.main, losses, self._training_flops(rows))
-        self._pending.add(rows.select(kept))
-
-    def _with_graph(self) -> bool:
-        """Whether the next forward pass stores its activations; see the class."""
-        own_loss = type(self).compute_loss is not transformers.Trainer.compute_loss
-        if self._forwards == "again" or self._pending.held >= self._hold:
-            return False
-        if own_loss or self.label_smoother is not None or self.compute_loss_func is not None:
-            return False
-        kept = sum(kept for kept, _ in self._shares)
-        run = sum(run for _, run in self._shares)
-        return self._forwards == "same" or 3 * kept > 2 * run
-
-    def _losses(self, network: nn.Module, rows: Rows, with_graph: bool) -> Tensor:
-        """The loss of each row [rows], in a forward pass of training."""
-        inputs = dict(rows.columns)
-        labels = self._labels(inputs)
-        self._spend(self._training_flops(rows) / 3)
-        with torch.set_grad_enabled(with_graph), self.compute_loss_context_manager():
-            outputs = network(**inputs)
-            return example_losses(outputs, labels, shifted=self._shifted)
-
-    def _labels(self, inputs: dict[str, Tensor]) -> Tensor:
-        if "labels" not in inputs:
-            raise SecondaryLearnersError(
-                f"a batch has no 'labels', only {', '.join(inputs)}; this filter decides by an "
-                "example's loss. Try a LearnerFilter, which needs none, or rename the column."
-            )
-        return inputs.pop("labels")
+    # Deciding: the forward pass of candidates.
 
     @property
-    def _last(self) -> bool:
-        """Whether this is the last batch of an epoch or of the run."""
-        state = self.accelerator.gradient_state
-        ends = state.end_of_dataloader or self.state.global_step + 1 >= self.state.max_steps
-        return bool(ends and state.sync_gradients)  # both are known batches ahead of the last
+    def _pass(self) -> Pass:
+        """A forward pass of training."""
+        plain = type(self).compute_loss is transformers.Trainer.compute_loss
+        plain = plain and self.label_smoother is None and self.compute_loss_func is None
+        return Pass(self._losses, self._training_flops, can_store=plain)
+
+    def _losses(self, rows: Rows, with_graph: bool) -> Tensor:
+        """The loss of each row [rows], in a forward pass of training."""
+        inputs = dict(rows.columns)
+        labels = {name: inputs.pop(name) for name in self.label_names if name in inputs}
+        self._spend(self._training_flops(rows) / 3)
+        if set(labels) == {"labels"} and rows.encodes_targets:
+            inputs |= labels  # the decoder's input is made from them
+        with torch.set_grad_enabled(with_graph), self.compute_loss_context_manager():
+            outputs = self._network(**inputs)
+            return example_losses(outputs, labels, shifted=self._shifted)
 
     def _training_flops(self, rows: Rows) -> float:
         """What a forward and a backward pass of the rows take; a third of it is forward."""
-        numel = rows.columns[rows.main].numel()
+        numel = rows.main.numel()
         if self._flops_per_token is None:  # counting the parameters takes long
-            self._flops_per_token = super().floating_point_ops(rows.columns) / max(1, numel)
+            flops = super().floating_point_ops(cast(Any, rows.columns))
+            self._flops_per_token = flops / max(1, numel)
         return self._flops_per_token * numel
 
     def _spend(self, flops: float, *, training: bool = False) -> None:
@@ -308,22 +308,20 @@ class FilteredTrainer(transformers.Trainer):
         self.savings.flops += flops
         self.savings.training_flops += flops * training
 
-    # Updating.
+    # Updating: what `updating.Engine` asks of this process.
 
-    def _update(self, network: nn.Module, latest: Rows, *, counted: bool) -> bool:
-        """Back-propagate a whole batch of what is pending, if there is one; True if so."""
+    def _update(self, at: Position) -> bool:
+        """Back-propagate a whole batch of what is kept, if there is one; True if so."""
         counts = self._count()
         waiting = counts[:, 0].tolist()
-        held = bool((counts[:, 0] == counts[:, 1]).all())
         args = self.args
         whole = self._train_batch_size * args.gradient_accumulation_steps * args.world_size
-        enough = 3 * sum(waiting) >= 2 * whole if held else sum(waiting) >= whole
-        if not sum(waiting) or not (enough or self._last):
+        quotas = plan_update(waiting, counts[:, 1].tolist(), whole, last=at.last)
+        if quotas is None:
             return False
-        quotas = waiting if held or self._last else shares(waiting, whole)
-        taken = self._pending.take(quotas[args.process_index])
-        self._loss = self._backward(network, taken, latest, counted)
-        self._average_gradients(network)
+        taken = self._kept.take(quotas[args.process_index])
+        self._loss = back_propagate(taken, self, size=self._train_batch_size, left=self._left)
+        self._average_gradients()
         if args.device.type == "cuda":  # else the time would be counted with the next choice
             torch.cuda.synchronize()
         self.savings.updates += 1
@@ -331,126 +329,104 @@ class FilteredTrainer(transformers.Trainer):
         self.savings.waiting = sum(waiting) - sum(quotas)
         return True
 
-    def _backward(
-        self, network: nn.Module, taken: Sequence[Rows], latest: Rows, counted: bool
-    ) -> float:
-        """Add the gradients of this process's share of the batch; its part of the logged loss."""
-        size = self._train_batch_size
-        fresh = [part for part in taken if part.losses is None]
-        batches: list[Rows] = []
-        if fresh:
-            joined = Rows.joined(fresh, self._padding)
-            batches = [
-                joined.part(begin, begin + size).trimmed() for begin in range(0, len(joined), size)
-            ]
-        items = [self._items(part) for part in taken]
-        sums = self._gather([sum(int(part.sum()) for part in items), len(batches)])
-        total, most = int(sums[:, 0].sum()), int(sums[:, 1].max())
-        processes = self.args.world_size
-        loss = 0.0
-        for batch in batches:
-            loss += self._step_on(network, batch, total, counted)
-        for _ in range(most - len(batches)):
-            self._stand_in(network, latest, total, counted)
-        held = [
-            (part.losses * self._terms(part, shifted=self._shifted)).sum()
-            for part in taken
-            if part.losses is not None
-        ]
-        if held:
-            value = torch.stack(held).sum() * (processes / max(1, total))
-            self.accelerator.backward(value)
-            loss += float(value.detach())
-            backward = sum(part.flops for part in taken if part.losses is not None) * 2 / 3
-            self._spend(backward, training=True)
-        return loss
+    @property
+    def processes(self) -> int:
+        return int(self.args.world_size)
 
-    def _step_on(self, network: nn.Module, batch: Rows, total: int, counted: bool) -> float:
-        """Back-propagate one batch's part of the mean loss over `total` terms of all processes."""
+    def loss(self, batch: Rows, total: int) -> Tensor:
         self._spend(self._training_flops(batch), training=True)
         outputs: list[Any] = []
         hook = None
-        if not self.filter.needs_losses and "labels" in batch.columns:
-            hook = network.register_forward_hook(lambda *call: outputs.append(call[-1]))
+        labels = {name: batch.columns[name] for name in self.label_names if name in batch.columns}
+        if labels and not self._filter.needs_losses and self._filter.observes:
+            hook = self._network.register_forward_hook(lambda *call: outputs.append(call[-1]))
         try:
             with self.compute_loss_context_manager():
-                loss = self._scaled_loss(network, batch, total, counted)
+                loss = self._scaled_loss(batch, total)
         finally:
             if hook is not None:
                 hook.remove()
-        self.accelerator.backward(loss)
         if outputs:
             with torch.no_grad():
-                losses = example_losses(outputs[-1], batch.columns["labels"], shifted=self._shifted)
-            self.filter.observe(losses.double().cpu().numpy())
-        return float(loss.detach())
+                losses = example_losses(outputs[-1], labels, shifted=self._shifted)
+            self._filter.observe(losses.double().cpu().numpy())
+        return loss
 
-    def _scaled_loss(self, network: nn.Module, batch: Rows, total: int, counted: bool) -> Tensor:
+    def _scaled_loss(self, batch: Rows, total: int) -> Tensor:
         """The loss whose gradients, averaged over processes, add up to those of the mean."""
         args = self.args
         count: Tensor | None = None
-        if counted:
+        if self._counts_items:
             terms = total if args.average_tokens_across_devices else total / args.world_size
             count = torch.tensor(terms, device=args.device)
         self.current_gradient_accumulation_steps = 1
-        loss = self.compute_loss(network, dict(batch.columns), num_items_in_batch=count)
+        loss = self.compute_loss(
+            self._network, cast(Any, dict(batch.columns)), num_items_in_batch=count
+        )
         assert isinstance(loss, Tensor)
         scaled = getattr(self, "loss_is_scaled_for_ga", None)
         if scaled is None:
-            scaled = counted and (self.model_accepts_loss_kwargs or self.compute_loss_func)
+            scaled = self._counts_items and (
+                self.model_accepts_loss_kwargs or self.compute_loss_func
+            )
         if not scaled:  # the mean of this batch alone
-            loss = loss * (int(self._items(batch).sum()) * args.world_size / max(1, total))
+            loss = loss * (int(self.counted(batch).sum()) * args.world_size / max(1, total))
         return loss
 
-    def _stand_in(self, network: nn.Module, latest: Rows, total: int, counted: bool) -> None:
+    def stand_in(self, total: int) -> None:
         """Compute a loss for nothing, as often as other processes compute theirs.
 
         A subclass may exchange its metrics while it computes a loss, as TRL's SFTTrainer does, and
         would wait for ever. The labels are such that no loss and no metric counts them.
         """
-        row = latest.part(0, 1)
+        row = self._latest.part(0, 1)
         labels = row.columns.get("labels")
-        if labels is not None and not labels.is_floating_point():
-            row = Rows({**row.columns, "labels": torch.full_like(labels, IGNORED)}, row.main)
+        if isinstance(labels, Tensor) and not labels.is_floating_point():
+            row = Rows({**row.columns, "labels": torch.full_like(labels, IGNORED)}, row.layout)
         with torch.no_grad(), self.compute_loss_context_manager():
-            self._scaled_loss(network, row, total, counted)
+            self._scaled_loss(row, total)
 
-    def _items(self, rows: Rows) -> Tensor:
-        """The terms of each row [rows], counted as the Trainer counts them."""
+    def counted(self, rows: Rows) -> Tensor:
         return self._terms(rows, shifted=bool(getattr(self, "_loss_shifts_labels", False)))
+
+    def terms(self, rows: Rows) -> Tensor:
+        return self._terms(rows, shifted=self._shifted)
 
     def _terms(self, rows: Rows, *, shifted: bool) -> Tensor:
         labels = rows.columns.get("labels")
-        if labels is None:
+        if not isinstance(labels, Tensor):
             return torch.ones(len(rows), dtype=torch.int64, device=self.args.device)
         return loss_items(labels, shifted=shifted)
 
-    # Several processes.
+    def backward(self, loss: Tensor) -> None:
+        self.accelerator.backward(loss)
 
-    def _count(self) -> Tensor:
-        """What waits in every process, and what of it with its graph [processes, 2 and more]."""
-        now, before = asdict(self.filter.counts), self._seen_before
-        names = ("seen", "skipped_forward", "skipped_backward")
-        changes = [now[name] - before[name] for name in names]
-        counts = self._gather([len(self._pending), self._pending.held_examples, *changes])
-        for name, value in zip(names, counts[:, 2:].sum(dim=0).tolist(), strict=True):
-            setattr(self.savings, name, value)
-        self.savings.waiting = int(counts[:, 0].sum())
-        return counts
+    def spend(self, flops: float) -> None:
+        self._spend(flops, training=True)
 
-    def _gather(self, values: Sequence[int]) -> Tensor:
-        """The values of every process [processes, values]."""
+    def gather(self, values: Sequence[int]) -> Tensor:
         if self.args.world_size == 1:
             return torch.tensor([values])
         mine = torch.tensor([values], device=self.args.device)
         return cast(Tensor, self.accelerator.gather(mine)).cpu()
 
-    def _average_gradients(self, network: nn.Module) -> None:
+    def _count(self) -> Tensor:
+        """What waits in every process, and what of it with its graph [processes, 2 and more]."""
+        now, before = asdict(self._filter.counts), self._seen_before
+        names = ("seen", "skipped_forward", "skipped_backward")
+        changes = [now[name] - before[name] for name in names]
+        counts = self.gather([len(self._kept), self._kept.held_examples, *changes])
+        for name, value in zip(names, counts[:, 2:].sum(dim=0).tolist(), strict=True):
+            setattr(self.savings, name, value)
+        self.savings.waiting = int(counts[:, 0].sum())
+        return counts
+
+    def _average_gradients(self) -> None:
         if self.args.world_size == 1:
             return
         waits = []
         gradients = []
-        for parameter in network.parameters():
+        for parameter in self._network.parameters():
             if parameter.requires_grad:
                 if parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
@@ -460,12 +436,6 @@ class FilteredTrainer(transformers.Trainer):
             wait.wait()
         torch._foreach_div_(gradients, self.args.world_size)
 
-    # Facts.
-
-    @property
-    def _main(self) -> str:
-        return getattr(self.model, "main_input_name", "input_ids")
-
     @cached_property
     def _shifted(self) -> bool:
         """Whether the model's logits of a position are for the label of the next one."""
@@ -473,48 +443,5 @@ class FilteredTrainer(transformers.Trainer):
         loss = getattr(self.model, "loss_function", None)
         return loss is ForCausalLMLoss and not getattr(config, "is_encoder_decoder", False)
 
-    @property
-    def _padding(self) -> Padding:
-        tokenizer = self.processing_class
-        config = getattr(self.model, "config", None)
-        candidates = (
-            getattr(tokenizer, "pad_token_id", None),
-            getattr(config, "pad_token_id", None),
-        )
-        token = next((number for number in candidates if number is not None), 0)
-        return Padding(token, self._side)
-
     def _state_path(self, folder: str) -> Path:
         return Path(folder) / _STATE.format(rank=self.args.process_index)
-
-    def _refuse(self) -> None:
-        for name, present in {
-            "FSDP": self.is_fsdp_enabled,
-            "DeepSpeed": self.is_deepspeed_enabled,
-            "nn.DataParallel": self.args.n_gpu > 1,
-        }.items():
-            if present:
-                raise SecondaryLearnersError(
-                    f"FilteredTrainer cannot run under {name}, where processes must run the model "
-                    "equally often. Try `accelerate launch --multi_gpu`, which gives each GPU a "
-                    "process with the whole model."
-                )
-
-
-def shares(waiting: Sequence[int], whole: int) -> list[int]:
-    """How many examples each process gives to a batch of `whole`, as evenly as they have them.
-
-    >>> shares([9, 1, 4], 8)
-    [4, 1, 3]
-    """
-    given = [0] * len(waiting)
-    left = whole
-    while left:
-        open_ = [place for place, count in enumerate(waiting) if given[place] < count]
-        each = max(
-            1, min([left // len(open_), *(waiting[place] - given[place] for place in open_)])
-        )
-        for place in open_[:left]:
-            given[place] += each
-            left -= each
-    return given
