@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import json
 import math
@@ -16,10 +17,16 @@ from transformers import (
     get_linear_schedule_with_warmup,
 )
 
-from secondary_learners.errors import SecondaryLearnersError, UnknownNameError
+from secondary_learners.errors import (
+    IncompatibleError,
+    SecondaryLearnersError,
+    UnknownNameError,
+)
 from secondary_learners.filtering.decisions import LearnerFilter, RandomFilter
 from secondary_learners.filtering.multistage import MultistageFilter
 from secondary_learners.filtering.thresholds import Shifting
+from secondary_learners.learners.artifact import Learner
+from secondary_learners.learners.nets import LinearNet
 from secondary_learners.trainers.trainer import FilteredTrainer
 from secondary_learners.trainers.updating import shares
 from trainer_helpers import collate, make_arguments, make_model, make_rows
@@ -447,3 +454,121 @@ def test_says_what_it_cannot_do(train, tmp_path):
 )
 def test_processes_share_a_batch(waiting, whole, expected):
     assert shares(waiting, whole) == expected
+
+
+def test_every_run_begins_with_the_filter_as_it_was_given(train):
+    filter_ = MultistageFilter(warmup=0.2, bound=0.0, latest=0.5, keep_at_least=0.4)
+    trainer = train(filter=filter_)
+    first = [line["filter_stage"] for line in timeless(trainer)]
+    trainer.train()
+    second = [line["filter_stage"] for line in timeless(trainer)]
+    assert second == first == sorted(first)
+    assert (first[0], first[-1]) == (0, 2)
+    assert filter_.counts.seen == trainer.savings.seen == 128
+
+
+def test_each_trial_of_a_search_begins_with_a_fresh_filter(tmp_path):
+    pytest.importorskip("optuna")
+    filter_, begun = MultistageFilter(warmup=0.2, bound=0.0, latest=0.5), []
+
+    class Look(TrainerCallback):
+        def on_train_begin(self, args, state, control, **kwargs):
+            begun.append((filter_.counts.seen, filter_.stage))
+
+    trainer = FilteredTrainer(
+        None,
+        make_arguments(tmp_path, max_steps=8),
+        model_init=lambda trial=None: make_model(),
+        train_dataset=make_rows(64),
+        eval_dataset=make_rows(8),
+        data_collator=collate,
+        filter=filter_,
+        callbacks=[Look()],
+    )
+    trainer.hyperparameter_search(
+        hp_space=lambda trial: {"learning_rate": 1e-3}, n_trials=2, backend="optuna"
+    )
+    assert begun == [(0, 0), (0, 0)]
+    assert filter_.stage == 2
+
+
+def test_a_smaller_batch_size_is_found_with_a_fresh_filter(train, monkeypatch):
+    filter_, sizes = RandomFilter(0.5), []
+    step = FilteredTrainer.training_step
+
+    def short_of_memory(self, model, inputs, *args):
+        sizes.append(len(inputs["labels"]))
+        if len(inputs["labels"]) > 4 and len(sizes) > 2:
+            raise RuntimeError("CUDA out of memory.")
+        return step(self, model, inputs, *args)
+
+    monkeypatch.setattr(FilteredTrainer, "training_step", short_of_memory)
+    trainer = train(filter=filter_, auto_find_batch_size=True, num_train_epochs=1)
+    assert sizes == [8, 8, 8, 7, 6, 5, *[4] * 16]
+    assert trainer.savings.seen == filter_.counts.seen == 64
+    assert trainer.savings.trained == filter_.counts.kept
+
+
+def test_no_filter_is_plain_training(train, tmp_path):
+    options = {"save_strategy": "steps", "save_steps": 4}
+    plain = train(Trainer, **options)
+    unfiltered = train(filter=None, **options)
+    assert same(plain, unfiltered)
+    assert timeless(plain) == timeless(unfiltered)
+    assert not list(tmp_path.glob("checkpoint-*/filter_*"))
+
+
+@pytest.mark.parametrize("make", [lambda learner: "books-mini", lambda learner: learner, int])
+def test_what_is_no_filter_is_answered_with_the_line_that_makes_one(train, learner, make):
+    with pytest.raises(SecondaryLearnersError, match=r"filter=\w+Filter\("):
+        train(filter=make(learner) if make is not int else 3)
+
+
+def test_a_learner_for_another_vocabulary_is_refused_without_any_tokenizer(train, learner):
+    other = dataclasses.replace(learner.config, sizes={**learner.config.sizes, "vocabulary": 6144})
+    with pytest.raises(IncompatibleError, match="6,144 token ids"):
+        train(filter=LearnerFilter(Learner(other, LinearNet(6144)), 0.0))
+
+
+def test_columns_of_ones_own_are_declared(tmp_path):
+    class Weighted(torch.nn.Module):
+        """Reads a number for each token, and a name for each row, beside what GPT-2 reads."""
+
+        def __init__(self):
+            super().__init__()
+            self.model, self.config, self.widths, self.names = make_model(), None, [], []
+
+        def forward(self, input_ids, attention_mask, labels, importance, source):
+            self.widths.append((importance.shape[1], input_ids.shape[1]))
+            self.names += source
+            return self.model(input_ids=input_ids, attention_mask=attention_mask, labels=labels)
+
+    def collated(rows):
+        batch = collate([{n: v for n, v in row.items() if n != "source"} for row in rows])
+        return {
+            **batch,
+            "importance": batch["attention_mask"] * 0.5,
+            "source": [row["source"] for row in rows],
+        }
+
+    rows = [{**row, "source": f"row {place}"} for place, row in enumerate(make_rows(32))]
+
+    def run(**columns):
+        trainer = FilteredTrainer(
+            Weighted(),
+            make_arguments(tmp_path, remove_unused_columns=False, num_train_epochs=1),
+            train_dataset=rows,
+            data_collator=collated,
+            filter=RandomFilter(0.5),
+            **columns,
+        )
+        trainer.train()
+        return trainer
+
+    with pytest.raises(SecondaryLearnersError, match=r"'importance'.*columns="):
+        run()
+    trainer = run(columns={"importance": "tokens"})
+    assert all(one == two for one, two in trainer.model.widths)
+    assert len(set(trainer.model.names)) == trainer.savings.trained < 32
+    with pytest.raises(SecondaryLearnersError, match="'token'"):
+        run(columns={"importance": "token"})

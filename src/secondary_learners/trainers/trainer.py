@@ -148,13 +148,15 @@ class FilteredTrainer(transformers.Trainer):
 
     # What the Trainer calls.
 
-    def _inner_training_loop(self, *args: Any, **kwargs: Any) -> TrainOutput:
+    def _inner_training_loop(
+        self, batch_size: int | None = None, *args: Any, **kwargs: Any
+    ) -> TrainOutput:
         if self.filter is None:
-            return super()._inner_training_loop(*args, **kwargs)
-        if kwargs.get("batch_size"):  # auto_find_batch_size tries again with a smaller one
-            self._train_batch_size = kwargs["batch_size"]
+            return super()._inner_training_loop(batch_size, *args, **kwargs)
+        if batch_size is not None:  # auto_find_batch_size tries again with a smaller one
+            self._train_batch_size = batch_size
         self._begin(self.filter)
-        output = super()._inner_training_loop(*args, **kwargs)
+        output = super()._inner_training_loop(batch_size, *args, **kwargs)
         if self.is_world_process_zero():
             _log.info("\n%s", self.savings)
         return output
