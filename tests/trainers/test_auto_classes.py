@@ -7,9 +7,9 @@ import gc
 import numpy as np
 import pytest
 import torch
-from auto_classes import CASES, Case
 from transformers import Trainer
 
+from auto_classes import CASES, Case
 from secondary_learners.errors import SecondaryLearnersError
 from secondary_learners.filtering.decisions import LearnerFilter, RandomFilter
 from secondary_learners.filtering.multistage import MultistageFilter
