@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
-import tomllib
-import types
-import typing
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+from secondary_learners.artifacts.records import read_record, read_toml, record_toml
 from secondary_learners.content import content
 from secondary_learners.deltas.settings import Tuning
-from secondary_learners.errors import RecipeError, SecondaryLearnersError, UnknownNameError
+from secondary_learners.errors import RecipeError, UnknownNameError
 from secondary_learners.experiments.multistage import Settings
 from secondary_learners.filtering.thresholds import parse_threshold
 from secondary_learners.gains.subsets import check_trainable
@@ -534,90 +530,13 @@ def find_recipe(ref: str) -> Recipe:
 
 def parse_recipe(text: str, where: str = "recipe") -> Recipe:
     """Parse and check; RecipeError names the file, the field and what was expected."""
-    try:
-        values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"{where} is not TOML: {error}.") from error
+    values = read_toml(text, where, RecipeError)
     kind = values.get("kind", "learner")
     if not isinstance(kind, str) or kind not in _KINDS:
         raise RecipeError(f"{where}: kind {kind!r} is not one of {', '.join(sorted(_KINDS))}.")
-    return typing.cast(Recipe, _build(_KINDS[kind], values, where))
-
-
-# Recipes made before November 2026, those inside of artifacts among them, are read for good.
-_OLD_SPELLINGS = {"licence": "license", "neighbours": "neighbors"}
-
-
-def _build(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
-    hints = typing.get_type_hints(kind)
-    fields = {field.name: field for field in dataclasses.fields(kind)}
-    values = {_OLD_SPELLINGS.get(name, name): value for name, value in values.items()}
-    unknown = sorted(set(values) - set(fields))
-    if unknown:
-        raise RecipeError(
-            f"{where}: unknown field {unknown[0]!r}; known are {', '.join(sorted(fields))}."
-        )
-    missing = [
-        name
-        for name, field in fields.items()
-        if name not in values
-        and field.default is dataclasses.MISSING
-        and field.default_factory is dataclasses.MISSING
-    ]
-    if missing:
-        raise RecipeError(f"{where}: the field {missing[0]!r} is missing.")
-    typed = {name: _value(hints[name], value, f"{where}: {name}") for name, value in values.items()}
-    try:
-        return kind(**typed)
-    except SecondaryLearnersError as error:  # of this table, of a source, of a threshold
-        raise RecipeError(f"{where}: {error}") from error
-
-
-def _value(hint: Any, value: Any, where: str) -> Any:
-    if isinstance(hint, types.UnionType):  # of a string with a list or None, which TOML has not
-        tuples = [arm for arm in typing.get_args(hint) if typing.get_origin(arm) is tuple]
-        hint = tuples[0] if tuples and isinstance(value, list) else typing.get_args(hint)[0]
-    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
-        return _build(typing.cast(type[Any], hint), value, where)
-    if typing.get_origin(hint) is tuple and isinstance(value, list):
-        return tuple(_value(typing.get_args(hint)[0], item, where) for item in value)
-    if typing.get_origin(hint) is Literal:
-        _one_of(where, value, typing.get_args(hint))
-        return value
-    if hint is float and type(value) is int:
-        return float(value)
-    if not isinstance(hint, type) or type(value) is not hint:
-        kind = typing.get_origin(hint) or hint
-        raise RecipeError(f"{where} is {value!r}, and should be {_TYPES.get(kind, 'a table')}.")
-    return value
-
-
-_TYPES: dict[Any, str] = {
-    str: "a string",
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    tuple: "a list",
-}
+    return read_record(_KINDS[kind], values, where, RecipeError)
 
 
 def recipe_toml(recipe: Recipe) -> str:
     """The resolved recipe, every default written out; `parse_recipe` reads it back equal."""
-    return _toml(dataclasses.asdict(recipe))
-
-
-def _toml(table: Mapping[str, Any], prefix: str = "") -> str:
-    plain, tables = [], []
-    for name, value in table.items():
-        if value is None:
-            continue
-        if isinstance(value, Mapping):
-            tables.append(f"\n[{prefix}{name}]\n" + _toml(value, f"{prefix}{name}."))
-        elif isinstance(value, tuple | list) and value and isinstance(value[0], Mapping):
-            tables += [f"\n[[{prefix}{name}]]\n" + _toml(item) for item in value]
-        else:
-            # For strings, numbers, booleans and lists of them JSON's spelling is TOML's, save that
-            # JSON leaves DEL as it is.
-            spelled = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-            plain.append(f"{name} = {spelled}\n")
-    return "".join(plain + tables)
+    return record_toml(recipe)
