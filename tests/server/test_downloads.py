@@ -202,20 +202,21 @@ def test_an_object_that_vanishes_is_said(
 ) -> None:
     """At any moment: before it is looked for, and between that and its opening."""
     stored = stocked.app.state.hub.objects.path(hashlib.sha256(DATA).hexdigest())
-    is_whole = Sending.is_whole
+    is_sound = Sending.is_sound
     for moment in range(3):
-        assert stocked.ask(method, FILE).status == 200  # from now on it is remembered
+        for _ in range(2):  # hashed, and from now on remembered
+            assert stocked.ask("GET", FILE).status == 200
         looks = 0
 
         def look(self: Sending, moment: int = moment) -> bool:
             nonlocal looks
             looks += 1
-            found = is_whole(self)
+            found = is_sound(self)
             if looks == moment:
                 stored.unlink()
             return found
 
-        monkeypatch.setattr(Sending, "is_whole", look)
+        monkeypatch.setattr(Sending, "is_sound", look)
         try:
             if moment == 0:
                 stored.unlink()

@@ -24,7 +24,6 @@ import pytest
 from huggingface_hub import CommitOperationAdd, HfApi, constants
 from huggingface_hub.errors import HfHubHTTPError
 
-from secondary_learners.server.errors import Refused
 from secondary_learners.server.store.tokens import list_tokens
 from server_helpers import InProcess, Server, running, token
 
@@ -248,23 +247,6 @@ def test_one_root_has_one_server(served: tuple[Server, Path]) -> None:
         pass
 
 
-def test_a_content_damaged_on_the_server_is_not_sent(served: tuple[Server, Path]) -> None:
-    server, root = served
-    api = HfApi(server.url, token=token(root, "ann", "write", ["team"]))
-    api.create_repo("team/damaged")
-    data = b"\0" * 5000
-    api.upload_file(repo_id="team/damaged", path_or_fileobj=data, path_in_repo="w.bin")
-    sha256 = hashlib.sha256(data).hexdigest()
-    stored = root / "objects" / sha256[:2] / sha256
-    stored.write_bytes(data[:-1])
-    with pytest.raises(HfHubHTTPError, match="missing or damaged"):
-        api.hf_hub_download("team/damaged", "w.bin", cache_dir=root.parent / "cache")
-    stored.unlink()  # then it is asked for again, and heals
-    api.upload_file(repo_id="team/damaged", path_or_fileobj=data, path_in_repo="copy.bin")
-    found = api.hf_hub_download("team/damaged", "w.bin", cache_dir=root.parent / "cache")
-    assert Path(found).read_bytes() == data
-
-
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs Linux")
 def test_a_full_disk_is_said_and_survived(served: tuple[Server, Path]) -> None:
     """A limit on the size of files stands for the disk: writing fails in the same place."""
@@ -306,29 +288,6 @@ def test_a_busy_database_is_said_and_survived(hub: InProcess, ann: str, tmp_path
         answer = hub.ask("POST", "/api/repos/create", {"name": "busy"}, ann)
     assert answer.status == 503 and "Try again" in answer.json()["error"]
     assert hub.ask("POST", "/api/repos/create", {"name": "busy"}, ann).status == 200
-
-
-def test_what_no_repository_holds_goes_at_the_start(tmp_path: Path) -> None:
-    """A kill between moving a file into its place and naming it leaves it there."""
-    root = tmp_path / "hub"
-    ann = token(root, "ann", "write", ["team"])
-    with InProcess(root) as hub:
-        hub.ask("POST", "/api/repos/create", {"name": "mini", "organization": "team"}, ann)
-        uploaded = hub.upload(ann, b"granted, not committed")
-        assert hub.commit(ann, {"a.txt": b"old"}).status == 200
-        assert hub.commit(ann, {"a.txt": b"new"}).status == 200
-        held = {path for path in (root / "objects").rglob("*") if path.is_file()}
-        assert hub.app.state.hub.objects.path(uploaded) in held
-        with pytest.raises(Refused), hub.app.state.hub.objects.incoming() as incoming:
-            incoming.write(b"for a repository that is gone")
-            hub.app.state.hub.keep(999, incoming)
-        with hub.app.state.hub.objects.incoming() as incoming:
-            incoming.write(b"the process ends here")
-            incoming.keep()
-    objects = {path for path in (root / "objects").rglob("*") if path.is_file()}
-    assert len(objects - held) == 2
-    with running(root):
-        assert {path for path in (root / "objects").rglob("*") if path.is_file()} == held
 
 
 def test_a_new_root_is_made_by_many_at_once(tmp_path: Path) -> None:

@@ -33,6 +33,10 @@ _COMMANDS = {
     "verify": ("lock", "Hash what ships and what is cached again, and say what differs."),
     "serve": ("serve", "Serve a Hub of your own."),
     "serve-token": ("serve", "Create, list and revoke the tokens of your own Hub."),
+    "serve-check": ("store", "Is every file of your own Hub there, and whole?"),
+    "serve-backup": ("store", "Copy your own Hub while it is served."),
+    "serve-restore": ("store", "Make a Hub from a backup."),
+    "serve-gc": ("store", "Drop what no commit of your own Hub names."),
     "refresh": ("refresh", "Does a learner still hold for a model's weights as they are now?"),
     "demo": ("finetune", "The main job on what ships with the package."),
 }

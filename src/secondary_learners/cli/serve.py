@@ -49,9 +49,9 @@ def serve_command(
     Anyone who reaches the server reads its public repositories; all else needs a token. ROOT is
     made for you alone to read: it holds the private ones, and the secret that signs links.
 
-    What was uploaded to a repository is kept for as long as that repository, also when no commit
-    names it any more. Delete the repository to free the space; what a killed server left behind is
-    removed when it starts again.
+    What a commit names is kept for as long as its repository; an upload that no commit names goes
+    after a week. Every object is read again once a day, or before it is sent, and one whose bytes
+    have changed is set aside, not sent. Try `learners serve-backup ROOT OUT` every night.
     """
     try:
         from secondary_learners.server.server import is_loopback, serve

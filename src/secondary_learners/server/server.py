@@ -12,12 +12,13 @@ from pathlib import Path
 
 import uvicorn
 
-from secondary_learners.errors import SecondaryLearnersError
 from secondary_learners.server.app import create_app
 from secondary_learners.server.protocol import BoundedProtocol
+from secondary_learners.server.store.alone import alone
 from secondary_learners.server.store.database import make_root
 from secondary_learners.server.store.limits import Limits
 from secondary_learners.server.store.xorbs import drop_old_xorbs
+from secondary_learners.server.upkeep import Upkeep
 
 __all__ = ["is_loopback", "serve"]
 
@@ -29,10 +30,9 @@ def serve(root: Path, host: str, port: int, limits: Limits, say: Callable[[str],
     SecondaryLearnersError when another process serves `root`, OSError when the port is taken.
     """
     make_root(root)
-    with _only_server(root), _listening(host, port) as listener:
+    with alone(root), _listening(host, port) as listener:
         app = create_app(root, limits)
         app.state.hub.objects.empty_incoming()
-        app.state.hub.remove_strays()
         drop_old_xorbs(root)
         config = uvicorn.Config(
             app,
@@ -47,9 +47,12 @@ def serve(root: Path, host: str, port: int, limits: Limits, say: Callable[[str],
         )
         shown = f"[{host}]" if ":" in host else host
         server = uvicorn.Server(config)
+        upkeep = Upkeep(app.state.hub)
         with _stopping(server):
+            upkeep.start()
             say(f"Serving {root} on http://{shown}:{listener.getsockname()[1]}")
             server.run(sockets=[listener])
+        upkeep.stop()
         app.state.hub.close()
 
 
@@ -90,21 +93,3 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
         listener.bind((host, port))
         listener.listen(1024)
         yield listener
-
-
-@contextmanager
-def _only_server(root: Path) -> Iterator[None]:
-    """Hold ROOT/lock while the block runs. The system lets go of it even after a SIGKILL."""
-    if os.name == "nt":
-        yield
-        return
-    import fcntl
-
-    with (root / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SecondaryLearnersError(
-                f"{root} is being served already. Stop that server first, or choose another root."
-            ) from None
-        yield

@@ -11,10 +11,11 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from secondary_learners.server.api.access import check_files_readable
-from secondary_learners.server.api.sending import Sending
+from secondary_learners.server.api.sending import Part, Sending
 from secondary_learners.server.api.web import caller_of, commit_of, hub_of, parameter, repository_of
 from secondary_learners.server.errors import Refused
 from secondary_learners.server.store.hub import Hub
+from secondary_learners.server.store.objects import Objects, Stored
 from secondary_learners.server.store.trees import find_entry
 
 __all__ = ["Answers", "Shortcut", "resolve"]
@@ -25,38 +26,41 @@ _REMEMBERED = 4096
 
 
 @dataclass(frozen=True)
-class _Found:
-    """What a path leads to: the object, and the headers that describe it."""
+class _File:
+    """What a path leads to: the content, and the headers that describe it."""
 
-    object: str
-    size: int
+    objects: Objects
+    content: Stored
     etag: str
     headers: dict[str, str]
 
     def part(self, start: int, stop: int, status: int) -> Sending:
         headers = self.headers | {"Content-Length": str(stop - start)}
         if status == 206:
-            headers["Content-Range"] = f"bytes {start}-{stop - 1}/{self.size}"
-        return Sending(self.object, self.size, start, stop, status, headers)
+            headers["Content-Range"] = f"bytes {start}-{stop - 1}/{self.content.size}"
+        return Sending(self.objects, Part(self.content, start, stop), status, headers)
+
+    def whole(self) -> Sending:
+        return self.part(0, self.content.size, 200)
 
 
 async def resolve(request: Request) -> ASGIApp:
     """GET and HEAD /{id}/resolve/{revision}/{path}."""
     hub = hub_of(request)
     version = hub.database.version()  # before the look-ups: what changes meanwhile is noticed
-    found = _find(hub, request)
-    request.app.state.answers.add(request.scope, version, found.part(0, found.size, 200))
-    if _matches(request.headers.get("if-none-match"), found.etag):
-        return Response(status_code=304, headers=found.headers)
+    file = _find(hub, request)
+    request.app.state.answers.add(request.scope, version, file.whole())
+    if _matches(request.headers.get("if-none-match"), file.etag):
+        return Response(status_code=304, headers=file.headers)
     wanted = request.headers.get("range")
-    if wanted and request.method == "GET" and request.headers.get("if-range") in (None, found.etag):
-        asked = _range(wanted, found.size)
+    if wanted and request.method == "GET" and request.headers.get("if-range") in (None, file.etag):
+        asked = _range(wanted, file.content.size)
         if asked is not None:
-            return found.part(*asked, 206)
-    return found.part(0, found.size, 200)
+            return file.part(*asked, 206)
+    return file.whole()
 
 
-def _find(hub: Hub, request: Request) -> _Found:
+def _find(hub: Hub, request: Request) -> _File:
     repository = repository_of(request)
     check_files_readable(caller_of(request), repository)
     commit = commit_of(request, repository)
@@ -73,7 +77,7 @@ def _find(hub: Hub, request: Request) -> _Found:
         "Content-Type": "application/octet-stream",
         "X-Content-Type-Options": "nosniff",
     }
-    return _Found(str(hub.objects.path(entry.sha256)), entry.size, etag, headers)
+    return _File(hub.objects, Stored(entry.sha256, entry.size), etag, headers)
 
 
 class Answers:
@@ -104,7 +108,7 @@ class Answers:
         answer = self._answers.get(_question(scope))
         if answer is None or self._hub.database.version() != self._version:
             return None
-        return answer if answer.is_whole() else None
+        return answer if answer.is_sound() else None
 
 
 class Shortcut:

@@ -6,49 +6,37 @@ import base64
 import binascii
 import json
 from collections.abc import AsyncIterator
-from contextlib import ExitStack
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from secondary_learners.server.errors import Refused
-from secondary_learners.server.store.commits import AddFile, AddUpload, Delete, NewCommit, Operation
+from secondary_learners.server.store.changes import AddFile, AddUpload, Delete, Operation
+from secondary_learners.server.store.commits import NewCommit
 from secondary_learners.server.store.hub import Hub
 from secondary_learners.server.store.metadata import MetadataError, metadata_json
 from secondary_learners.server.store.names import check_path, is_sha256
+from secondary_learners.server.store.objects import Contents
 from secondary_learners.server.store.oids import blob_oid
 
 __all__ = ["read_commit"]
 
 _TEXT_LIMIT = 64 * 1024
+_TOGETHER = 2**20  # bytes of lines that are worth a thread
 
 
 async def read_commit(
-    hub: Hub, request: Request, branch: str, author: str, contents: ExitStack
+    hub: Hub, request: Request, branch: str, author: str, contents: Contents
 ) -> NewCommit:
-    """What `request` asks for. Files in it go to `contents`, which drops what is not kept.
+    """What `request` asks for. Files in it go to `contents`.
 
     Raises Refused 400 for what is not a commit, 413 for too much of it.
     """
-    header: dict[str, Any] | None = None
-    operations: list[Operation] = []
-    card: str | None = None
-    async for line in _lines(request, hub.limits.regular_file * 4 // 3 + _TEXT_LIMIT):
-        key, value = await run_in_threadpool(_parse, line)
-        if header is None:
-            if key != "header":
-                raise Refused(400, "The first line of a commit must be its header.")
-            header = value
-            continue
-        operation, data = await run_in_threadpool(_operation, hub, key, value, contents)
-        operations.append(operation)
-        if len(operations) > hub.limits.files_per_commit:
-            raise Refused(
-                413, f"A commit changes at most {hub.limits.files_per_commit:,} files: split it."
-            )
-        if operation.path == "README.md" and not isinstance(operation, Delete):
-            card = await run_in_threadpool(_card, operation, data)
+    reading = _Reading(hub, contents)
+    async for lines in _lines(request, hub.limits.regular_file * 4 // 3 + _TEXT_LIMIT):
+        await run_in_threadpool(reading.add, lines)
+    header = reading.header
     if header is None:
         raise Refused(400, "The body is empty: a commit has a header line.")
     parent = header.get("parentCommit")
@@ -60,13 +48,45 @@ async def read_commit(
         author,
         _text(header, "summary") or "Update",
         _text(header, "description"),
-        operations,
-        card,
+        reading.operations,
+        contents,
+        reading.card,
     )
 
 
-async def _lines(request: Request, limit: int) -> AsyncIterator[bytes]:
+class _Reading:
+    """What has been read of a commit so far."""
+
+    def __init__(self, hub: Hub, contents: Contents) -> None:
+        self._hub, self._contents = hub, contents
+        self.header: dict[str, Any] | None = None
+        self.operations: list[Operation] = []
+        self.card: str | None = None
+
+    def add(self, lines: list[bytes]) -> None:
+        for line in lines:
+            self._add(*_parse(line))
+
+    def _add(self, key: str, value: dict[str, Any]) -> None:
+        if self.header is None:
+            if key != "header":
+                raise Refused(400, "The first line of a commit must be its header.")
+            self.header = value
+            return
+        operation, data = _operation(self._hub, key, value, self._contents)
+        self.operations.append(operation)
+        most = self._hub.limits.files_per_commit
+        if len(self.operations) > most:
+            raise Refused(413, f"A commit changes at most {most:,} files: split it.")
+        if operation.path == "README.md" and not isinstance(operation, Delete):
+            self.card = _card(operation, data)
+
+
+async def _lines(request: Request, limit: int) -> AsyncIterator[list[bytes]]:
+    """The lines of the body that are not blank, in lists of those that came together."""
     rest = bytearray()
+    gathered: list[bytes] = []
+    size = 0
     async for chunk in request.stream():
         searched = len(rest)
         rest += chunk
@@ -74,13 +94,18 @@ async def _lines(request: Request, limit: int) -> AsyncIterator[bytes]:
             line, searched = bytes(rest[:end]), 0
             del rest[: end + 1]
             if line.strip():
-                yield line
+                gathered.append(line)
+                size += len(line)
         if len(rest) > limit:
             raise Refused(
                 413, "A file sent inside a commit is too large: upload it before, as a large file."
             )
+        if size > _TOGETHER:
+            yield gathered
+            gathered, size = [], 0
     if rest.strip():
-        yield bytes(rest)
+        gathered.append(bytes(rest))
+    yield gathered
 
 
 def _parse(line: bytes) -> tuple[str, dict[str, Any]]:
@@ -96,7 +121,7 @@ def _parse(line: bytes) -> tuple[str, dict[str, Any]]:
 
 
 def _operation(
-    hub: Hub, key: str, value: dict[str, Any], contents: ExitStack
+    hub: Hub, key: str, value: dict[str, Any], contents: Contents
 ) -> tuple[Operation, bytes]:
     path = value.get("path")
     if key in ("deletedFile", "deletedFolder"):
@@ -116,10 +141,7 @@ def _operation(
         data = _content(path, value)
         if len(data) > hub.limits.regular_file:
             raise Refused(413, f"{path!r} is too large for a commit: upload it as a large file.")
-        incoming = contents.enter_context(hub.objects.incoming())
-        incoming.write(data)
-        incoming.seal()
-        return AddFile(path, incoming, blob_oid(data)), data
+        return AddFile(path, contents.add(data), blob_oid(data)), data
     raise Refused(400, f"Unknown operation in a commit: {key[:40]!r}.")
 
 

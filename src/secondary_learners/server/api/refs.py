@@ -59,10 +59,10 @@ def history(request: Request) -> JSONResponse:
     if cursor := request.query_params.get("cursor"):
         start = find_commit(hub.database, repository, cursor)
     rows = hub.database.rows(
-        "WITH RECURSIVE line (id, depth) AS (SELECT ?, 0 UNION ALL SELECT commits.parent, depth + 1"
-        " FROM line JOIN commits ON commits.id = line.id"
-        " WHERE commits.parent IS NOT NULL AND depth < ?)"
-        " SELECT commits.* FROM line JOIN commits ON commits.id = line.id ORDER BY depth",
+        "WITH RECURSIVE line (id, depth) AS (SELECT ?, 0 UNION ALL"
+        " SELECT commits.parent, line.depth + 1 FROM line JOIN commits ON commits.id = line.id"
+        " WHERE commits.parent IS NOT NULL AND line.depth < ?)"
+        " SELECT commits.* FROM line JOIN commits ON commits.id = line.id ORDER BY line.depth",
         start.id,
         _HISTORY_PAGE,
     )

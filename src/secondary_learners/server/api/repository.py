@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
@@ -25,18 +26,21 @@ from secondary_learners.server.api.web import (
     writable_repository_of,
 )
 from secondary_learners.server.errors import Refused
-from secondary_learners.server.store.commits import AddFile, write_first_commit
+from secondary_learners.server.store.collection import drop_objects
+from secondary_learners.server.store.commits import insert_first_commit
 from secondary_learners.server.store.hub import Hub
 from secondary_learners.server.store.metadata import MetadataError, metadata_json
 from secondary_learners.server.store.names import check_namespace, check_repository_name
 from secondary_learners.server.store.oids import blob_oid
 from secondary_learners.server.store.repositories import (
     Repository,
+    create_ref,
     delete_repository,
+    grant,
     insert_repository,
     update_settings,
 )
-from secondary_learners.server.store.trees import entries
+from secondary_learners.server.store.trees import Entry, entries
 
 __all__ = [
     "check_access",
@@ -107,13 +111,17 @@ async def create_repository(request: Request) -> JSONResponse:
 
 
 def _create(hub: Hub, kind: str, owner: str, name: str, private: bool, user: str) -> None:
-    with hub.objects.incoming() as incoming:
-        incoming.write(GIT_ATTRIBUTES)
-        incoming.seal()
-        first = AddFile(".gitattributes", incoming, blob_oid(GIT_ATTRIBUTES))
+    with closing(hub.objects.contents()) as contents:
+        stored = contents.add(GIT_ATTRIBUTES)
+        contents.seal()
+        oid = blob_oid(GIT_ATTRIBUTES)
+        first = Entry(".gitattributes", stored.sha256, stored.size, oid, False, 0)
         with hub.database.transaction() as connection:
             repository = insert_repository(connection, kind, owner, name, private)
-            write_first_commit(connection, repository, user, first)
+            commit = insert_first_commit(connection, repository, user, [first])
+            create_ref(connection, repository.id, "branch", "main", commit)
+            grant(connection, repository.id, stored)
+            contents.keep()
 
 
 async def delete_repository_named(request: Request) -> Response:
@@ -128,11 +136,7 @@ async def delete_repository_named(request: Request) -> Response:
 def _delete(hub: Hub, repository: Repository) -> None:
     with hub.database.transaction() as connection:
         orphans = delete_repository(connection, repository.id)
-    with hub.database.transaction() as connection:  # no one commits while their files go
-        for sha256 in orphans:
-            held = "SELECT 1 FROM grants WHERE sha256 = ?"
-            if connection.execute(held, (sha256,)).fetchone() is None:
-                hub.objects.remove(sha256)
+    drop_objects(hub, orphans)
 
 
 async def settings(request: Request) -> JSONResponse:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from contextlib import ExitStack
+from collections.abc import Sequence
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
@@ -25,11 +25,11 @@ from secondary_learners.server.errors import Refused
 from secondary_learners.server.store.commits import write_commit
 from secondary_learners.server.store.hub import Hub
 from secondary_learners.server.store.names import check_path, is_sha256
-from secondary_learners.server.store.objects import Incoming
-from secondary_learners.server.store.repositories import Repository, find_commit, granted
+from secondary_learners.server.store.objects import Incoming, Stored
+from secondary_learners.server.store.repositories import Repository, find_commit, grant, granted
 from secondary_learners.server.store.signing import sign, verify
 from secondary_learners.server.store.tokens import token_is_live
-from secondary_learners.server.store.trees import find_entry
+from secondary_learners.server.store.trees import Entry, find_entry
 
 __all__ = ["GIT_ATTRIBUTES", "batch", "commit", "preupload", "receive", "verify_upload"]
 
@@ -69,7 +69,7 @@ async def preupload(request: Request) -> JSONResponse:
             "path": path,
             "uploadMode": "lfs" if large else "regular",
             "shouldIgnore": False,
-            "oid": known.etag if known and known.lfs == large else None,
+            "oid": _stored_oid(hub, known) if known and known.lfs == large else None,
         }
 
     return JSONResponse({"files": [answer(file) for file in files]})
@@ -89,6 +89,7 @@ async def batch(request: Request) -> JSONResponse:
     if not isinstance(objects, list) or len(objects) > hub.limits.files_per_commit:
         raise Refused(400, "objects must be a list.")
     assert token is not None
+    there: list[Stored] = []
     url = repository_url(request, repository.kind, repository.full_name) + ".git/info/lfs/objects"
 
     def answer(item: object) -> dict[str, Any]:
@@ -96,7 +97,8 @@ async def batch(request: Request) -> JSONResponse:
             raise Refused(400, "oid must be a sha256 in lower-case hex.")
         sha256, size = item["oid"], _size(hub, item.get("size"))
         held = granted(hub.database, repository.id, sha256)
-        if held == size and hub.objects.has(sha256):
+        if held == size and hub.objects.has(sha256, size):
+            there.append(Stored(sha256, size))
             return {"oid": sha256, "size": size}
         payload = {
             "use": "upload",
@@ -112,7 +114,16 @@ async def batch(request: Request) -> JSONResponse:
         }
         return {"oid": sha256, "size": size, "actions": actions}
 
-    return JSONResponse({"transfer": "basic", "objects": [answer(item) for item in objects]})
+    answers = [answer(item) for item in objects]
+    if there:
+        await run_in_threadpool(_renew, hub, repository, there)
+    return JSONResponse({"transfer": "basic", "objects": answers})
+
+
+def _renew(hub: Hub, repository: Repository, contents: Sequence[Stored]) -> None:
+    """What the client need not send again must still be there when it commits."""
+    with hub.database.transaction() as connection:
+        grant(connection, repository.id, *contents)
 
 
 async def receive(request: Request) -> Response:
@@ -152,7 +163,8 @@ async def verify_upload(request: Request) -> JSONResponse:
     hub, repository = hub_of(request), writable_repository_of(request)
     body = await json_object(request)
     sha256 = str(body.get("oid"))
-    if "size" not in body or granted(hub.database, repository.id, sha256) != body["size"]:
+    held = granted(hub.database, repository.id, sha256) if is_sha256(sha256) else None
+    if held is None or held != body.get("size"):
         raise Refused(404, "This content has not arrived.", "EntryNotFound")
     return JSONResponse({})
 
@@ -165,9 +177,12 @@ async def commit(request: Request) -> JSONResponse:
     branch = parameter(request, "revision").removeprefix("refs/heads/")
     if request.query_params.get("create_pr"):
         raise Refused(400, "This server has no pull requests: commit to a branch.")
-    with ExitStack() as contents:
+    contents = hub.objects.contents()
+    try:
         new = await read_commit(hub, request, branch, token.user, contents)
         oid = await run_in_threadpool(write_commit, hub, repository, new)
+    finally:
+        await run_in_threadpool(contents.close)
     return JSONResponse(
         {
             "success": True,
@@ -176,6 +191,11 @@ async def commit(request: Request) -> JSONResponse:
             "hookOutput": "",
         }
     )
+
+
+def _stored_oid(hub: Hub, file: Entry) -> str | None:
+    """What the client compares with its own, so as not to send a file again; None to have it."""
+    return file.etag if hub.objects.has(file.sha256, file.size) else None
 
 
 def _commit_url(request: Request, repository: Repository, oid: str) -> str:

@@ -5,62 +5,30 @@ from __future__ import annotations
 import hashlib
 import secrets
 import sqlite3
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from secondary_learners.server.errors import Refused
+from secondary_learners.server.store.changes import AddFile, AddUpload, Delete, Operation, Tree
 from secondary_learners.server.store.clock import now
 from secondary_learners.server.store.hub import Hub
 from secondary_learners.server.store.metadata import labels
-from secondary_learners.server.store.objects import Incoming, Stored
-from secondary_learners.server.store.oids import pointer_oid
+from secondary_learners.server.store.objects import Contents, Stored
 from secondary_learners.server.store.repositories import Repository, grant
+from secondary_learners.server.store.trees import Entry, entries_in, rows_to_read
 
-__all__ = [
-    "AddFile",
-    "AddUpload",
-    "Delete",
-    "NewCommit",
-    "Operation",
-    "write_commit",
-    "write_first_commit",
-]
+__all__ = ["NewCommit", "insert_first_commit", "set_labels", "write_commit"]
 
-
-@dataclass(frozen=True)
-class AddFile:
-    """A file sent inside the commit. `oid`: git's sha1 of it."""
-
-    path: str
-    incoming: Incoming
-    oid: str
-
-
-@dataclass(frozen=True)
-class AddUpload:
-    """A file uploaded before, by its sha256. `size`: what the client says it is, if it does."""
-
-    path: str
-    sha256: str
-    size: int | None
-
-
-@dataclass(frozen=True)
-class Delete:
-    """A file, or a folder with all that is in it."""
-
-    path: str
-    folder: bool
-
-
-Operation = AddFile | AddUpload | Delete
+_LONGEST_LINE = 100  # commits between one with its whole tree and the next
+_FEW_ROWS = 1000  # so many to read cost nothing
 
 
 @dataclass(frozen=True)
 class NewCommit:
     """What is asked for. `parent`: the oid, or its first digits, the head must have, or None.
 
-    `card`: the metadata of the README among the operations as JSON; None where there is none.
+    `contents`: the files sent inside it. `card`: the metadata of the README among the operations
+    as JSON; None where there is none.
     """
 
     branch: str
@@ -69,6 +37,7 @@ class NewCommit:
     title: str
     message: str
     operations: Sequence[Operation]
+    contents: Contents
     card: str | None
 
 
@@ -79,9 +48,7 @@ def write_commit(hub: Hub, repository: Repository, new: NewCommit) -> str:
     does not exist, 400 for contents this repository does not hold and paths in each other's way,
     413 for too many files.
     """
-    sent = [entry.incoming for entry in new.operations if isinstance(entry, AddFile)]
-    for incoming in sent:
-        incoming.seal()  # to disk before the turn to write comes
+    new.contents.seal()  # to disk before the turn to write comes
     with hub.database.transaction() as connection:
         head = _head(connection, repository, new.branch)
         if new.parent is not None and not head["oid"].startswith(new.parent.lower()):
@@ -90,38 +57,46 @@ def write_commit(hub: Hub, repository: Repository, new: NewCommit) -> str:
                 f"The head of {new.branch!r} is {head['oid']}, not {new.parent}: someone has "
                 "committed since. Fetch it and try again.",
             )
-        commit = _insert(connection, repository, head, new)
-        changes = [_apply(connection, hub, repository, commit, entry) for entry in new.operations]
-        if not any(changes):
+        commit, oid = _insert(connection, repository, head, new)
+        tree = Tree(entries_in(connection, head["id"]), commit)
+        for operation in new.operations:
+            _apply(connection, hub, repository, tree, operation)
+        changed = tree.changed()
+        if not changed:
             connection.execute("DELETE FROM commits WHERE id = ?", (commit,))
             return str(head["oid"])
-        _check_tree(connection, hub, commit, new.operations)
-        _relabel(connection, repository, commit, new.branch)
+        if len(tree) > hub.limits.files_per_repository:
+            most = hub.limits.files_per_repository
+            raise Refused(413, f"A repository holds at most {most:,} files.")
+        tree.check(operation.path for operation in new.operations)
+        _write_entries(connection, commit, tree, changed)
+        sent = [entry.stored for entry in new.operations if isinstance(entry, AddFile)]
+        grant(connection, repository.id, *sent)
+        _relabel(connection, repository, commit, new.branch, "README.md" in tree)
         _move_head(connection, repository, new.branch, commit)
-        hub.objects.keep(sent)  # whole on disk before the rows that name it
-        row = connection.execute("SELECT oid FROM commits WHERE id = ?", (commit,)).fetchone()
-        return str(row["oid"])
+        new.contents.keep()  # whole on disk before the rows that name it
+        return oid
 
 
-def write_first_commit(
-    connection: sqlite3.Connection, repository: Repository, author: str, first: AddFile
-) -> None:
-    """The commit a repository is born with, on its branch main."""
-    stored = first.incoming.seal()
-    cursor = connection.execute(
-        "INSERT INTO commits (repository, oid, parent, author, date, title, message, card)"
-        " VALUES (?, ?, NULL, ?, ?, 'initial commit', '', '')",
-        (repository.id, _new_oid(stored.sha256), author, now()),
-    )
-    connection.execute(
-        "INSERT INTO entries VALUES (?, ?, ?, ?, ?, 0, ?)",
-        (cursor.lastrowid, first.path, stored.sha256, stored.size, first.oid, cursor.lastrowid),
-    )
-    connection.execute(
-        "INSERT INTO refs VALUES (?, 'main', 'branch', ?)", (repository.id, cursor.lastrowid)
-    )
-    grant(connection, repository.id, stored)
-    first.incoming.keep()
+def insert_first_commit(
+    connection: sqlite3.Connection,
+    repository: Repository,
+    author: str,
+    files: Iterable[Entry],
+    title: str = "initial commit",
+    card: str = "",
+) -> int:
+    """A commit of `files` before which there is none; no branch leads to it yet. Returns its id."""
+    commit = connection.execute(
+        "INSERT INTO commits (repository, oid, parent, base, depth, author, date, title, message,"
+        " card) VALUES (?, ?, NULL, 0, 0, ?, ?, ?, '', ?)",
+        (repository.id, _new_oid(repository.full_name), author, now(), title, card),
+    ).lastrowid
+    assert commit is not None
+    connection.execute("UPDATE commits SET base = id WHERE id = ?", (commit,))
+    rows = ((file.path, replace(file, changed=commit)) for file in files)
+    _insert_entries(connection, commit, rows)
+    return commit
 
 
 def _head(connection: sqlite3.Connection, repository: Repository, branch: str) -> sqlite3.Row:
@@ -141,75 +116,43 @@ def _head(connection: sqlite3.Connection, repository: Repository, branch: str) -
 
 def _insert(
     connection: sqlite3.Connection, repository: Repository, head: sqlite3.Row, new: NewCommit
-) -> int:
+) -> tuple[int, str]:
     card = head["card"] if new.card is None else new.card
     oid = _new_oid(head["oid"], new.author, new.title, new.message)
+    base, depth = head["base"], head["depth"] + 1
+    values = (repository.id, oid, head["id"], base, depth, new.author, now(), new.title)
     commit = connection.execute(
-        "INSERT INTO commits (repository, oid, parent, author, date, title, message, card)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        (repository.id, oid, head["id"], new.author, now(), new.title, new.message, card),
+        "INSERT INTO commits (repository, oid, parent, base, depth, author, date, title, message,"
+        " card) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (*values, new.message, card),
     ).lastrowid
     assert commit is not None
-    connection.execute(
-        "INSERT INTO entries SELECT ?, path, sha256, size, oid, lfs, changed FROM entries"
-        " WHERE commit_id = ?",
-        (commit, head["id"]),
-    )
-    return commit
+    return commit, oid
 
 
 def _apply(
     connection: sqlite3.Connection,
     hub: Hub,
     repository: Repository,
-    commit: int,
+    tree: Tree,
     operation: Operation,
-) -> bool:
-    """Change the new commit's entries. Returns whether anything changed."""
+) -> None:
     if isinstance(operation, Delete):
-        return _delete(connection, commit, operation)
-    if isinstance(operation, AddFile):
-        stored = operation.incoming.seal()
-        oid, lfs = operation.oid, False
-        grant(connection, repository.id, stored)
+        tree.delete(operation)
+    elif isinstance(operation, AddFile):
+        tree.put(operation.path, operation.stored, operation.oid)
     else:
-        stored = _held(connection, hub, repository, operation)
-        oid, lfs = pointer_oid(stored.sha256, stored.size), True
-    cursor = connection.execute(
-        "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
-        " sha256 = excluded.sha256, size = excluded.size, oid = excluded.oid, lfs = excluded.lfs,"
-        " changed = excluded.changed WHERE oid != excluded.oid",
-        (commit, operation.path, stored.sha256, stored.size, oid, lfs, commit),
-    )
-    return cursor.rowcount > 0
-
-
-def _delete(connection: sqlite3.Connection, commit: int, operation: Delete) -> bool:
-    if operation.folder:
-        cursor = connection.execute(
-            "DELETE FROM entries WHERE commit_id = ? AND path >= ? AND path < ?",
-            (commit, f"{operation.path}/", f"{operation.path}0"),  # "0" follows "/"
-        )
-    else:
-        cursor = connection.execute(
-            "DELETE FROM entries WHERE commit_id = ? AND path = ?", (commit, operation.path)
-        )
-    if cursor.rowcount == 0:
-        kind = "folder" if operation.folder else "file"
-        raise Refused(
-            404, f"A {kind} with this name doesn't exist: {operation.path!r}.", "EntryNotFound"
-        )
-    return True
+        tree.put(operation.path, _held(connection, hub, repository, operation), None)
 
 
 def _held(
     connection: sqlite3.Connection, hub: Hub, repository: Repository, operation: AddUpload
 ) -> Stored:
     row = connection.execute(
-        "SELECT size FROM grants WHERE repository = ? AND sha256 = ?",
-        (repository.id, operation.sha256),
+        "SELECT size FROM grants WHERE sha256 = ? AND repository = ?",
+        (bytes.fromhex(operation.sha256), repository.id),
     ).fetchone()
-    if row is None or not hub.objects.has(operation.sha256):
+    if row is None or not hub.objects.has(operation.sha256, row["size"]):
         raise Refused(
             400,
             f"{operation.path!r}: no content with sha256 {operation.sha256} has been uploaded to "
@@ -222,43 +165,65 @@ def _held(
     return Stored(operation.sha256, row["size"])
 
 
-def _check_tree(
-    connection: sqlite3.Connection, hub: Hub, commit: int, operations: Sequence[Operation]
+def _write_entries(
+    connection: sqlite3.Connection,
+    commit: int,
+    tree: Tree,
+    changed: Sequence[tuple[str, Entry | None]],
 ) -> None:
-    (count,) = connection.execute(
-        "SELECT count(*) FROM entries WHERE commit_id = ?", (commit,)
-    ).fetchone()
-    if count > hub.limits.files_per_repository:
-        raise Refused(413, f"A repository holds at most {hub.limits.files_per_repository:,} files.")
-    for path in {operation.path for operation in operations if not isinstance(operation, Delete)}:
-        parts = path.split("/")
-        above = ["/".join(parts[:count]) for count in range(1, len(parts))]
-        marks = ",".join("?" * len(above))
-        taken = connection.execute(
-            f"SELECT path FROM entries WHERE commit_id = ? AND (path IN ({marks})"
-            " OR (path >= ? AND path < ?))",
-            (commit, *above, f"{path}/", f"{path}0"),
-        ).fetchone()
-        if taken is not None:
-            raise Refused(400, f"{path!r} and {taken['path']!r} cannot both be in a repository.")
+    """What the commit changed; from time to time its whole tree, which nobody reads on from."""
+    (depth,) = connection.execute("SELECT depth FROM commits WHERE id = ?", (commit,)).fetchone()
+    rows = rows_to_read(connection, commit) + len(changed)
+    if depth > _LONGEST_LINE or rows > 2 * len(tree) + _FEW_ROWS:
+        connection.execute("UPDATE commits SET base = id, depth = 0 WHERE id = ?", (commit,))
+        changed = [(file.path, file) for file in tree.all()]
+    _insert_entries(connection, commit, changed)
+
+
+def _insert_entries(
+    connection: sqlite3.Connection, commit: int, rows: Iterable[tuple[str, Entry | None]]
+) -> None:
+    connection.executemany(
+        "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (
+            (commit, path, None, 0, None, 0, commit)
+            if file is None
+            else (
+                commit,
+                path,
+                bytes.fromhex(file.sha256),
+                file.size,
+                bytes.fromhex(file.oid),
+                file.lfs,
+                file.changed,
+            )
+            for path, file in rows
+        ),
+    )
 
 
 def _relabel(
-    connection: sqlite3.Connection, repository: Repository, commit: int, branch: str
+    connection: sqlite3.Connection,
+    repository: Repository,
+    commit: int,
+    branch: str,
+    has_readme: bool,
 ) -> None:
     """The labels are those of main's card, without one when main has no README any more."""
-    readme = connection.execute(
-        "SELECT 1 FROM entries WHERE commit_id = ? AND path = 'README.md'", (commit,)
-    ).fetchone()
-    if readme is None:
+    if not has_readme:
         connection.execute("UPDATE commits SET card = '' WHERE id = ?", (commit,))
     if branch == "main":
-        row = connection.execute("SELECT card FROM commits WHERE id = ?", (commit,)).fetchone()
-        connection.execute("DELETE FROM labels WHERE repository = ?", (repository.id,))
-        connection.executemany(
-            "INSERT OR IGNORE INTO labels VALUES (?, ?)",
-            [(repository.id, label) for label in labels(row["card"])],
-        )
+        (card,) = connection.execute("SELECT card FROM commits WHERE id = ?", (commit,)).fetchone()
+        set_labels(connection, repository.id, card)
+
+
+def set_labels(connection: sqlite3.Connection, repository: int, card: str) -> None:
+    """What the repository is found by: `card` is the metadata of main's README."""
+    connection.execute("DELETE FROM labels WHERE repository = ?", (repository,))
+    connection.executemany(
+        "INSERT OR IGNORE INTO labels VALUES (?, ?)",
+        [(repository, label) for label in labels(card)],
+    )
 
 
 def _move_head(

@@ -1,4 +1,4 @@
-"""The SQLite file: tables, a connection for reading in each thread and one for writing.
+"""The SQLite file: connections for reading, as many as are needed at once, and one for writing.
 
 Readers see the last committed state at once, what another process (`learners serve-token`) wrote
 included. Writers come one after the other. A commit is on disk before it is answered.
@@ -7,7 +7,6 @@ included. Writers come one after the other. A commit is on disk before it is ans
 from __future__ import annotations
 
 import os
-import secrets
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -16,81 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from secondary_learners.errors import SecondaryLearnersError
+from secondary_learners.server.store.mark import Mark
+from secondary_learners.server.store.schema import migrate, prepare
 
 __all__ = ["Database", "make_root"]
 
-_SCHEMA_VERSION = 1
-_SCHEMA = """
-CREATE TABLE settings (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE namespaces (
-    name TEXT PRIMARY KEY COLLATE NOCASE,
-    kind TEXT NOT NULL CHECK (kind IN ('user', 'organisation'))
-) WITHOUT ROWID;
-CREATE TABLE tokens (
-    id TEXT PRIMARY KEY,
-    digest TEXT NOT NULL UNIQUE,
-    user TEXT NOT NULL REFERENCES namespaces (name),
-    role TEXT NOT NULL CHECK (role IN ('read', 'write')),
-    organisations TEXT NOT NULL,
-    created TEXT NOT NULL,
-    revoked TEXT
-) WITHOUT ROWID;
-CREATE TABLE repositories (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    kind TEXT NOT NULL CHECK (kind IN ('model', 'dataset')),
-    owner TEXT NOT NULL COLLATE NOCASE,
-    name TEXT NOT NULL COLLATE NOCASE,
-    private INTEGER NOT NULL,
-    gated TEXT NOT NULL CHECK (gated IN ('', 'auto', 'manual')),
-    created TEXT NOT NULL,
-    modified TEXT NOT NULL,
-    UNIQUE (kind, owner, name)
-);
-CREATE INDEX repositories_modified ON repositories (kind, modified, id);
-CREATE TABLE commits (
-    id INTEGER PRIMARY KEY,
-    repository INTEGER NOT NULL REFERENCES repositories (id) ON DELETE CASCADE,
-    oid TEXT NOT NULL,
-    parent INTEGER REFERENCES commits (id) ON DELETE CASCADE,
-    author TEXT NOT NULL,
-    date TEXT NOT NULL,
-    title TEXT NOT NULL,
-    message TEXT NOT NULL,
-    card TEXT NOT NULL,
-    UNIQUE (repository, oid)
-);
-CREATE INDEX commits_parent ON commits (parent);
-CREATE TABLE entries (
-    commit_id INTEGER NOT NULL REFERENCES commits (id) ON DELETE CASCADE,
-    path TEXT NOT NULL,
-    sha256 TEXT NOT NULL,
-    size INTEGER NOT NULL,
-    oid TEXT NOT NULL,
-    lfs INTEGER NOT NULL,
-    changed INTEGER NOT NULL,
-    PRIMARY KEY (commit_id, path)
-) WITHOUT ROWID;
-CREATE TABLE refs (
-    repository INTEGER NOT NULL REFERENCES repositories (id) ON DELETE CASCADE,
-    name TEXT NOT NULL,
-    kind TEXT NOT NULL CHECK (kind IN ('branch', 'tag')),
-    commit_id INTEGER NOT NULL REFERENCES commits (id) ON DELETE CASCADE,
-    PRIMARY KEY (repository, name)
-) WITHOUT ROWID;
-CREATE INDEX refs_commit ON refs (commit_id);
-CREATE TABLE grants (
-    repository INTEGER NOT NULL REFERENCES repositories (id) ON DELETE CASCADE,
-    sha256 TEXT NOT NULL,
-    size INTEGER NOT NULL,
-    PRIMARY KEY (repository, sha256)
-) WITHOUT ROWID;
-CREATE INDEX grants_sha256 ON grants (sha256);
-CREATE TABLE labels (
-    repository INTEGER NOT NULL REFERENCES repositories (id) ON DELETE CASCADE,
-    label TEXT NOT NULL COLLATE NOCASE,
-    PRIMARY KEY (repository, label)
-) WITHOUT ROWID;
-"""
+_KEPT_READERS = 8
 
 
 def make_root(root: Path) -> None:
@@ -100,31 +30,57 @@ def make_root(root: Path) -> None:
 
 
 class Database:
-    """ROOT/hub.sqlite3, made when it is not there. Only its owner reads it: it holds the secret."""
+    """ROOT/hub.sqlite3, made when ROOT is new. Only its owner reads it: it holds the secret.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    Raises SecondaryLearnersError where it does not explain the objects that lie beside it: it is
+    missing, empty, or older than what was last written there. `older`: take it all the same.
+    """
+
+    def __init__(self, path: Path, older: bool = False) -> None:
+        self._path, self._mark = path, Mark(path.parent)
+        if not path.exists() and _has_objects(path.parent):
+            raise _unexplained(path, "there is no")
         self._lock = threading.Lock()
+        self._idle: list[sqlite3.Connection] = []
         _keep_to_owner(path)
         self._writer = _connect(path)
-        with self.transaction() as connection:
-            _prepare(connection, path)
-        self._readers: list[sqlite3.Connection] = []
-        self._local = threading.local()
+        try:
+            migrate(self._writer, path)
+            with self.transaction() as connection:
+                self._check(connection, older)
+            self._versions = _connect(path)
+        except BaseException:
+            self._writer.close()
+            raise
+
+    def _check(self, connection: sqlite3.Connection, older: bool) -> None:
+        mark = self._mark.read()
+        if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
+            if mark or _has_objects(self._path.parent):
+                raise _unexplained(self._path, "nothing is in")
+            prepare(connection)
+        sql = "SELECT value FROM settings WHERE key = 'written'"
+        (written,) = connection.execute(sql).fetchone()
+        nothing = connection.execute("SELECT 1 FROM grants LIMIT 1").fetchone() is None
+        if mark is None and nothing and not older and _has_objects(self._path.parent):
+            raise _unexplained(self._path, "no repository is in")
+        if mark is not None and mark > written:
+            if not older:
+                raise _older(self._path, written, mark)
+            connection.execute("UPDATE settings SET value = ? WHERE key = 'written'", (mark,))
 
     def rows(self, sql: str, *values: Any) -> list[sqlite3.Row]:
-        return self._reader().execute(sql, values).fetchall()
+        with self._reader() as connection:
+            return connection.execute(sql, values).fetchall()
 
     def row(self, sql: str, *values: Any) -> sqlite3.Row | None:
-        row: sqlite3.Row | None = self._reader().execute(sql, values).fetchone()
+        with self._reader() as connection:
+            row: sqlite3.Row | None = connection.execute(sql, values).fetchone()
         return row
 
     def version(self) -> int:
-        """A number that changes whenever anyone, in any process, has committed a change.
-
-        It is this thread's own: compare it only with what the same thread got.
-        """
-        return int(self._reader().execute("PRAGMA data_version").fetchone()[0])
+        """A number that changes whenever anyone, in any process, has committed a change."""
+        return int(self._versions.execute("PRAGMA data_version").fetchone()[0])
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -136,11 +92,15 @@ class Database:
             self._writer.execute("BEGIN IMMEDIATE")
             try:
                 yield self._writer
+                (written,) = self._writer.execute(
+                    "UPDATE settings SET value = value + 1 WHERE key = 'written' RETURNING value"
+                ).fetchone()
                 self._writer.execute("COMMIT")
             except BaseException:
                 if self._writer.in_transaction:
                     self._writer.execute("ROLLBACK")
                 raise
+            self._mark.write(written)
 
     def secret(self) -> bytes:
         """32 random bytes, drawn when the file was made, that sign links across restarts."""
@@ -149,15 +109,43 @@ class Database:
         return bytes(row["value"])
 
     def close(self) -> None:
-        for connection in (*self._readers, self._writer):
+        for connection in (*self._idle, self._versions, self._writer):
             connection.close()
 
-    def _reader(self) -> sqlite3.Connection:
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            connection = self._local.connection = _connect(self._path)
-            self._readers.append(connection)
-        return connection
+    @contextmanager
+    def _reader(self) -> Iterator[sqlite3.Connection]:
+        """A connection for one question. It goes back, or goes when enough lie idle."""
+        try:
+            connection = self._idle.pop()  # atomic, as append is: threads take turns
+        except IndexError:
+            connection = _connect(self._path)
+        try:
+            yield connection
+        finally:
+            if len(self._idle) < _KEPT_READERS:
+                self._idle.append(connection)
+            else:
+                connection.close()
+
+
+def _has_objects(root: Path) -> bool:
+    return next((root / "objects").glob("*/*"), None) is not None
+
+
+def _unexplained(path: Path, what: str) -> SecondaryLearnersError:
+    return SecondaryLearnersError(
+        f"{path.parent} holds objects, and {what} database ({path.name}) that says whose they are. "
+        f"Nothing was changed. Put the database back, or restore one with `learners serve-restore "
+        f"BACKUP {path.parent}`; to begin anew, choose another folder."
+    )
+
+
+def _older(path: Path, written: int, mark: int) -> SecondaryLearnersError:
+    return SecondaryLearnersError(
+        f"{path} is older than what was last written here: it has {written:,} changes, there were "
+        f"{mark:,}. Nothing was changed. Put the newest database back. Where that is lost, "
+        f"`learners serve-check {path.parent} --repair` goes on from this one, and deletes nothing."
+    )
 
 
 def _keep_to_owner(path: Path) -> None:
@@ -182,17 +170,3 @@ def _connect(path: Path) -> sqlite3.Connection:
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = ON")
     return connection
-
-
-def _prepare(connection: sqlite3.Connection, path: Path) -> None:
-    found = connection.execute("PRAGMA user_version").fetchone()[0]
-    if found == 0:
-        for statement in _SCHEMA.split(";\n"):
-            connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
-        connection.execute("INSERT INTO settings VALUES ('secret', ?)", (secrets.token_bytes(32),))
-    elif found != _SCHEMA_VERSION:
-        raise SecondaryLearnersError(
-            f"{path} has format {found}, this version reads {_SCHEMA_VERSION}. "
-            "Try `pip install --upgrade secondary-learners`."
-        )

@@ -24,28 +24,17 @@ class Hub:
     limits: Limits
 
     @classmethod
-    def open(cls, root: Path, limits: Limits) -> Hub:
+    def open(cls, root: Path, limits: Limits, older: bool = False) -> Hub:
+        """Raises SecondaryLearnersError where the database does not explain the objects.
+
+        `older`: take a database that is older than they are all the same.
+        """
         make_root(root)
-        database = Database(root / "hub.sqlite3")
+        database = Database(root / "hub.sqlite3", older)
         return cls(root, Objects(root), database, database.secret(), limits)
 
     def close(self) -> None:
         self.database.close()
-
-    def remove_strays(self) -> int:
-        """Remove the objects that no repository may commit, and say how many they were.
-
-        A process that was killed between moving a file and naming it, or between forgetting it and
-        removing it, leaves them. Only for the one process that serves, before it does.
-        """
-        strays = [
-            sha256
-            for sha256 in self.objects.all()
-            if self.database.row("SELECT 1 FROM grants WHERE sha256 = ?", sha256) is None
-        ]
-        for sha256 in strays:
-            self.objects.remove(sha256)
-        return len(strays)
 
     def keep(self, repository: int, incoming: Incoming, expected: str | None = None) -> Stored:
         """Make `incoming` an object that `repository` may commit. Blocks: call it in a thread.

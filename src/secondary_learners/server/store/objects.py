@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from secondary_learners.files import fsync_folder
+from secondary_learners.files import fsync_folder, sha256_file
 from secondary_learners.server.errors import Refused
+from secondary_learners.server.store.disk import sync_files, sync_folders
 from secondary_learners.server.store.names import is_sha256
+from secondary_learners.server.store.soundness import Soundness
 
-__all__ = ["Incoming", "Objects", "Stored"]
+__all__ = ["Contents", "Incoming", "Objects", "Stored"]
+
+_log = logging.getLogger(__name__)
+_LIFETIME_S = 24 * 3600.0  # for how long an object that was hashed is not hashed again
+_IN_MEMORY = 16 * 2**20  # bytes of a commit's small files that are held before they are written
 
 
 @dataclass(frozen=True)
@@ -25,6 +32,99 @@ class Stored:
 
     sha256: str
     size: int
+
+
+class Objects:
+    """The folder of all contents: objects/ab/<sha256>, and incoming/ for what is not whole yet.
+
+    What turns out not to be what its name says goes to damaged/, where nobody is served it: an
+    object that is not there is asked for again when a client uploads.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._folder, self._incoming = root / "objects", root / "incoming"
+        self._damaged = root / "damaged"
+        self.soundness = Soundness(_LIFETIME_S)
+        for folder in (self._folder, self._incoming):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def empty_incoming(self) -> None:
+        """Drop what an earlier process left half-written. Only for the one process that serves."""
+        shutil.rmtree(self._incoming)
+        self._incoming.mkdir()
+
+    def path(self, sha256: str) -> Path:
+        return self._folder / sha256[:2] / sha256
+
+    def has(self, sha256: str, size: int) -> bool:
+        """Whether it is there with this size: a torn one is as good as none."""
+        try:
+            return self.path(sha256).stat().st_size == size
+        except OSError:
+            return False
+
+    def is_sound(self, sha256: str) -> bool:
+        """Whether its bytes are what its name says; one that is not is set aside. Reads it all."""
+        path = self.path(sha256)
+        try:
+            status = path.stat()
+            sound = sha256_file(path) == sha256
+        except FileNotFoundError:
+            return False
+        except OSError as error:  # the disk does not give it back
+            _log.error("%s cannot be read: %s", path, error)
+            sound = False
+        if sound:
+            self.soundness.trust(sha256, status)
+        else:
+            self.set_aside(sha256)
+        return sound
+
+    def set_aside(self, sha256: str) -> None:
+        """Move a damaged object out of the way, to damaged/."""
+        path = self.path(sha256)
+        self.soundness.forget(sha256)
+        self._damaged.mkdir(exist_ok=True)
+        with suppress(FileNotFoundError):  # another thread was faster
+            path.replace(self._damaged / sha256)
+            _log.error("%s is damaged: it was moved to %s", path, self._damaged)
+
+    def all(self) -> Iterator[str]:
+        """The sha256 of every object."""
+        for folder in sorted(self._folder.iterdir()):
+            yield from sorted(path.name for path in folder.iterdir() if is_sha256(path.name))
+
+    def remove(self, sha256: str) -> None:
+        self.soundness.forget(sha256)
+        self.path(sha256).unlink(missing_ok=True)
+
+    def place(self, file: Path, sha256: str) -> set[Path]:
+        """Rename a file that is on disk to an object. It replaces one that may be damaged.
+
+        Returns the folders whose names have changed, which the caller brings to disk.
+        """
+        path, folders = self.path(sha256), {self.path(sha256).parent}
+        if not path.parent.is_dir():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            folders.add(self._folder)
+        file.replace(path)
+        self.soundness.trust(sha256, path.stat())
+        return folders
+
+    @contextmanager
+    def incoming(self) -> Iterator[Incoming]:
+        """A new content. What was not kept when the block ends is gone."""
+        descriptor, name = tempfile.mkstemp(dir=self._incoming)
+        path = Path(name)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                yield Incoming(self, file, path)
+        finally:
+            path.unlink(missing_ok=True)
+
+    def contents(self) -> Contents:
+        """The small files of one commit. What was not kept when it is closed is gone."""
+        return Contents(self, self._incoming)
 
 
 class Incoming:
@@ -47,75 +147,71 @@ class Incoming:
         Raises Refused 400 when the sha256 is not `expected`.
         """
         if self._sealed is None:
-            found = self._digest.hexdigest()
-            if expected not in (None, found):
+            received = self._digest.hexdigest()
+            if expected not in (None, received):
                 raise Refused(
-                    400, f"the bytes received have sha256 {found}, not {expected}. Send them again."
+                    400,
+                    f"the bytes received have sha256 {received}, not {expected}. Send them again.",
                 )
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
-            self._sealed = Stored(found, self.size)
+            self._sealed = Stored(received, self.size)
         return self._sealed
 
     def keep(self, expected: str | None = None) -> Stored:
         """Seal, and make the content an object. It replaces an equal one, which may be damaged."""
         stored = self.seal(expected)
-        self._objects.keep([self])
+        for folder in self._objects.place(self._path, stored.sha256):
+            fsync_folder(folder)
         return stored
 
-    def move(self, path: Path) -> None:
-        """Rename what is sealed to `path`. Its folder is not brought to disk."""
-        self._path.replace(path)
 
+class Contents:
+    """Small contents on their way in: in memory at first, and brought to disk all at once."""
 
-class Objects:
-    """The folder of all contents: objects/ab/<sha256>, and incoming/ for what is not whole yet."""
+    def __init__(self, objects: Objects, incoming: Path) -> None:
+        self._objects, self._incoming = objects, incoming
+        self._folder: Path | None = None
+        self._held: dict[str, bytes] = {}
+        self._held_bytes = 0
+        self._written: set[str] = set()
 
-    def __init__(self, root: Path) -> None:
-        self._folder, self._incoming = root / "objects", root / "incoming"
-        for folder in (self._folder, self._incoming):
-            folder.mkdir(parents=True, exist_ok=True)
+    def add(self, data: bytes) -> Stored:
+        sha256 = hashlib.sha256(data).hexdigest()
+        if sha256 not in self._held and sha256 not in self._written:
+            self._held[sha256] = data
+            self._held_bytes += len(data)
+            if self._held_bytes > _IN_MEMORY:
+                self._spill()
+        return Stored(sha256, len(data))
 
-    def empty_incoming(self) -> None:
-        """Drop what an earlier process left half-written. Only for the one process that serves."""
-        shutil.rmtree(self._incoming)
-        self._incoming.mkdir()
+    def seal(self) -> None:
+        """Bring all to disk, under temporary names."""
+        self._spill()
+        if self._folder is not None:
+            sync_files([self._folder / sha256 for sha256 in self._written])
 
-    def path(self, sha256: str) -> Path:
-        return self._folder / sha256[:2] / sha256
+    def keep(self) -> None:
+        """Make all of them objects, on disk when it returns. `seal` comes first."""
+        folders: set[Path] = set()
+        while self._written:
+            sha256 = self._written.pop()
+            assert self._folder is not None
+            folders |= self._objects.place(self._folder / sha256, sha256)
+        sync_folders(folders)
 
-    def keep(self, contents: Iterable[Incoming]) -> None:
-        """Make sealed contents objects, all on disk when it returns: a folder is synced once."""
-        folders = set()
-        for content in contents:
-            path = self.path(content.seal().sha256)
-            if not path.parent.is_dir():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                folders.add(self._folder)
-            content.move(path)
-            folders.add(path.parent)
-        for folder in folders:
-            fsync_folder(folder)
+    def close(self) -> None:
+        self._held.clear()
+        if self._folder is not None:
+            shutil.rmtree(self._folder)
 
-    def has(self, sha256: str) -> bool:
-        return self.path(sha256).is_file()
-
-    def all(self) -> Iterator[str]:
-        """The sha256 of every object."""
-        for folder in self._folder.iterdir():
-            yield from (path.name for path in folder.iterdir() if is_sha256(path.name))
-
-    def remove(self, sha256: str) -> None:
-        self.path(sha256).unlink(missing_ok=True)
-
-    @contextmanager
-    def incoming(self) -> Iterator[Incoming]:
-        """A new content. What was not kept when the block ends is gone."""
-        descriptor, name = tempfile.mkstemp(dir=self._incoming)
-        path = Path(name)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                yield Incoming(self, file, path)
-        finally:
-            path.unlink(missing_ok=True)
+    def _spill(self) -> None:
+        if self._held and self._folder is None:
+            self._folder = Path(tempfile.mkdtemp(dir=self._incoming))
+        while self._held:
+            sha256, data = self._held.popitem()
+            assert self._folder is not None
+            (self._folder / sha256).write_bytes(data)
+            self._written.add(sha256)
+        self._held_bytes = 0

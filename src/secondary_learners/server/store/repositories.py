@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -24,6 +25,8 @@ __all__ = [
     "granted",
     "insert_repository",
     "list_refs",
+    "repository_from",
+    "unheld",
     "update_settings",
 ]
 
@@ -122,24 +125,35 @@ def update_settings(
 
 def delete_repository(connection: sqlite3.Connection, repository: int) -> list[str]:
     """Delete with all that belongs to it. Returns the sha256s that no repository holds any more."""
-    held = connection.execute(
-        "SELECT sha256 FROM grants AS mine WHERE repository = ? AND NOT EXISTS"
-        " (SELECT 1 FROM grants WHERE sha256 = mine.sha256 AND repository != mine.repository)",
-        (repository,),
-    ).fetchall()
+    held = connection.execute("SELECT sha256 FROM grants WHERE repository = ?", (repository,))
+    contents = [row["sha256"] for row in held]
     connection.execute("DELETE FROM repositories WHERE id = ?", (repository,))
-    return [row["sha256"] for row in held]
+    return unheld(connection, contents)
 
 
-def grant(connection: sqlite3.Connection, repository: int, stored: Stored) -> None:
-    """Let `repository` commit this content: its bytes came from someone who may write there.
+def unheld(connection: sqlite3.Connection, contents: Iterable[bytes]) -> list[str]:
+    """Those of the sha256s that no repository holds, in hex."""
+    held = "SELECT 1 FROM grants WHERE sha256 = ?"
+    return [
+        sha256.hex()
+        for sha256 in contents
+        if connection.execute(held, (sha256,)).fetchone() is None
+    ]
 
-    Raises Refused 404 when the repository has been deleted meanwhile.
+
+def grant(connection: sqlite3.Connection, repository: int, *contents: Stored) -> None:
+    """Let `repository` commit these contents: their bytes came from someone who may write there.
+
+    One that it holds counts as new again. Raises Refused 404 when the repository has been deleted.
     """
     try:
-        connection.execute(
-            "INSERT OR IGNORE INTO grants VALUES (?, ?, ?)",
-            (repository, stored.sha256, stored.size),
+        connection.executemany(
+            "INSERT INTO grants VALUES (?, ?, ?, ?)"
+            " ON CONFLICT DO UPDATE SET added = excluded.added",
+            [
+                (bytes.fromhex(content.sha256), repository, content.size, int(time.time()))
+                for content in contents
+            ],
         )
     except sqlite3.IntegrityError:
         raise Refused(404, "The repository has been deleted.", "RepoNotFound") from None
@@ -148,7 +162,9 @@ def grant(connection: sqlite3.Connection, repository: int, stored: Stored) -> No
 def granted(database: Database, repository: int, sha256: str) -> int | None:
     """The size of a content that `repository` holds, or None. What others hold does not count."""
     row = database.row(
-        "SELECT size FROM grants WHERE repository = ? AND sha256 = ?", repository, sha256
+        "SELECT size FROM grants WHERE repository = ? AND sha256 = ?",
+        repository,
+        bytes.fromhex(sha256),
     )
     return None if row is None else int(row["size"])
 

@@ -15,10 +15,13 @@ __all__ = [
     "Entry",
     "Row",
     "entries",
+    "entries_in",
+    "entry_from",
     "entry_view",
     "find_entry",
     "last_commits",
     "listing",
+    "rows_to_read",
     "sibling",
 ]
 
@@ -45,22 +48,27 @@ Row = tuple[str, str, Sequence[Entry]]
 
 
 def find_entry(database: Database, commit: int, path: str) -> Entry | None:
-    row = database.row(f"{_SELECT} WHERE commit_id = ? AND path = ?", commit, path)
-    return None if row is None else _entry(row)
+    row = database.row(f"{_NEWEST} AND path = ? ORDER BY depth LIMIT 1", commit, path)
+    return None if row is None or row["sha256"] is None else entry_from(row)
 
 
 def entries(database: Database, commit: int, folder: str = "") -> list[Entry]:
     """All files of a commit, or of one folder of it at any depth, by path."""
     if folder:
         rows = database.rows(
-            f"{_SELECT} WHERE commit_id = ? AND path >= ? AND path < ? ORDER BY path",
+            f"{_NEWEST} AND path >= ? AND path < ? ORDER BY depth",
             commit,
             f"{folder}/",
             f"{folder}0",  # "0" follows "/"
         )
     else:
-        rows = database.rows(f"{_SELECT} WHERE commit_id = ? ORDER BY path", commit)
-    return [_entry(row) for row in rows]
+        rows = database.rows(f"{_NEWEST} ORDER BY depth", commit)
+    return _tree(rows)
+
+
+def entries_in(connection: sqlite3.Connection, commit: int) -> list[Entry]:
+    """The same of all files, as a transaction sees them."""
+    return _tree(connection.execute(f"{_NEWEST} ORDER BY depth", (commit,)).fetchall())
 
 
 def listing(database: Database, commit: int, folder: str, recursive: bool) -> list[Row]:
@@ -114,12 +122,35 @@ def sibling(file: Entry, blobs: bool) -> dict[str, Any]:
     return view
 
 
-_SELECT = "SELECT path, sha256, size, oid, lfs, changed FROM entries"
+def rows_to_read(connection: sqlite3.Connection, commit: int) -> int:
+    """How many rows are read for all files of a commit."""
+    (count,) = connection.execute(f"{_LINE} SELECT count(*) {_ENTRIES}", (commit,)).fetchone()
+    return int(count)
 
 
-def _entry(row: sqlite3.Row) -> Entry:
+# A commit's entries and those of the commits before it, as far as the one with its whole tree.
+_LINE = """
+WITH RECURSIVE line (id, parent, base, depth) AS (
+    SELECT id, parent, base, 0 FROM commits WHERE id = ?
+    UNION ALL
+    SELECT commits.id, commits.parent, line.base, line.depth + 1
+    FROM line JOIN commits ON commits.id = line.parent WHERE line.id != line.base
+)"""
+_ENTRIES = "FROM line CROSS JOIN entries ON entries.commit_id = line.id WHERE 1"
+_NEWEST = f"{_LINE} SELECT path, sha256, size, entries.oid, lfs, changed {_ENTRIES}"
+
+
+def entry_from(row: sqlite3.Row) -> Entry:
     path, sha256, size, oid, lfs, changed = row
-    return Entry(path, sha256, size, oid, bool(lfs), changed)
+    return Entry(path, sha256.hex(), size, oid.hex(), bool(lfs), changed)
+
+
+def _tree(rows: Iterable[sqlite3.Row]) -> list[Entry]:
+    """The newest row of each path, without those that say it is gone."""
+    newest: dict[str, sqlite3.Row] = {}
+    for row in rows:
+        newest.setdefault(row["path"], row)
+    return [entry_from(newest[path]) for path in sorted(newest) if newest[path]["sha256"]]
 
 
 def _pointer(file: Entry) -> int:
