@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from recipes_helpers import OTHER, WANTED, write_base
+from recipes_helpers import OTHER, WANTED
+from tiny_models import write_base
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from recipes_helpers import OTHER, VOCABULARY, WANTED, prose
+from recipes_helpers import OTHER, WANTED, prose
 from secondary_learners.recipes.pretrain import train_tokenizer
 from secondary_learners.recipes.schema import (
     DistilledRecipe,
@@ -17,6 +17,7 @@ from secondary_learners.recipes.schema import (
     TeacherPlan,
 )
 from secondary_learners.text.corpus import Source
+from tiny_models import BASE_VOCABULARY
 
 LENGTH, ROWS, REPORTED = 12, 400, 64
 
@@ -52,7 +53,7 @@ def write_data(folder: Path, *, reported_sign: float = 1.0) -> Path:
     """
     random = np.random.default_rng(5)
     tokenizer = train_tokenizer(
-        [prose(WANTED, 4000, 3), prose(OTHER, 4000, 4)], VOCABULARY
+        [prose(WANTED, 4000, 3), prose(OTHER, 4000, 4)], BASE_VOCABULARY
     ).backend_tokenizer
     for name, seed in (("text", 6), ("more", 8)):
         (folder / name).mkdir(parents=True)

@@ -1,12 +1,8 @@
-"""Contexts with made-up tokens and a model without transformers, for the tests of gains."""
+"""Contexts and examples with made-up tokens, for the tests of gains and of text."""
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from secondary_learners.text.contexts import Contexts
 from secondary_learners.text.examples import Examples
@@ -22,20 +18,6 @@ def contexts_of(count: int, length: int = 12, *, seed: int, domains: int = 1) ->
     width = VOCABULARY // domains
     ids = random.integers(0, width, (count, length)) + domain[:, None] * width
     return Contexts(ids, np.arange(count) // 3, domain, names)
-
-
-class BigramModel(nn.Module):
-    """A language model of one matrix product, which starts in a moment and is always the same."""
-
-    def __init__(self, seed: int = 0) -> None:
-        super().__init__()
-        self.config = SimpleNamespace(vocab_size=VOCABULARY)
-        random = torch.Generator().manual_seed(seed)
-        self.embedding = nn.Parameter(torch.randn(VOCABULARY, 8, generator=random))
-        self.head = nn.Parameter(torch.randn(8, VOCABULARY, generator=random))
-
-    def forward(self, input_ids: Tensor, use_cache: bool = False) -> SimpleNamespace:
-        return SimpleNamespace(logits=self.embedding[input_ids] @ self.head)
 
 
 def examples_of(count: int, *, seed: int, longest: int = 20, domains: int = 1) -> Examples:

@@ -16,14 +16,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import numpy as np
 import torch
 from huggingface_hub import CommitOperationAdd, HfApi
 
 from secondary_learners.learners.artifact import Learner, save_learner
-from secondary_learners.learners.config import Calibration, LearnerConfig, Reference, Score
+from secondary_learners.learners.config import Reference
 from secondary_learners.learners.nets import LinearNet
 from secondary_learners.registry.index import Entry
+from tiny_models import tiny_config
 
 __all__ = ["Machine", "Proxy", "Team", "entry", "proxy", "save"]
 
@@ -52,20 +52,12 @@ def save(folder: Path, name: str, *, scale: float = 1.0) -> dict[str, str]:
     net = LinearNet(8, 0, "sqrt")
     net.weight.data.copy_(torch.arange(8.0) * scale)
     reference = Reference("mini", None, "0" * 64)
-    config = LearnerConfig(
+    config = tiny_config(
         name=name,
-        architecture="linear",
         sizes={"vocabulary": 8, "bigrams": 0, "counts": "sqrt"},
-        score=Score(0.0, 1.0, "nats per token"),
-        calibration=Calibration(0.0, 1.0, tuple(np.linspace(-2, 2, 101).tolist())),
         context_length=4,
         base_model=reference,
         tokenizer=reference,
-        objective={},
-        corpus={},
-        optimizer={},
-        labels={},
-        versions={},
     )
     return save_learner(Learner(config, net), folder, recipe_toml="", evaluation={}, readme="")
 

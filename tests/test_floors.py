@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import GPT2Config, GPT2LMHeadModel
 
 from secondary_learners.gains.labels import labeller
 from secondary_learners.gains.objective import evaluation_mode
 from secondary_learners.gains.optimizers import FirstStep
+from tiny_models import tiny_gpt2
 
 PATH = Path(__file__).parents[1] / "benchmarks" / "floors.py"
 specification = importlib.util.spec_from_file_location("floors", PATH)
@@ -28,17 +28,10 @@ SIZES = floors.Sizes(layers=3, width=64, vocabulary=500, positions=32)
 
 @pytest.fixture(scope="module")
 def model() -> Any:
-    config = GPT2Config(
-        vocab_size=500,
-        n_positions=32,
-        n_embd=64,
-        n_layer=3,
-        n_head=4,
-        bos_token_id=0,
-        eos_token_id=0,
-        attn_implementation="eager",  # torch does not count what its fused kernels do on a CPU
-    )
-    return GPT2LMHeadModel(config).double()  # nor oneDNN's products, which are of float32
+    # Eager attention: torch does not count what its fused kernels do on a CPU, nor what oneDNN does
+    # with float32.
+    sizes = {"n_positions": 32, "n_embd": 64, "n_layer": 3, "n_head": 4}
+    return tiny_gpt2(500, **sizes, attn_implementation="eager").double()
 
 
 def test_parameters(model: Any) -> None:

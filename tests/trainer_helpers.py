@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import (
-    GPT2Config,
-    GPT2ForSequenceClassification,
-    GPT2LMHeadModel,
     PreTrainedModel,
     TrainingArguments,
 )
+
+from tiny_models import tiny_gpt2
 
 VOCABULARY = 64
 PAD = 0
@@ -50,22 +49,10 @@ def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
 
 def make_model(*, causal: bool = False, dropout: float = 0.1) -> PreTrainedModel:
     """Two layers, the same weights every time."""
-    torch.manual_seed(0)
-    config = GPT2Config(
-        vocab_size=VOCABULARY,
-        n_embd=32,
-        n_layer=2,
-        n_head=2,
-        n_positions=16,
-        num_labels=2,
-        pad_token_id=PAD,
-        bos_token_id=1,
-        eos_token_id=1,
-        embd_pdrop=dropout,
-        resid_pdrop=dropout,
-        attn_pdrop=dropout,
-    )
-    return GPT2LMHeadModel(config) if causal else GPT2ForSequenceClassification(config)
+    dropped = dict.fromkeys(("embd_pdrop", "resid_pdrop", "attn_pdrop"), dropout)
+    ends = {"pad_token_id": PAD, "bos_token_id": 1, "eos_token_id": 1}
+    head = "LMHeadModel" if causal else "ForSequenceClassification"
+    return tiny_gpt2(VOCABULARY, head=head, num_labels=2, **ends, **dropped)
 
 
 def make_arguments(folder: Path, **options: Any) -> TrainingArguments:

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from cli_helpers import Tiny, learners, quick_options
-from recipes_helpers import write_base, write_text
+from recipes_helpers import write_text
+from tiny_models import write_base
 
 
 @pytest.fixture(scope="session")

@@ -11,12 +11,13 @@ import pytest
 from transformers import DataCollatorForSeq2Seq
 
 from cli_helpers import Result, learners
-from recipes_helpers import OTHER, WANTED, write_base
+from recipes_helpers import OTHER, WANTED
 from secondary_learners.filtering.decisions import LearnerFilter
 from secondary_learners.gains.store import read_labels
 from secondary_learners.registry.load import load_base, load_learner
 from secondary_learners.text.examples import Examples
 from secondary_learners.trainers.trainer import FilteredTrainer
+from tiny_models import write_base
 from trainer_helpers import make_arguments
 
 

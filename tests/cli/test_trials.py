@@ -6,8 +6,8 @@ import pytest
 
 from classification_helpers import write_task
 from cli_helpers import Tiny, learners
-from recipes_helpers import write_base
 from secondary_learners.experiments.trials.table import TrialsTable, write_table
+from tiny_models import write_base
 from trials_helpers import sweep
 
 

@@ -9,28 +9,16 @@ from secondary_learners.deltas.layers import backbone_weights, freeze_except
 from secondary_learners.deltas.making import fine_tune
 from secondary_learners.deltas.settings import Training, Tuning
 from secondary_learners.deltas.tasks import Examples, classifier
-from secondary_learners.learners.artifact import Learner
 from secondary_learners.learners.config import Reference
-from tiny_models import learner_of_low
+from tiny_models import tiny_gpt2
 
 LAYERS = ("transformer.h.0.mlp.c_fc.weight", "transformer.h.1.attn.c_attn.weight")
 
 
 @pytest.fixture(scope="session")
 def base() -> GPT2LMHeadModel:
-    from transformers import GPT2Config
-
-    torch.manual_seed(0)
-    config = GPT2Config(
-        vocab_size=64,
-        n_positions=16,
-        n_embd=20,  # so that no number of weights is a multiple of 64
-        n_layer=2,
-        n_head=2,
-        bos_token_id=0,
-        eos_token_id=0,
-    )
-    return GPT2LMHeadModel(config).eval()
+    # 20 wide, so that no number of weights is a multiple of 64
+    return tiny_gpt2(n_embd=20).eval()
 
 
 @pytest.fixture(scope="session")
@@ -86,8 +74,3 @@ def deltas(base: PreTrainedModel, tuned: dict[str, PreTrainedModel]) -> dict[str
 def trainable(model: PreTrainedModel) -> PreTrainedModel:
     freeze_except(model, list(backbone_weights(model)))
     return model
-
-
-@pytest.fixture(scope="session")
-def learner() -> Learner:
-    return learner_of_low()

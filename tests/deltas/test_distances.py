@@ -22,6 +22,7 @@ from secondary_learners.deltas.masks import mask_layers
 from secondary_learners.deltas.plots import plot_distances
 from secondary_learners.deltas.tasks import classifier
 from secondary_learners.errors import IncompatibleError, SecondaryLearnersError
+from tiny_models import tiny_gpt2
 
 FC = "transformer.h.0.mlp.c_fc.weight"
 
@@ -85,9 +86,7 @@ def test_a_mask_counts_as_what_it_leaves(base: PreTrainedModel, model: PreTraine
 
 
 def test_other_models_do_not_compare(base: PreTrainedModel) -> None:
-    from transformers import GPT2Config, GPT2Model
-
-    other = GPT2Model(GPT2Config(vocab_size=64, n_positions=16, n_embd=24, n_layer=2, n_head=2))
+    other = tiny_gpt2(n_embd=24, head="Model")
     with pytest.raises(IncompatibleError, match="GPT2Model"):
         layer_distances(base, other)
 

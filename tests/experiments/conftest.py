@@ -2,12 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GPT2LMHeadModel
 
-from secondary_learners.learners.artifact import Learner
 from secondary_learners.text.contexts import Contexts
-from tiny_models import VOCABULARY, learner_of_low
+from tiny_models import VOCABULARY, tiny_gpt2
 
 
 def contexts(inside: int, outside: int, seed: int, length: int = 8) -> Contexts:
@@ -38,19 +36,4 @@ def test_contexts() -> Contexts:
 
 @pytest.fixture
 def model() -> GPT2LMHeadModel:
-    torch.manual_seed(0)
-    config = GPT2Config(
-        vocab_size=VOCABULARY,
-        n_positions=16,
-        n_embd=32,
-        n_layer=2,
-        n_head=2,
-        bos_token_id=0,
-        eos_token_id=0,
-    )  # with its dropout of 0.1, as real models have
-    return GPT2LMHeadModel(config).eval()
-
-
-@pytest.fixture(scope="session")
-def learner() -> Learner:
-    return learner_of_low()
+    return tiny_gpt2().eval()

@@ -54,9 +54,9 @@ def test_too_few_contexts_are_refused() -> None:
 def test_labels_are_made_as_the_learner_s_were(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gains_helpers import BigramModel
     from secondary_learners.gains.labels import information_gain
     from secondary_learners.learners.statistics import spearman
+    from tiny_models import BigramModel
 
     learner = read_learner(SHIPPED)
     learner.config.labels["trainable"] = ["head"]

@@ -5,22 +5,9 @@ import pytest
 import torch
 
 from secondary_learners.learners.artifact import Learner, tokenizer_fingerprint
-from secondary_learners.learners.config import Calibration, LearnerConfig, Reference, Score
+from secondary_learners.learners.config import Calibration, Reference
 from secondary_learners.learners.nets import LinearNet
-
-VOCABULARY = 64
-
-
-class Tokenizer:
-    """A vocabulary, a padding token and nothing else."""
-
-    pad_token_id = 0
-
-    def __init__(self, size: int = VOCABULARY) -> None:
-        self._size = size
-
-    def get_vocab(self) -> dict[str, int]:
-        return {f"t{number}": number for number in range(self._size)}
+from tiny_models import VOCABULARY, Vocabulary, tiny_config
 
 
 class CountingLearner(Learner):
@@ -39,27 +26,16 @@ def learner() -> CountingLearner:
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         net.weight.copy_(torch.randn(VOCABULARY, generator=generator))
-    config = LearnerConfig(
-        name="tiny",
-        architecture="linear",
-        sizes={"vocabulary": VOCABULARY, "bigrams": 0, "counts": "sqrt"},
-        score=Score(0.0, 1.0, "nats per token"),
+    config = tiny_config(
         calibration=Calibration(0.1, 0.9, tuple(np.linspace(-2.0, 2.0, 101).tolist())),
-        context_length=8,
-        base_model=Reference("tiny/base", None, "0" * 64),
-        tokenizer=Reference("tiny/base", None, tokenizer_fingerprint(Tokenizer())),
-        objective={},
-        corpus={},
-        optimizer={},
-        labels={},
-        versions={},
+        tokenizer=Reference("tiny/base", None, tokenizer_fingerprint(Vocabulary())),
     )
     return CountingLearner(config, net)
 
 
 @pytest.fixture
-def tokenizer() -> Tokenizer:
-    return Tokenizer()
+def tokenizer() -> Vocabulary:
+    return Vocabulary()
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,7 @@ from secondary_learners.errors import (
 )
 from secondary_learners.filtering.stream import FilterReport, Selector, filtered
 from secondary_learners.filtering.thresholds import Constant, Quantile, Shifting
+from tiny_models import word_tokenizer
 
 ALL = Constant(-1e9)
 NONE = Constant(1e9)
@@ -319,12 +320,7 @@ def test_loaders_with_their_own_batching(learner, make_ids, tokenizer):
 
 
 def test_a_collator_of_transformers_and_a_tensor_dataset(learner):
-    from tokenizers import Tokenizer, models
-    from transformers import PreTrainedTokenizerFast
-
-    vocabulary = {f"t{number}": number for number in range(64)}
-    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="t0"))
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="t0")
+    tokenizer = word_tokenizer([f"t{number}" for number in range(64)], "t0", pad_token="t0")
     source = [{"input_ids": [n] * (1 + n % 3), "labels": [n] * (1 + n % 3)} for n in range(20)]
     loader = DataLoader(source, 4, collate_fn=DataCollatorForSeq2Seq(tokenizer))
     batches = list(filtered(loader, learner, ALL))

@@ -8,10 +8,6 @@ import pytest
 import torch
 from torch import nn
 from transformers import (
-    GPTNeoXConfig,
-    GPTNeoXForCausalLM,
-    LlamaConfig,
-    LlamaForCausalLM,
     PreTrainedModel,
 )
 
@@ -21,6 +17,7 @@ from secondary_learners.gains import objective as objective_module
 from secondary_learners.gains.labels import METHODS, information_gain
 from secondary_learners.gains.optimizers import FirstStep
 from secondary_learners.learners.statistics import spearman
+from tiny_models import tiny_llama, tiny_neox
 
 
 def published(model: Any, context: torch.Tensor, objective: torch.Tensor, optimizer: str) -> float:
@@ -164,22 +161,7 @@ def test_perplexity_is_the_same_ranking_in_another_unit(model: PreTrainedModel) 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("family", ["llama", "neox"])
 def test_other_families_of_models(method: str, family: str) -> None:
-    torch.manual_seed(0)
-    sizes = {
-        "vocab_size": VOCABULARY,
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "max_position_embeddings": 24,
-        "bos_token_id": 0,
-        "eos_token_id": 0,
-    }
-    model = (
-        LlamaForCausalLM(LlamaConfig(num_key_value_heads=1, **sizes))
-        if family == "llama"
-        else GPTNeoXForCausalLM(GPTNeoXConfig(**sizes))
-    )
+    model = (tiny_llama if family == "llama" else tiny_neox)(VOCABULARY)
     gains = information_gain(model, contexts_of(4, seed=0), contexts_of(4, seed=1), method=method)
     assert gains.shape == (4,)
     assert np.isfinite(gains).all()

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
+from transformers import PreTrainedModel
 
 from gains_helpers import VOCABULARY, contexts_of
 from secondary_learners.gains.labels import METHODS, information_gain
 from secondary_learners.gains.objective import context_losses, evaluation_mode, losses_of
+from tiny_models import tiny_gpt2
 
 
 def test_losses_are_the_means_of_next_token_losses(model: PreTrainedModel) -> None:
@@ -26,8 +27,7 @@ def test_losses_are_the_means_of_next_token_losses(model: PreTrainedModel) -> No
 
 
 def test_a_large_vocabulary_is_summed_in_parts() -> None:
-    config = GPT2Config(vocab_size=300_000, n_positions=16, n_embd=8, n_layer=1, n_head=1)
-    large = GPT2LMHeadModel(config).eval()
+    large = tiny_gpt2(300_000, n_embd=8, n_layer=1, n_head=1).eval()
     ids = torch.randint(0, 300_000, (2, 12), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected = torch.stack([large(row[None], labels=row[None]).loss for row in ids])

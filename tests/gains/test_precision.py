@@ -9,11 +9,12 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from gains_helpers import BigramModel, contexts_of
+from gains_helpers import contexts_of
 from secondary_learners.errors import SecondaryLearnersError, UnknownNameError
 from secondary_learners.gains.labels import information_gain
 from secondary_learners.gains.precision import computed_in
 from secondary_learners.learners.statistics import spearman
+from tiny_models import BigramModel
 
 CONTEXTS, OBJECTIVE = contexts_of(6, seed=0), contexts_of(10, seed=1)
 

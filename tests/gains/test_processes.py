@@ -13,17 +13,19 @@ import pytest
 import torch
 from torch.distributed import TCPStore
 
-from gains_helpers import BigramModel, contexts_of
+from gains_helpers import contexts_of
 from secondary_learners.errors import SecondaryLearnersError
 from secondary_learners.gains import processes, store
 from secondary_learners.gains.processes import ALONE, Team, joined_team
 from secondary_learners.gains.store import LabelSettings, label_to_store
+from tiny_models import BigramModel
 
 SCRIPT = """
 import os, signal, sys, time
 from pathlib import Path
 import torch
-from gains_helpers import BigramModel, contexts_of
+from gains_helpers import contexts_of
+from tiny_models import BigramModel
 from secondary_learners.errors import SecondaryLearnersError
 from secondary_learners.gains import store
 from secondary_learners.gains.processes import joined_team

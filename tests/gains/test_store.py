@@ -12,7 +12,7 @@ import pyarrow.parquet
 import pytest
 import torch
 
-from gains_helpers import BigramModel, contexts_of
+from gains_helpers import contexts_of
 from secondary_learners.errors import DivergedError, LabelStoreError, UnknownNameError
 from secondary_learners.gains import store
 from secondary_learners.gains.fingerprints import weights_fingerprint
@@ -20,6 +20,7 @@ from secondary_learners.gains.labels import information_gain
 from secondary_learners.gains.store import Labels, LabelSettings, label_to_store, read_labels
 from secondary_learners.learners.statistics import spearman
 from secondary_learners.text.contexts import Contexts
+from tiny_models import BigramModel
 
 CANDIDATES = contexts_of(70, seed=1, domains=2)
 OBJECTIVE = contexts_of(10, seed=2)
@@ -27,7 +28,8 @@ SETTINGS = LabelSettings(method="exact", exact=8)
 KILLED = """
 import sys, time
 from pathlib import Path
-from gains_helpers import BigramModel, contexts_of
+from gains_helpers import contexts_of
+from tiny_models import BigramModel
 from secondary_learners.gains import store
 
 folder = Path(sys.argv[1])

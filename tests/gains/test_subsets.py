@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
-from gains_helpers import VOCABULARY, BigramModel, contexts_of
+from gains_helpers import VOCABULARY, contexts_of
 from secondary_learners.errors import (
     LabelStoreError,
     MissingExtraError,
@@ -23,6 +23,7 @@ from secondary_learners.errors import (
 from secondary_learners.gains.labels import METHODS, information_gain
 from secondary_learners.gains.store import LabelSettings, label_to_store
 from secondary_learners.gains.subsets import Trainable, trained
+from tiny_models import BigramModel, tiny_llama
 
 BLOCK = ["transformer.h.1.*"]
 CONTEXTS, OBJECTIVE = contexts_of(5, seed=0), contexts_of(8, seed=1)
@@ -136,16 +137,7 @@ def test_flags_come_back_after_an_error(model: PreTrainedModel, trainable: Train
 @pytest.mark.parametrize("method", METHODS)
 def test_frozen_weights_may_be_in_half_precision(method: str) -> None:
     pytest.importorskip("peft")
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=24,
-    )
-    model = LlamaForCausalLM(config).bfloat16()
+    model = tiny_llama(VOCABULARY).bfloat16()
     with trained(model, "lora"):
         assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
     gains = information_gain(

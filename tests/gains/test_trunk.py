@@ -6,15 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from transformers import (
-    GPT2Config,
-    GPT2LMHeadModel,
-    GPTNeoXConfig,
-    GPTNeoXForCausalLM,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedModel,
-)
+from transformers import PreTrainedModel
 
 from gains_helpers import VOCABULARY, contexts_of
 from secondary_learners.gains import labels as labels_module
@@ -22,28 +14,15 @@ from secondary_learners.gains.labels import information_gain
 from secondary_learners.gains.objective import evaluation_mode, losses_of
 from secondary_learners.gains.subsets import blocks_of, trained
 from secondary_learners.gains.trunk import frozen_blocks, repeated_losses
+from tiny_models import tiny_gpt2, tiny_llama, tiny_neox
 
 IDS = torch.from_numpy(contexts_of(7, seed=1).input_ids)
-SIZES: dict[str, Any] = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 2,
-    "max_position_embeddings": 24,
-}
 
 
 def make(family: str) -> PreTrainedModel:
-    torch.manual_seed(0)
     if family == "gpt2":
-        config = GPT2Config(
-            vocab_size=VOCABULARY, n_positions=24, n_embd=32, n_layer=4, n_head=2, bos_token_id=0
-        )
-        return GPT2LMHeadModel(config)
-    if family == "llama":
-        return LlamaForCausalLM(LlamaConfig(num_key_value_heads=1, **SIZES))
-    return GPTNeoXForCausalLM(GPTNeoXConfig(**SIZES))
+        return tiny_gpt2(VOCABULARY, n_positions=24, n_layer=4)
+    return (tiny_llama if family == "llama" else tiny_neox)(VOCABULARY, num_hidden_layers=4)
 
 
 def passes(model: PreTrainedModel) -> list[int]:

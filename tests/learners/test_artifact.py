@@ -30,16 +30,7 @@ from secondary_learners.learners.artifact import (
 )
 from secondary_learners.learners.config import Calibration, LearnerConfig, Reference, Score
 from secondary_learners.learners.nets import build_net
-
-
-class Tokenizer:
-    def __init__(self, size: int = 9) -> None:
-        self.asked, self.size = 0, size
-
-    def get_vocab(self) -> dict[str, int]:
-        self.asked += 1
-        return {f"t{number}": number for number in range(self.size)}
-
+from tiny_models import Vocabulary, tiny_config
 
 SIZES: dict[str, dict[str, int | str]] = {
     "linear": {"vocabulary": 9, "bigrams": 4, "counts": "sqrt"},
@@ -48,8 +39,7 @@ SIZES: dict[str, dict[str, int | str]] = {
 
 
 def make_learner(architecture: str = "linear") -> Learner:
-    config = LearnerConfig(
-        name="tiny",
+    config = tiny_config(
         architecture=architecture,
         sizes=SIZES[architecture],
         score=Score(mean=0.25, sd=0.5, unit="nats per token"),
@@ -58,7 +48,7 @@ def make_learner(architecture: str = "linear") -> Learner:
         ),
         context_length=4,
         base_model=Reference("tiny-gpt", None, "f" * 64),
-        tokenizer=Reference("tiny-tokens", "0" * 40, tokenizer_fingerprint(Tokenizer())),
+        tokenizer=Reference("tiny-tokens", "0" * 40, tokenizer_fingerprint(Vocabulary(9))),
         objective={"contexts": 3},
         corpus={"sources": ["a"]},
         optimizer={"name": "AdamW", "eps": 1e-8},
@@ -217,15 +207,15 @@ def test_ids_of_a_wrong_kind_are_refused(ids: Any, mask: Any, word: str) -> None
 
 
 def test_another_tokenizer_is_refused_and_the_right_one_remembered() -> None:
-    learner, right = make_learner(), Tokenizer()
+    learner, right = make_learner(), Vocabulary(9)
     for _ in range(3):
         learner.check_tokenizer(right)
     assert right.asked == 1
-    other = tokenizer_fingerprint(Tokenizer(8))
+    other = tokenizer_fingerprint(Vocabulary(8))
     with pytest.raises(
         IncompatibleError, match=rf"{learner.config.tokenizer.fingerprint}.*{other}"
     ):
-        learner.check_tokenizer(Tokenizer(8))
+        learner.check_tokenizer(Vocabulary(8))
 
 
 def test_a_fingerprint_depends_on_the_vocabulary_and_not_on_its_order() -> None:

@@ -11,11 +11,11 @@ import torch
 
 from secondary_learners.errors import IncompatibleError, SecondaryLearnersError, UnknownNameError
 from secondary_learners.learners.artifact import Learner, save_learner
-from secondary_learners.learners.config import LearnerConfig, Reference
 from secondary_learners.learners.fitting import Fit, fit, fit_baseline, fit_conv, fit_linear
 from secondary_learners.learners.nets import LinearNet, linear_features
 from secondary_learners.learners.statistics import r2, spearman
 from secondary_learners.text.splitting import deal
+from tiny_models import tiny_config
 
 VOCABULARY = 40
 
@@ -182,21 +182,12 @@ def test_noise_is_not_learnt() -> None:
 
 
 def artifact(found: Fit, folder: Path) -> dict[str, str]:
-    reference = Reference("tiny", None, "0" * 64)
-    config = LearnerConfig(
-        name="tiny",
+    config = tiny_config(
         architecture=found.architecture,
         sizes=found.sizes,
         score=found.score,
         calibration=found.calibration,
         context_length=12,
-        base_model=reference,
-        tokenizer=reference,
-        objective={},
-        corpus={},
-        optimizer={},
-        labels={},
-        versions={},
     )
     return save_learner(
         Learner(config, found.net), folder, recipe_toml="", evaluation={}, readme=""

@@ -4,13 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from recipes_helpers import tiny_recipe, write_base, write_text
+from recipes_helpers import tiny_recipe, write_text
 from secondary_learners.recipes.schema import LearnerRecipe
-
-
-@pytest.fixture(scope="session")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_base(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture(scope="session")

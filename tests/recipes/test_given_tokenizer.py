@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer
 
 from cli_helpers import learners
-from recipes_helpers import OTHER, VOCABULARY, WANTED, prose, tiny_recipe, write_base, write_text
+from recipes_helpers import OTHER, WANTED, prose, tiny_recipe, write_text
 from registry_helpers import Machine, Team
 from secondary_learners.cards.check import check_card
 from secondary_learners.errors import CorpusError, IncompatibleError, RecipeError
@@ -37,6 +37,7 @@ from secondary_learners.registry.index import read_index
 from secondary_learners.registry.load import load_base, load_learner
 from secondary_learners.text.corpus import Source
 from server_helpers import running, token
+from tiny_models import BASE_VOCABULARY, words_backend, write_base
 
 GPT2 = "openai-community/gpt2"
 COMMON: dict[str, Any] = {"device": "cpu", "command": "learners run x", "progress": False}
@@ -48,7 +49,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("corpus")
     (folder / "text").mkdir()
     write_text(folder / "text", characters=12_000)
-    tokenizer = train_tokenizer([prose(WANTED, 4000, 3), prose(OTHER, 4000, 4)], VOCABULARY)
+    tokenizer = train_tokenizer([prose(WANTED, 4000, 3), prose(OTHER, 4000, 4)], BASE_VOCABULARY)
     backend = tokenizer.backend_tokenizer
     backend.enable_truncation(7)  # which the text must not be cut by
     backend.enable_padding(length=5000)
@@ -63,7 +64,7 @@ def small() -> PretrainRecipe:
         summary="A model for tests",
         sources=(Source("prose", files="text", block_characters=1000),),
         tokenizer="given.json",
-        vocabulary=VOCABULARY,
+        vocabulary=BASE_VOCABULARY,
         context_length=16,
         layers=1,
         width=32,
@@ -90,7 +91,7 @@ def test_a_model_is_trained_on_the_tokenizer_of_a_file(
     trained: Finished, small: PretrainRecipe, corpus: Path
 ) -> None:
     model, tokenizer = load_base(trained.folder)
-    assert model.config.vocab_size == VOCABULARY
+    assert model.config.vocab_size == BASE_VOCABULARY
     expected = fingerprint_of(corpus / "given.json")
     assert tokenizer_fingerprint(tokenizer) == expected
     assert trained.evaluation["tokenizer_fingerprint"] == expected
@@ -137,16 +138,16 @@ def test_the_loss_in_blocks_trains_the_same_model(
 
 
 def without_end(path: Path) -> None:
-    Tokenizer(models.WordLevel({f"w{n}": n for n in range(VOCABULARY)}, "w0")).save(str(path))
+    words_backend([f"w{n}" for n in range(BASE_VOCABULARY)], "w0").save(str(path))
 
 
 def huge(path: Path) -> None:
-    words = {END_OF_TEXT: 0, **{f"w{n}": n for n in range(1, 65_537)}}
-    Tokenizer(models.WordLevel(words, "w1")).save(str(path))
+    words = [END_OF_TEXT, *(f"w{n}" for n in range(1, 65_537))]
+    words_backend(words, "w1").save(str(path))
 
 
 def other_size(path: Path) -> None:
-    Tokenizer(models.WordLevel({END_OF_TEXT: 0, "a": 1}, "a")).save(str(path))
+    words_backend([END_OF_TEXT, "a"], "a").save(str(path))
 
 
 @pytest.mark.parametrize(

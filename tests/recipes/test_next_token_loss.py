@@ -4,29 +4,21 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GPT2LMHeadModel
 
 from secondary_learners.recipes import next_token_loss as module
 from secondary_learners.recipes.next_token_loss import next_token_loss
+from tiny_models import tiny_gpt2
 
 VOCABULARY = 331
 
 
 def gpt2(dtype: torch.dtype) -> tuple[GPT2LMHeadModel, torch.Tensor]:
-    torch.manual_seed(0)
-    config = GPT2Config(
-        vocab_size=VOCABULARY,
-        n_positions=16,
-        n_embd=24,
-        n_layer=2,
-        n_head=2,
-        initializer_range=0.3,  # probabilities far from even
-        resid_pdrop=0.0,
-        embd_pdrop=0.0,
-        attn_pdrop=0.0,
-    )
+    still = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
+    # initializer_range: for probabilities far from even
+    model = tiny_gpt2(VOCABULARY, n_embd=24, initializer_range=0.3, **still)
     ids = torch.randint(0, VOCABULARY, (5, 12), generator=torch.Generator().manual_seed(1))
-    return GPT2LMHeadModel(config).to(dtype), ids
+    return model.to(dtype), ids
 
 
 def gradients(model: GPT2LMHeadModel, loss: torch.Tensor) -> list[torch.Tensor]:

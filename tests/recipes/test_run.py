@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from recipes_helpers import write_base, write_text
+from recipes_helpers import write_text
 from secondary_learners.errors import (
     CorpusError,
     DigestMismatchError,
@@ -39,6 +39,7 @@ from secondary_learners.recipes.schema import (
 from secondary_learners.registry.index import read_index
 from secondary_learners.registry.load import load_base, load_learner
 from secondary_learners.text.corpus import Source
+from tiny_models import write_base
 
 COMMON: dict[str, Any] = {"device": "cpu", "command": "learners run tiny", "progress": False}
 EVALUATION = EvaluationPlan(seeds=2, updates=3, batch_size=4, test_contexts=20)

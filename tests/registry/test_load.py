@@ -29,6 +29,7 @@ from secondary_learners.registry.load import load_base, load_learner, load_token
 from secondary_learners.registry.lock import read_lock
 from secondary_learners.registry.locking import lock_references
 from secondary_learners.registry.remote import Remote, snapshot_folder
+from tiny_models import tiny_gpt2, word_tokenizer
 
 
 @pytest.fixture
@@ -92,19 +93,9 @@ def test_a_folder_of_the_working_directory_hides_no_name(catalogue: Path) -> Non
 @pytest.fixture(scope="module")
 def gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a random GPT-2 with a vocabulary of 30 words."""
-    import tokenizers
-    import transformers
-
     folder = tmp_path_factory.mktemp("gpt2")
-    config = transformers.GPT2Config(
-        vocab_size=30, n_positions=16, n_embd=8, n_layer=1, n_head=2, bos_token_id=0, eos_token_id=0
-    )
-    model = transformers.GPT2LMHeadModel(config).to(torch.bfloat16)
-    model.save_pretrained(folder)
-    words = tokenizers.Tokenizer(
-        tokenizers.models.WordLevel({f"w{n}": n for n in range(30)}, unk_token="w0")
-    )
-    transformers.PreTrainedTokenizerFast(tokenizer_object=words).save_pretrained(folder)
+    tiny_gpt2(30, n_embd=8, n_layer=1).to(torch.bfloat16).save_pretrained(folder)
+    word_tokenizer([f"w{n}" for n in range(30)], "w0").save_pretrained(folder)
     return folder
 
 

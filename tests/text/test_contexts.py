@@ -8,22 +8,19 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
 from secondary_learners.errors import CorpusError
 from secondary_learners.text.contexts import Contexts, cut, mixture, split_documents
 from secondary_learners.text.corpus import Document
+from tiny_models import word_tokenizer
 
 END = 1000
 
 
 def numbers(*, end: bool = True) -> Any:
     """A tokenizer that reads "17" as token 17."""
-    vocabulary = {str(number): number for number in range(END)} | {"<end>": END}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<end>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>" if end else None)
+    words = [*map(str, range(END)), "<end>"]
+    return word_tokenizer(words, "<end>", eos_token="<end>" if end else None)
 
 
 NUMBERS = numbers()

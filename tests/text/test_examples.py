@@ -13,9 +13,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from gains_helpers import VOCABULARY, BigramModel, contexts_of, examples_of
+from gains_helpers import VOCABULARY, contexts_of, examples_of
 from secondary_learners.errors import CorpusError
 from secondary_learners.gains import labels as labels_module
 from secondary_learners.gains import store
@@ -24,6 +24,7 @@ from secondary_learners.gains.objective import context_losses, in_batches
 from secondary_learners.gains.store import LabelSettings, label_to_store, read_labels
 from secondary_learners.recipes.pretrain import train_tokenizer
 from secondary_learners.text.examples import Examples, with_mask
+from tiny_models import BigramModel, tiny_llama
 
 RATE = 5e-2  # of plain gradient descent, so that no gain is near a rounding error
 CHAT = (
@@ -68,29 +69,12 @@ def references(model: Any, contexts: Examples, objective: Examples) -> dict[str,
     return found
 
 
-def llama() -> PreTrainedModel:
-    torch.manual_seed(0)
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=VOCABULARY,
-            hidden_size=32,
-            intermediate_size=48,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            max_position_embeddings=24,
-            bos_token_id=0,
-            eos_token_id=0,
-        )
-    )
-
-
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 def test_each_method_is_its_definition_one_example_at_a_time(
     model: PreTrainedModel, family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(labels_module, "_EXAMPLES", 5)
-    model = model.double() if family == "gpt2" else llama().double()
+    model = model.double() if family == "gpt2" else tiny_llama(VOCABULARY).double()
     contexts, objective = examples_of(12, seed=0), examples_of(9, seed=1)
     expected = references(model, contexts, objective)
     for method in METHODS:

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from classification_helpers import write_task
-from recipes_helpers import write_base
 from secondary_learners.experiments.trials.table import TrialsTable
 from secondary_learners.registry.load import load_base
 from trials_helpers import sweep
@@ -24,11 +23,6 @@ def published() -> Path:
     if not PUBLISHED.is_file():
         pytest.skip("the published trials are not beside this checkout")
     return PUBLISHED
-
-
-@pytest.fixture(scope="session")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_base(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture(scope="session")
