@@ -16,8 +16,9 @@ from pathlib import Path
 from common import RESULTS, write_result
 
 from secondary_learners.experiments.summary import plain_words
-from secondary_learners.recipes.run import run_learner
-from secondary_learners.recipes.schema import LearnerRecipe, find_recipe
+from secondary_learners.recipes.gain_learner.make import run_learner
+from secondary_learners.recipes.gain_learner.recipe import LearnerRecipe
+from secondary_learners.recipes.parsing import find_recipe
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

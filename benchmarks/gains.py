@@ -35,8 +35,9 @@ from secondary_learners.gains.labels import METHODS, information_gain, labeller,
 from secondary_learners.gains.objective import evaluation_mode
 from secondary_learners.gains.optimizers import FirstStep
 from secondary_learners.learners.statistics import spearman
-from secondary_learners.recipes.data import labelling_data, read_splits
-from secondary_learners.recipes.schema import LearnerRecipe, find_recipe
+from secondary_learners.recipes.gain_learner.data import labelling_data, read_splits
+from secondary_learners.recipes.gain_learner.recipe import LearnerRecipe
+from secondary_learners.recipes.parsing import find_recipe
 from secondary_learners.registry.load import load_base
 from secondary_learners.text.contexts import Contexts
 

@@ -50,8 +50,13 @@ from secondary_learners.gains.objective import losses_of
 from secondary_learners.gains.store import read_labels
 from secondary_learners.learners.fitting import fit
 from secondary_learners.learners.statistics import spearman
-from secondary_learners.recipes.data import finetuning_data, labelling_data, own_recipe, read_splits
-from secondary_learners.recipes.schema import (
+from secondary_learners.recipes.gain_learner.data import (
+    finetuning_data,
+    labelling_data,
+    own_recipe,
+    read_splits,
+)
+from secondary_learners.recipes.gain_learner.recipe import (
     EvaluationPlan,
     InstructionPlan,
     LabelPlan,

@@ -36,8 +36,8 @@ from secondary_learners.experiments.multistage_runs import StagedTask, run_arms
 from secondary_learners.experiments.statistics import permutation_test
 from secondary_learners.files import atomic_path, write_json
 from secondary_learners.learners.artifact import Learner, save_learner
-from secondary_learners.recipes.multistage import loss_learner, measure_losses
-from secondary_learners.recipes.schema import LossPlan
+from secondary_learners.recipes.loss_learner.make import loss_learner, measure_losses
+from secondary_learners.recipes.loss_learner.recipe import LossPlan
 from secondary_learners.registry.load import load_base, load_learner
 
 LOOKS = {

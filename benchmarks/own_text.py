@@ -26,7 +26,8 @@ from typing import Any
 
 from common import RESULTS, environment, table, write_result
 
-from secondary_learners.recipes.schema import LearnerRecipe, find_recipe
+from secondary_learners.recipes.gain_learner.recipe import LearnerRecipe
+from secondary_learners.recipes.parsing import find_recipe
 from secondary_learners.registry.load import load_learner
 from secondary_learners.text.corpus import read_documents
 

@@ -26,8 +26,9 @@ from secondary_learners.gains.objective import context_losses, evaluation_mode
 from secondary_learners.gains.subsets import LORA_RANK, Trainable, trained
 from secondary_learners.gains.trunk import frozen_blocks
 from secondary_learners.learners.statistics import spearman, spearman_interval
-from secondary_learners.recipes.data import labelling_data, read_splits
-from secondary_learners.recipes.schema import LearnerRecipe, find_recipe
+from secondary_learners.recipes.gain_learner.data import labelling_data, read_splits
+from secondary_learners.recipes.gain_learner.recipe import LearnerRecipe
+from secondary_learners.recipes.parsing import find_recipe
 from secondary_learners.registry.load import load_base
 from secondary_learners.text.contexts import Contexts
 

@@ -28,8 +28,13 @@ from secondary_learners.experiments.compare import Settings, finetune
 from secondary_learners.experiments.refresh import card_figure, refresh
 from secondary_learners.filtering.thresholds import Constant
 from secondary_learners.learners.artifact import tokenizer_fingerprint
-from secondary_learners.recipes.data import finetuning_data, fresh_data, learner_recipe, read_splits
-from secondary_learners.recipes.transfer import TransferRow, record_transfer
+from secondary_learners.recipes.gain_learner.data import (
+    finetuning_data,
+    fresh_data,
+    learner_recipe,
+    read_splits,
+)
+from secondary_learners.recipes.gain_learner.transfer import TransferRow, record_transfer
 from secondary_learners.registry.load import load_base, load_learner, locate
 from secondary_learners.text.contexts import Contexts
 

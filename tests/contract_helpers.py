@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cli_helpers import learners
-from secondary_learners.recipes.schema import _KINDS
+from secondary_learners.recipes.parsing import _KINDS
 
 RECIPES = Path(__file__).parent / "contract" / "recipes"
 IDS = [[5, 9, 200, 7, 31], [4, 4, 8, 15, 16]]

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from recipes_helpers import OTHER, WANTED, prose
-from secondary_learners.recipes.pretrain import train_tokenizer
-from secondary_learners.recipes.schema import (
+from secondary_learners.recipes.base_model.training import train_tokenizer
+from secondary_learners.recipes.distilled_learner.recipe import (
     DistilledRecipe,
     EmbeddingPlan,
     PoolPlan,

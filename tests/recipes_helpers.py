@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from secondary_learners.recipes.data import own_recipe
-from secondary_learners.recipes.schema import LabelPlan, LearnerRecipe
+from secondary_learners.recipes.gain_learner.data import own_recipe
+from secondary_learners.recipes.gain_learner.recipe import LabelPlan, LearnerRecipe
 
 _WANTED = "sea ship wave storm sail anchor captain harbour deck crew tide mast rope gull"
 _OTHER = "tax form rule office page line table data code list value unit sum rate"

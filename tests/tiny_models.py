@@ -131,7 +131,7 @@ def write_base(folder: Path, texts: list[str] | None = None) -> Path:
     texts: prose of tests by default.
     """
     from recipes_helpers import OTHER, WANTED, prose
-    from secondary_learners.recipes.pretrain import END_OF_TEXT, train_tokenizer
+    from secondary_learners.recipes.base_model.training import END_OF_TEXT, train_tokenizer
 
     texts = texts or [prose(WANTED, 4000, 3), prose(OTHER, 4000, 4)]
     tokenizer = train_tokenizer(texts, BASE_VOCABULARY)

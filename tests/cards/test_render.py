@@ -16,7 +16,9 @@ from secondary_learners.cards.check import check_card
 from secondary_learners.cards.distilled import distilled_card
 from secondary_learners.cards.render import base_model_card, learner_card, markdown_table
 from secondary_learners.content import content
-from secondary_learners.recipes.schema import DistilledRecipe, LearnerRecipe, find_recipe
+from secondary_learners.recipes.distilled_learner.recipe import DistilledRecipe
+from secondary_learners.recipes.gain_learner.recipe import LearnerRecipe
+from secondary_learners.recipes.parsing import find_recipe
 from secondary_learners.registry.index import Entry, list_learners, read_index
 
 

@@ -498,7 +498,7 @@ def test_finetune_on_own_text_uses_the_learner_s_base_and_length(
         lengths.append((pool.length, model.config.n_embd))
         return compare(model, pool, *rest, **options)
 
-    monkeypatch.setattr("secondary_learners.recipes.run.compare", watched)
+    monkeypatch.setattr("secondary_learners.recipes.gain_learner.make.compare", watched)
     own = ("--objective", tiny.objective, "--pool", tiny.pool)
     budget = ("--seeds", 1, "--updates", 1, "--batch-size", 4, "--threshold", "quantile:0.5")
     command = ("finetune", "-l", tiny.learner, *own, *budget, "--out", tmp_path, "--json")

@@ -16,7 +16,7 @@ from secondary_learners.errors import ArtifactError, SecondaryLearnersError
 from secondary_learners.experiments.refresh import Verdict, card_figure, judge, refresh
 from secondary_learners.files import sha256_file
 from secondary_learners.learners.artifact import read_learner
-from secondary_learners.recipes.transfer import TransferRow, record_transfer
+from secondary_learners.recipes.gain_learner.transfer import TransferRow, record_transfer
 from secondary_learners.registry.index import find
 
 SHIPPED = content("learners") / "python-docs-mini"

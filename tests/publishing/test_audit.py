@@ -19,7 +19,7 @@ from secondary_learners.publishing.audit import (
     files_to_publish,
     registry_entry,
 )
-from secondary_learners.recipes.schema import parse_recipe
+from secondary_learners.recipes.parsing import parse_recipe
 from secondary_learners.registry.index import read_index
 
 SHIPPED = [content("learners") / name for name in read_index()]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from recipes_helpers import tiny_recipe, write_text
-from secondary_learners.recipes.schema import LearnerRecipe
+from secondary_learners.recipes.gain_learner.recipe import LearnerRecipe
 
 
 @pytest.fixture(scope="session")

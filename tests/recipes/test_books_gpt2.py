@@ -12,7 +12,8 @@ from tokenizers import Tokenizer
 
 from secondary_learners.content import content
 from secondary_learners.learners.artifact import tokenizer_fingerprint
-from secondary_learners.recipes.schema import LearnerRecipe, find_recipe
+from secondary_learners.recipes.gain_learner.recipe import LearnerRecipe
+from secondary_learners.recipes.parsing import find_recipe
 from secondary_learners.registry.load import load_learner
 from secondary_learners.text.corpus import read_documents
 

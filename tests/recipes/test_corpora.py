@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from secondary_learners.recipes.data import read_splits
-from secondary_learners.recipes.schema import LearnerRecipe, find_recipe
+from secondary_learners.recipes.gain_learner.data import read_splits
+from secondary_learners.recipes.gain_learner.recipe import LearnerRecipe
+from secondary_learners.recipes.parsing import find_recipe
 from secondary_learners.text.corpus import read_documents
 
 DATA = Path(__file__).parents[3] / "shared" / "data"

@@ -8,7 +8,7 @@ import pytest
 
 from recipes_helpers import OTHER, WANTED, prose
 from secondary_learners.errors import CorpusError
-from secondary_learners.recipes.data import (
+from secondary_learners.recipes.gain_learner.data import (
     describe_sources,
     finetuning_data,
     labelling_data,
@@ -16,7 +16,8 @@ from secondary_learners.recipes.data import (
     portable,
     read_splits,
 )
-from secondary_learners.recipes.schema import LearnerRecipe, parse_recipe, recipe_toml
+from secondary_learners.recipes.gain_learner.recipe import LearnerRecipe
+from secondary_learners.recipes.parsing import parse_recipe, recipe_toml
 from secondary_learners.registry.load import load_base
 from secondary_learners.text.corpus import Source
 

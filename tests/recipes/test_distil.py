@@ -17,12 +17,12 @@ from secondary_learners.errors import CorpusError
 from secondary_learners.learners.artifact import read_learner
 from secondary_learners.learners.statistics import r2, spearman
 from secondary_learners.publishing.audit import audit, registry_entry
-from secondary_learners.recipes import distil as distil_module
-from secondary_learners.recipes.distil import run_distilled
+from secondary_learners.recipes.distilled_learner import make as distil_module
+from secondary_learners.recipes.distilled_learner.make import run_distilled
+from secondary_learners.recipes.distilled_learner.published import fold_rows, read_published_labels
 from secondary_learners.recipes.likeness import Verdict
-from secondary_learners.recipes.published import fold_rows, read_published_labels
+from secondary_learners.recipes.parsing import parse_recipe, recipe_toml
 from secondary_learners.recipes.rebuild import read_published, rebuild
-from secondary_learners.recipes.schema import parse_recipe, recipe_toml
 from secondary_learners.registry.index import read_index
 
 COMMON: dict[str, Any] = {

@@ -17,10 +17,10 @@ from secondary_learners.errors import (
     UnknownNameError,
 )
 from secondary_learners.gains import store
-from secondary_learners.recipes import run as run_module
 from secondary_learners.recipes.energy import WORLD, Meter, open_meter
-from secondary_learners.recipes.run import run_learner
-from secondary_learners.recipes.schema import LearnerRecipe
+from secondary_learners.recipes.gain_learner import make as run_module
+from secondary_learners.recipes.gain_learner.make import run_learner
+from secondary_learners.recipes.gain_learner.recipe import LearnerRecipe
 
 pytest.importorskip("codecarbon")
 COMMON: dict[str, Any] = {"device": "cpu", "command": "learners run tiny", "progress": False}

@@ -22,17 +22,17 @@ from secondary_learners.cards.check import check_card
 from secondary_learners.errors import CorpusError, IncompatibleError, RecipeError
 from secondary_learners.gains.fingerprints import embedding_fingerprint
 from secondary_learners.learners.artifact import read_learner, tokenizer_fingerprint
-from secondary_learners.recipes import pretrain as pretrain_module
-from secondary_learners.recipes.pretrain import END_OF_TEXT, train_tokenizer
-from secondary_learners.recipes.run import Finished, fit_labels, run_learner, run_pretraining
-from secondary_learners.recipes.schema import (
-    LearnerRecipe,
-    PretrainRecipe,
-    TokenizerPlan,
-    find_recipe,
-    parse_recipe,
-    recipe_toml,
+from secondary_learners.recipes.base_model import training as pretrain_module
+from secondary_learners.recipes.base_model.recipe import PretrainRecipe
+from secondary_learners.recipes.base_model.training import END_OF_TEXT, train_tokenizer
+from secondary_learners.recipes.gain_learner.make import (
+    Finished,
+    fit_labels,
+    run_learner,
+    run_pretraining,
 )
+from secondary_learners.recipes.gain_learner.recipe import LearnerRecipe, TokenizerPlan
+from secondary_learners.recipes.parsing import find_recipe, parse_recipe, recipe_toml
 from secondary_learners.registry.index import read_index
 from secondary_learners.registry.load import load_base, load_learner
 from secondary_learners.text.corpus import Source

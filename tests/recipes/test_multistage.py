@@ -21,12 +21,13 @@ from secondary_learners.filtering.multistage import MultistageFilter
 from secondary_learners.filtering.predictors import LearnerPredictor
 from secondary_learners.filtering.selection import pad
 from secondary_learners.publishing.audit import audit
-from secondary_learners.recipes import multistage
+from secondary_learners.recipes.gain_learner.make import Finished
 from secondary_learners.recipes.likeness import Verdict
-from secondary_learners.recipes.multistage import read_staged_task, run_multistage
+from secondary_learners.recipes.loss_learner import make as multistage
+from secondary_learners.recipes.loss_learner.make import read_staged_task, run_multistage
+from secondary_learners.recipes.loss_learner.recipe import LossPlan, MultistageRecipe
+from secondary_learners.recipes.parsing import recipe_toml
 from secondary_learners.recipes.rebuild import read_published, rebuild
-from secondary_learners.recipes.run import Finished
-from secondary_learners.recipes.schema import LossPlan, MultistageRecipe, recipe_toml
 from secondary_learners.registry.load import load_base, load_learner
 from secondary_learners.text.corpus import Source
 

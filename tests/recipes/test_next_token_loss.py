@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import GPT2LMHeadModel
 
-from secondary_learners.recipes import next_token_loss as module
-from secondary_learners.recipes.next_token_loss import next_token_loss
+from secondary_learners.recipes.base_model import next_token_loss as module
+from secondary_learners.recipes.base_model.next_token_loss import next_token_loss
 from tiny_models import tiny_gpt2
 
 VOCABULARY = 331

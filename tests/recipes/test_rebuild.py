@@ -27,8 +27,12 @@ from secondary_learners.errors import (
 )
 from secondary_learners.gains import store
 from secondary_learners.recipes import rebuild as rebuild_module
-from secondary_learners.recipes import run as run_module
-from secondary_learners.recipes.deltas import run_delta
+from secondary_learners.recipes.base_model.recipe import PretrainRecipe
+from secondary_learners.recipes.delta.make import run_delta
+from secondary_learners.recipes.delta.recipe import DeltaRecipe
+from secondary_learners.recipes.gain_learner import make as run_module
+from secondary_learners.recipes.gain_learner.make import run_learner, run_pretraining
+from secondary_learners.recipes.gain_learner.recipe import EvaluationPlan, LearnerRecipe
 from secondary_learners.recipes.likeness import (
     DECISIVE,
     Figure,
@@ -39,19 +43,12 @@ from secondary_learners.recipes.likeness import (
     compare_figures,
     verdict,
 )
+from secondary_learners.recipes.parsing import parse_recipe
 from secondary_learners.recipes.rebuild import (
     Rebuild,
     published_seconds,
     read_published,
     rebuild,
-)
-from secondary_learners.recipes.run import run_learner, run_pretraining
-from secondary_learners.recipes.schema import (
-    DeltaRecipe,
-    EvaluationPlan,
-    LearnerRecipe,
-    PretrainRecipe,
-    parse_recipe,
 )
 from secondary_learners.text.corpus import Source
 

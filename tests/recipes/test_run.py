@@ -19,23 +19,20 @@ from secondary_learners.errors import (
 )
 from secondary_learners.gains import store
 from secondary_learners.learners.artifact import read_learner, tokenizer_fingerprint
-from secondary_learners.recipes import bases as bases_module
-from secondary_learners.recipes import pretrain as pretrain_module
-from secondary_learners.recipes import run as run_module
-from secondary_learners.recipes.data import portable
-from secondary_learners.recipes.run import (
+from secondary_learners.recipes.base_model import training as pretrain_module
+from secondary_learners.recipes.base_model.recipe import PretrainRecipe
+from secondary_learners.recipes.gain_learner import bases as bases_module
+from secondary_learners.recipes.gain_learner import make as run_module
+from secondary_learners.recipes.gain_learner.data import portable
+from secondary_learners.recipes.gain_learner.make import (
     Finished,
     fit_labels,
     label_recipe,
     run_learner,
     run_pretraining,
 )
-from secondary_learners.recipes.schema import (
-    EvaluationPlan,
-    LearnerRecipe,
-    PretrainRecipe,
-    parse_recipe,
-)
+from secondary_learners.recipes.gain_learner.recipe import EvaluationPlan, LearnerRecipe
+from secondary_learners.recipes.parsing import parse_recipe
 from secondary_learners.registry.index import read_index
 from secondary_learners.registry.load import load_base, load_learner
 from secondary_learners.text.corpus import Source

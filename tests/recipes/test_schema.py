@@ -11,22 +11,19 @@ from hypothesis import strategies as st
 from secondary_learners.content import content
 from secondary_learners.deltas.settings import Training
 from secondary_learners.errors import RecipeError, UnknownNameError
-from secondary_learners.recipes.schema import (
-    DeltaRecipe,
+from secondary_learners.recipes.base_model.recipe import PretrainRecipe
+from secondary_learners.recipes.delta.recipe import DeltaRecipe
+from secondary_learners.recipes.gain_learner.recipe import (
     EvaluationPlan,
     InstructionPlan,
     LabelPlan,
     LearnerPlan,
     LearnerRecipe,
-    MultistageRecipe,
-    PretrainRecipe,
     Shares,
     TokenizerPlan,
-    find_recipe,
-    parse_recipe,
-    recipe_names,
-    recipe_toml,
 )
+from secondary_learners.recipes.loss_learner.recipe import MultistageRecipe
+from secondary_learners.recipes.parsing import find_recipe, parse_recipe, recipe_names, recipe_toml
 from secondary_learners.text.corpus import Source
 
 LEARNER = """

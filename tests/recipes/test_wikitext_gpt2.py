@@ -13,8 +13,9 @@ from secondary_learners.content import content
 from secondary_learners.errors import IncompatibleError
 from secondary_learners.learners.artifact import tokenizer_fingerprint
 from secondary_learners.learners.statistics import r2, spearman
-from secondary_learners.recipes.published import read_published_labels
-from secondary_learners.recipes.schema import DistilledRecipe, find_recipe
+from secondary_learners.recipes.distilled_learner.published import read_published_labels
+from secondary_learners.recipes.distilled_learner.recipe import DistilledRecipe
+from secondary_learners.recipes.parsing import find_recipe
 from secondary_learners.registry.load import load_learner
 
 NAME = "wikitext-gpt2"

@@ -22,7 +22,7 @@ from secondary_learners.gains import store
 from secondary_learners.gains.labels import METHODS, information_gain
 from secondary_learners.gains.objective import context_losses, in_batches
 from secondary_learners.gains.store import LabelSettings, label_to_store, read_labels
-from secondary_learners.recipes.pretrain import train_tokenizer
+from secondary_learners.recipes.base_model.training import train_tokenizer
 from secondary_learners.text.examples import Examples, with_mask
 from tiny_models import BigramModel, tiny_llama
 

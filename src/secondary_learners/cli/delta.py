@@ -16,7 +16,7 @@ from secondary_learners.errors import ArtifactError, SecondaryLearnersError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from secondary_learners.recipes.deltas import FinishedDelta
+    from secondary_learners.recipes.delta.make import FinishedDelta
 
 __all__ = ["delta_command", "report_delta"]
 
@@ -85,8 +85,8 @@ def make_command(
 ) -> None:
     """Fine-tune a base model on a task and write what changed as a delta."""
     from secondary_learners.deltas.settings import Training, Tuning
-    from secondary_learners.recipes.deltas import run_delta
-    from secondary_learners.recipes.schema import DeltaRecipe
+    from secondary_learners.recipes.delta.make import run_delta
+    from secondary_learners.recipes.delta.recipe import DeltaRecipe
 
     training = Training(
         **{

@@ -14,7 +14,7 @@ from secondary_learners.cli.output import Output, with_output
 from secondary_learners.errors import MissingExtraError
 
 if TYPE_CHECKING:
-    from secondary_learners.recipes.schema import LearnerRecipe
+    from secondary_learners.recipes.gain_learner.recipe import LearnerRecipe
 
 __all__ = ["demo_command", "finetune_command"]
 
@@ -85,8 +85,8 @@ def finetune_command(
 
     Every run has the same number of updates. A killed comparison goes on where it was.
     """
-    from secondary_learners.recipes.data import learner_recipe
-    from secondary_learners.recipes.schema import EvaluationPlan
+    from secondary_learners.recipes.gain_learner.data import learner_recipe
+    from secondary_learners.recipes.gain_learner.recipe import EvaluationPlan
 
     if (objective is None) != (pool is None):
         raise click.UsageError("--objective and --pool go together.")
@@ -121,7 +121,8 @@ def demo_command(output: Output, seeds: int, out: Path) -> None:
     Loads the learner python-docs-mini by name and asks it to pick out, from text that is mostly
     docstrings and noise, what helps on the language reference.
     """
-    from secondary_learners.recipes.schema import LearnerRecipe, find_recipe
+    from secondary_learners.recipes.gain_learner.recipe import LearnerRecipe
+    from secondary_learners.recipes.parsing import find_recipe
 
     recipe = find_recipe("python-docs-mini")
     assert isinstance(recipe, LearnerRecipe)
@@ -142,8 +143,8 @@ def _compare(
     from secondary_learners.experiments.plots import plot_comparison
     from secondary_learners.experiments.summary import plain_words
     from secondary_learners.files import atomic_folder, write_json
-    from secondary_learners.recipes.data import finetuning_data, read_splits
-    from secondary_learners.recipes.run import compare_plan
+    from secondary_learners.recipes.gain_learner.data import finetuning_data, read_splits
+    from secondary_learners.recipes.gain_learner.make import compare_plan
     from secondary_learners.registry.load import load_base, load_learner
     from secondary_learners.text.contexts import Contexts
 

@@ -21,8 +21,9 @@ from secondary_learners.errors import LabelStoreError
 
 if TYPE_CHECKING:
     from secondary_learners.gains.processes import Team
-    from secondary_learners.recipes.run import Finished
-    from secondary_learners.recipes.schema import LearnerRecipe, Recipe
+    from secondary_learners.recipes.gain_learner.make import Finished
+    from secondary_learners.recipes.gain_learner.recipe import LearnerRecipe
+    from secondary_learners.recipes.parsing import Recipe
 
 __all__ = ["fit_command", "gains_command", "run_command"]
 
@@ -141,16 +142,18 @@ def run_command(
     -m secondary_learners`, several processes share the labelling, each on its own GPU.
     """
     from secondary_learners.gains.processes import process_count
-    from secondary_learners.recipes.deltas import run_delta
+    from secondary_learners.recipes.base_model.recipe import PretrainRecipe
+    from secondary_learners.recipes.delta.make import run_delta
+    from secondary_learners.recipes.delta.recipe import DeltaRecipe
+    from secondary_learners.recipes.distilled_learner.recipe import DistilledRecipe
     from secondary_learners.recipes.energy import WORLD
-    from secondary_learners.recipes.run import label_recipe, run_learner, run_pretraining
-    from secondary_learners.recipes.schema import (
-        DeltaRecipe,
-        DistilledRecipe,
-        LearnerRecipe,
-        MultistageRecipe,
-        PretrainRecipe,
+    from secondary_learners.recipes.gain_learner.make import (
+        label_recipe,
+        run_learner,
+        run_pretraining,
     )
+    from secondary_learners.recipes.gain_learner.recipe import LearnerRecipe
+    from secondary_learners.recipes.loss_learner.recipe import MultistageRecipe
 
     if country and not energy:
         raise click.UsageError("--country is for --energy: add it, or leave out --country.")
@@ -171,7 +174,7 @@ def run_command(
         report_delta(output, run_delta(recipe, corpus, folder, **common))
         return
     if isinstance(recipe, DistilledRecipe):
-        from secondary_learners.recipes.distil import run_distilled
+        from secondary_learners.recipes.distilled_learner.make import run_distilled
 
         del common["device"]  # it is made on the CPU
         _report(output, run_distilled(recipe, corpus, folder, **common))
@@ -182,7 +185,7 @@ def run_command(
         output.result(f"{folder}: held-out loss {loss:.3f} nats per token", made.evaluation)
         return
     if isinstance(recipe, MultistageRecipe):
-        from secondary_learners.recipes.multistage import run_multistage
+        from secondary_learners.recipes.loss_learner.make import run_multistage
 
         if seeds is not None:
             recipe = replace(recipe, seeds=seeds)
@@ -212,7 +215,7 @@ def gains_command(output: Output, out: Path, corpus: Path | None, device: str, *
     killed run goes on where it was. Under `accelerate launch -m secondary_learners`, several
     processes share the work, each on its own GPU.
     """
-    from secondary_learners.recipes.run import label_recipe
+    from secondary_learners.recipes.gain_learner.make import label_recipe
 
     recipe = _learner_recipe(_recipe(out, **text))
     with _team(output) as (team, output):
@@ -252,8 +255,8 @@ def gains_command(output: Output, out: Path, corpus: Path | None, device: str, *
 @with_output
 def fit_command(output: Output, labels: Path, out: Path, **plan: Any) -> None:
     """Fit and package a learner on LABELS: the second half of `learners run`."""
-    from secondary_learners.recipes.run import fit_labels
-    from secondary_learners.recipes.schema import find_recipe
+    from secondary_learners.recipes.gain_learner.make import fit_labels
+    from secondary_learners.recipes.parsing import find_recipe
 
     if not (labels / "recipe.toml").is_file():
         raise LabelStoreError(
@@ -286,13 +289,10 @@ def _recipe(
     **changes: Any,
 ) -> Recipe:
     """The recipe that the options name or describe, with their changes."""
-    from secondary_learners.recipes.data import own_recipe
-    from secondary_learners.recipes.schema import (
-        InstructionPlan,
-        LearnerRecipe,
-        MultistageRecipe,
-        find_recipe,
-    )
+    from secondary_learners.recipes.gain_learner.data import own_recipe
+    from secondary_learners.recipes.gain_learner.recipe import InstructionPlan, LearnerRecipe
+    from secondary_learners.recipes.loss_learner.recipe import MultistageRecipe
+    from secondary_learners.recipes.parsing import find_recipe
 
     if recipe is not None:
         if objective or pool or instructions or columns:
@@ -343,7 +343,7 @@ def _name(out: Path) -> str:
 
 
 def _learner_recipe(recipe: Recipe) -> LearnerRecipe:
-    from secondary_learners.recipes.schema import LearnerRecipe
+    from secondary_learners.recipes.gain_learner.recipe import LearnerRecipe
 
     if not isinstance(recipe, LearnerRecipe):
         raise click.UsageError(

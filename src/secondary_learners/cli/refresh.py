@@ -14,7 +14,7 @@ from secondary_learners.cli.output import Output, with_output
 
 if TYPE_CHECKING:
     from secondary_learners.experiments.refresh import Refreshed
-    from secondary_learners.recipes.schema import LearnerRecipe
+    from secondary_learners.recipes.gain_learner.recipe import LearnerRecipe
 
 __all__ = ["refresh_command"]
 
@@ -78,8 +78,8 @@ def refresh_command(
     unclear  (exit status 3)  it is on both sides: ask for more --contexts
     """
     from secondary_learners.experiments.refresh import card_figure, refresh
-    from secondary_learners.recipes.data import fresh_data, read_splits
-    from secondary_learners.recipes.run import check_length
+    from secondary_learners.recipes.gain_learner.data import fresh_data, read_splits
+    from secondary_learners.recipes.gain_learner.make import check_length
     from secondary_learners.registry.load import load_base, load_learner, locate
 
     plan = _plan(name, recipe, objective, pool)
@@ -114,8 +114,9 @@ def _plan(
     name: str, recipe: str | None, objective: Path | None, pool: Path | None
 ) -> LearnerRecipe:
     """The recipe that says what text; contexts as long as the learner's own."""
-    from secondary_learners.recipes.data import learner_recipe
-    from secondary_learners.recipes.schema import LearnerRecipe, find_recipe
+    from secondary_learners.recipes.gain_learner.data import learner_recipe
+    from secondary_learners.recipes.gain_learner.recipe import LearnerRecipe
+    from secondary_learners.recipes.parsing import find_recipe
 
     if (objective is None) != (pool is None):
         raise click.UsageError("--objective and --pool go together.")

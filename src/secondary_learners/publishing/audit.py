@@ -18,15 +18,12 @@ from secondary_learners.cards.vocabulary import UNSTATED
 from secondary_learners.deltas.config import DeltaConfig
 from secondary_learners.errors import ArtifactError, SecondaryLearnersError
 from secondary_learners.learners.config import LearnerConfig
-from secondary_learners.recipes.schema import (
-    DeltaRecipe,
-    DistilledRecipe,
-    LearnerRecipe,
-    MultistageRecipe,
-    PretrainRecipe,
-    Recipe,
-    parse_recipe,
-)
+from secondary_learners.recipes.base_model.recipe import PretrainRecipe
+from secondary_learners.recipes.delta.recipe import DeltaRecipe
+from secondary_learners.recipes.distilled_learner.recipe import DistilledRecipe
+from secondary_learners.recipes.gain_learner.recipe import LearnerRecipe
+from secondary_learners.recipes.loss_learner.recipe import MultistageRecipe
+from secondary_learners.recipes.parsing import Recipe, parse_recipe
 from secondary_learners.registry.index import Entry
 
 __all__ = ["ArtifactFault", "audit", "check_license", "files_to_publish", "registry_entry"]

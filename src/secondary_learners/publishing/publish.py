@@ -24,7 +24,7 @@ from secondary_learners.publishing.audit import (
 )
 from secondary_learners.publishing.client import Client, State
 from secondary_learners.publishing.merge import Conflict, merge_cards
-from secondary_learners.recipes.schema import Recipe, parse_recipe
+from secondary_learners.recipes.parsing import Recipe, parse_recipe
 from secondary_learners.registry.index import Entry
 from secondary_learners.registry.references import is_repository, is_revision
 from secondary_learners.registry.remote import Remote

@@ -27,9 +27,15 @@ from secondary_learners.files import sha256_file, write_json
 from secondary_learners.filtering.selection import pad
 from secondary_learners.learners.artifact import read_learner
 from secondary_learners.learners.config import LearnerConfig
-from secondary_learners.recipes.data import LabellingData, Splits, finetuning_data
-from secondary_learners.recipes.deltas import read_task, run_delta
-from secondary_learners.recipes.distil import run_distilled
+from secondary_learners.recipes.base_model.recipe import PretrainRecipe
+from secondary_learners.recipes.delta.make import read_task, run_delta
+from secondary_learners.recipes.delta.recipe import DeltaRecipe
+from secondary_learners.recipes.distilled_learner.make import run_distilled
+from secondary_learners.recipes.distilled_learner.published import read_published_labels
+from secondary_learners.recipes.distilled_learner.recipe import DistilledRecipe
+from secondary_learners.recipes.gain_learner.data import LabellingData, Splits, finetuning_data
+from secondary_learners.recipes.gain_learner.make import run_learner, run_pretraining
+from secondary_learners.recipes.gain_learner.recipe import LearnerRecipe
 from secondary_learners.recipes.likeness import (
     Circumstance,
     Figure,
@@ -43,18 +49,9 @@ from secondary_learners.recipes.likeness import (
     number,
     verdict,
 )
-from secondary_learners.recipes.multistage import read_staged_task, run_multistage
-from secondary_learners.recipes.published import read_published_labels
-from secondary_learners.recipes.run import run_learner, run_pretraining
-from secondary_learners.recipes.schema import (
-    DeltaRecipe,
-    DistilledRecipe,
-    LearnerRecipe,
-    MultistageRecipe,
-    PretrainRecipe,
-    Recipe,
-    parse_recipe,
-)
+from secondary_learners.recipes.loss_learner.make import read_staged_task, run_multistage
+from secondary_learners.recipes.loss_learner.recipe import MultistageRecipe
+from secondary_learners.recipes.parsing import Recipe, parse_recipe
 from secondary_learners.registry.load import load_base, locate
 from secondary_learners.text.examples import matrices
 

@@ -30,14 +30,17 @@ from secondary_learners.learners.artifact import Learner, read_learner, save_lea
 from secondary_learners.learners.config import LearnerConfig
 from secondary_learners.learners.fitting import Fit, fit
 from secondary_learners.learners.statistics import spearman
-from secondary_learners.recipes.bases import (
+from secondary_learners.recipes.base_model.recipe import PretrainRecipe
+from secondary_learners.recipes.base_model.training import pretrain
+from secondary_learners.recipes.energy import Meter, open_meter
+from secondary_learners.recipes.gain_learner.bases import (
     base_reference,
     load_recipe_base,
     published_base,
     stand_in_facts,
     tokenizer_reference,
 )
-from secondary_learners.recipes.data import (
+from secondary_learners.recipes.gain_learner.data import (
     FinetuningData,
     LabellingData,
     Splits,
@@ -47,15 +50,9 @@ from secondary_learners.recipes.data import (
     portable,
     read_splits,
 )
-from secondary_learners.recipes.energy import Meter, open_meter
-from secondary_learners.recipes.facts import device_name, file_digests, versions
-from secondary_learners.recipes.pretrain import pretrain
-from secondary_learners.recipes.schema import (
-    LearnerRecipe,
-    PretrainRecipe,
-    recipe_names,
-    recipe_toml,
-)
+from secondary_learners.recipes.gain_learner.recipe import LearnerRecipe
+from secondary_learners.recipes.parsing import recipe_names, recipe_toml
+from secondary_learners.recipes.provenance import device_name, file_digests, versions
 from secondary_learners.registry.index import Entry, entry_toml
 from secondary_learners.text.contexts import Contexts
 from secondary_learners.text.examples import Examples, matrices

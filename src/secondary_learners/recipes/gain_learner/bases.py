@@ -11,8 +11,8 @@ from secondary_learners.errors import IncompatibleError
 from secondary_learners.gains.fingerprints import embedding_fingerprint
 from secondary_learners.learners.artifact import tokenizer_fingerprint
 from secondary_learners.learners.config import Reference
-from secondary_learners.recipes.facts import base_commit
-from secondary_learners.recipes.schema import LearnerRecipe
+from secondary_learners.recipes.gain_learner.recipe import LearnerRecipe
+from secondary_learners.recipes.provenance import base_commit
 from secondary_learners.registry.load import load_base
 from secondary_learners.registry.references import FolderReference, parse_reference
 

@@ -26,8 +26,8 @@ from secondary_learners.errors import CorpusError, DivergedError, RecipeError
 from secondary_learners.files import atomic_path, json_bytes, sha256_bytes, write_bytes, write_json
 from secondary_learners.learners.artifact import tokenizer_fingerprint
 from secondary_learners.learners.nets import round_to_half
-from secondary_learners.recipes.next_token_loss import next_token_loss
-from secondary_learners.recipes.schema import PretrainRecipe
+from secondary_learners.recipes.base_model.next_token_loss import next_token_loss
+from secondary_learners.recipes.base_model.recipe import PretrainRecipe
 from secondary_learners.text.corpus import Document, read_documents
 
 if TYPE_CHECKING:

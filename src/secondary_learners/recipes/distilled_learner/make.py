@@ -42,22 +42,23 @@ from secondary_learners.learners.embeddings import token_embeddings
 from secondary_learners.learners.fitting import fit_baseline
 from secondary_learners.learners.kernel_ridge import ContextKernel, fit_kernel_ridge
 from secondary_learners.learners.nets import ConvNet, LinearNet, Net, round_to_half
-from secondary_learners.recipes.data import describe_sources
-from secondary_learners.recipes.facts import file_digests
-from secondary_learners.recipes.figures import (
+from secondary_learners.recipes.distilled_learner.figures import (
     RESAMPLES,
     cross_validated_figures,
     reported_figures,
     scoring_speed,
 )
-from secondary_learners.recipes.published import (
+from secondary_learners.recipes.distilled_learner.published import (
     Published,
     fold_rows,
     found_file,
     read_published_labels,
 )
-from secondary_learners.recipes.run import Finished, token_weights
-from secondary_learners.recipes.schema import SPLICED, DistilledRecipe, recipe_toml
+from secondary_learners.recipes.distilled_learner.recipe import SPLICED, DistilledRecipe
+from secondary_learners.recipes.gain_learner.data import describe_sources
+from secondary_learners.recipes.gain_learner.make import Finished, token_weights
+from secondary_learners.recipes.parsing import recipe_toml
+from secondary_learners.recipes.provenance import file_digests
 from secondary_learners.registry.index import Entry, entry_toml
 from secondary_learners.text.corpus import Document, read_documents
 from secondary_learners.text.wikitext import wikitext_style

@@ -10,9 +10,10 @@ from typing import TypedDict
 from secondary_learners.artifacts.checks import read_json
 from secondary_learners.files import write_bytes
 from secondary_learners.learners.artifact import read_learner, save_learner
-from secondary_learners.recipes.facts import file_digests
-from secondary_learners.recipes.run import card_of
-from secondary_learners.recipes.schema import LearnerRecipe, find_recipe
+from secondary_learners.recipes.gain_learner.make import card_of
+from secondary_learners.recipes.gain_learner.recipe import LearnerRecipe
+from secondary_learners.recipes.parsing import find_recipe
+from secondary_learners.recipes.provenance import file_digests
 from secondary_learners.registry.index import entry_toml, find
 
 __all__ = ["TransferRow", "record_transfer"]

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from secondary_learners.errors import CorpusError
 from secondary_learners.files import sha256_file
-from secondary_learners.recipes.schema import PublishedLabels
+from secondary_learners.recipes.distilled_learner.recipe import PublishedLabels
 from secondary_learners.text.splitting import deal
 
 __all__ = ["Labelled", "Published", "fold_rows", "found_file", "read_published_labels"]

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from secondary_learners.errors import CorpusError, RecipeError
-from secondary_learners.recipes.schema import (
-    DistilledRecipe,
+from secondary_learners.recipes.distilled_learner.recipe import DistilledRecipe
+from secondary_learners.recipes.gain_learner.recipe import (
     EvaluationPlan,
     InstructionPlan,
     LabelPlan,
     LearnerRecipe,
-    find_recipe,
 )
+from secondary_learners.recipes.parsing import find_recipe
 from secondary_learners.registry.load import load_learner, locate
 from secondary_learners.text.contexts import Contexts, cut, mixture, split_documents
 from secondary_learners.text.corpus import Document, Source, read_documents

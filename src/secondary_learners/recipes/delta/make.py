@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from secondary_learners.cards.deltas import delta_card
 from secondary_learners.errors import CorpusError
-from secondary_learners.recipes.data import portable_names
-from secondary_learners.recipes.schema import DeltaRecipe, recipe_names, recipe_toml
+from secondary_learners.recipes.delta.recipe import DeltaRecipe
+from secondary_learners.recipes.gain_learner.data import portable_names
+from secondary_learners.recipes.parsing import recipe_names, recipe_toml
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

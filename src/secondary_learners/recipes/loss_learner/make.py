@@ -37,15 +37,10 @@ from secondary_learners.learners.artifact import Learner, save_learner, tokenize
 from secondary_learners.learners.config import LearnerConfig, Reference
 from secondary_learners.learners.fitting import Fit, fit_linear
 from secondary_learners.recipes.energy import open_meter
-from secondary_learners.recipes.facts import base_commit, device_name, file_digests, versions
-from secondary_learners.recipes.run import Finished, held_out_figures, token_weights
-from secondary_learners.recipes.schema import (
-    LossPlan,
-    MultistageRecipe,
-    find_recipe,
-    recipe_names,
-    recipe_toml,
-)
+from secondary_learners.recipes.gain_learner.make import Finished, held_out_figures, token_weights
+from secondary_learners.recipes.loss_learner.recipe import LossPlan, MultistageRecipe
+from secondary_learners.recipes.parsing import find_recipe, recipe_names, recipe_toml
+from secondary_learners.recipes.provenance import base_commit, device_name, file_digests, versions
 from secondary_learners.registry.index import Entry, entry_toml
 from secondary_learners.registry.load import load_base
 from secondary_learners.text.corpus import read_files

@@ -1,0 +1,1 @@
+"""A small base model, trained from text."""

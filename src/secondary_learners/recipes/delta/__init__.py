@@ -1,0 +1,1 @@
+"""A task as what it changes of a base model."""

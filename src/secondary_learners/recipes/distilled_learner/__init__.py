@@ -1,0 +1,1 @@
+"""A learner from labels that others published."""

@@ -1,0 +1,1 @@
+"""A learner of information gain: corpus, labels, fit, comparison."""

@@ -1,0 +1,205 @@
+"""The record of a recipe for a learner of information gain."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass, field
+
+from secondary_learners.errors import RecipeError
+from secondary_learners.filtering.thresholds import parse_threshold
+from secondary_learners.gains.subsets import check_trainable
+from secondary_learners.recipes.checks import above_zero, check_name, one_of
+from secondary_learners.text.corpus import Source
+from secondary_learners.text.instructions import COLUMNS, TRUNCATIONS
+
+__all__ = [
+    "EvaluationPlan",
+    "InstructionPlan",
+    "LabelPlan",
+    "LearnerPlan",
+    "LearnerRecipe",
+    "Shares",
+    "TokenizerPlan",
+]
+
+
+@dataclass(frozen=True)
+class Shares:
+    """How the text of each domain is dealt, by whole documents, to the four uses."""
+
+    objective: float = 0.1
+    labels: float = 0.4
+    stream: float = 0.4
+    test: float = 0.1
+
+    def __post_init__(self) -> None:
+        above_zero(**dataclasses.asdict(self))
+
+
+@dataclass(frozen=True)
+class LabelPlan:
+    """How gains are measured; see `information_gain`. trainable: a word or a list of names."""
+
+    method: str = "swapped"
+    contexts: int = 3000
+    objective_contexts: int = 160
+    optimizer: str = "adamw"
+    learning_rate: float = 5e-5
+    unit: str = "nats"
+    exact: int = 64
+    trainable: str | tuple[str, ...] | None = None
+    precision: str = "float32"
+
+    def __post_init__(self) -> None:
+        above_zero(
+            contexts=self.contexts,
+            objective_contexts=self.objective_contexts,
+            learning_rate=self.learning_rate,
+        )
+        one_of("method", self.method, ("exact", "per-example", "swapped"))
+        one_of("optimizer", self.optimizer, ("adamw", "sgd"))
+        one_of("unit", self.unit, ("nats", "perplexity"))
+        check_trainable(self.trainable)
+        one_of("precision", self.precision, ("float32", "tf32", "bfloat16"))
+        if (self.precision, self.method) == ("bfloat16", "per-example"):
+            raise RecipeError(
+                "per-example labels are not to be had in bfloat16, only in the others."
+            )
+
+
+@dataclass(frozen=True)
+class LearnerPlan:
+    """Which learners are fitted; the best on held-out documents is packaged.
+
+    embedding: the width of the conv learner's own, by default `fit_conv`'s.
+    """
+
+    architectures: tuple[str, ...] = ("linear",)
+    counts: str = "sqrt"
+    bigrams: int = 0
+    embedding: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.architectures:
+            raise RecipeError("architectures is empty: name linear, conv or both.")
+        for architecture in self.architectures:
+            one_of("architectures", architecture, ("conv", "linear"))
+        one_of("counts", self.counts, ("frequency", "sqrt"))
+        if self.bigrams < 0 or self.bigrams & (self.bigrams - 1):
+            raise RecipeError(f"bigrams is {self.bigrams}: it must be 0 or a power of two.")
+        if self.embedding is not None:
+            above_zero(embedding=self.embedding)
+
+
+@dataclass(frozen=True)
+class EvaluationPlan:
+    """The equal-budget comparison; `seeds` 0 leaves it out."""
+
+    seeds: int = 5
+    updates: int = 60
+    batch_size: int = 16
+    learning_rate: float = 2e-4
+    thresholds: tuple[str, ...] = ("1",)
+    test_contexts: int = 500
+
+    def __post_init__(self) -> None:
+        above_zero(
+            updates=self.updates,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            test_contexts=self.test_contexts,
+        )
+        for threshold in self.thresholds:
+            parse_threshold(threshold)
+
+
+@dataclass(frozen=True)
+class TokenizerPlan:
+    """Whose token ids a learner reads: any base with that vocabulary can make its labels.
+
+    repo: the model that the tokenizer is known by. fingerprint: see `tokenizer_fingerprint`.
+    """
+
+    repo: str
+    fingerprint: str
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch("[0-9a-f]{64}", self.fingerprint):
+            raise RecipeError(f"fingerprint {self.fingerprint!r} is no sha256 of 64 hex digits.")
+
+
+@dataclass(frozen=True)
+class InstructionPlan:
+    """The sources hold prompts and completions, in these columns, or chat `messages`.
+
+    What is labelled is then the loss of the completion alone; see `Examples`. truncate: how
+    examples of more than the recipe's `context_length` tokens are shortened; see `encode`.
+    """
+
+    prompt: str = COLUMNS[0]
+    completion: str = COLUMNS[1]
+    truncate: str = "left"
+
+    def __post_init__(self) -> None:
+        if not self.prompt or not self.completion or self.prompt == self.completion:
+            raise RecipeError(
+                f"the columns {self.prompt!r} and {self.completion!r} must be two names."
+            )
+        one_of("truncate", self.truncate, TRUNCATIONS)
+
+
+@dataclass(frozen=True)
+class LearnerRecipe:
+    """All that determines a learner: sources, base, objective, labels, learner, evaluation.
+
+    context_length: tokens of a context; of instructions, the most that an example may have.
+    instructions: None for running text.
+    language: of the text, for the card: a code such as "en", or "" when it is not known.
+    tokenizer: by default the base's own. With it a base of another name stands in for
+        `tokenizer.repo`, and one with another vocabulary is refused.
+    """
+
+    name: str
+    summary: str
+    objective_domain: str
+    sources: tuple[Source, ...]
+    kind: str = "learner"
+    base: str = "mini"
+    license: str = "apache-2.0"
+    attribution: str = ""
+    language: str = ""
+    context_length: int = 32
+    in_domain_share: float = 0.3
+    seed: int = 0
+    split: Shares = field(default_factory=Shares)
+    labels: LabelPlan = field(default_factory=LabelPlan)
+    learner: LearnerPlan = field(default_factory=LearnerPlan)
+    evaluation: EvaluationPlan = field(default_factory=EvaluationPlan)
+    tokenizer: TokenizerPlan | None = None
+    instructions: InstructionPlan | None = None
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+        if self.context_length < 2:
+            raise RecipeError(
+                f"recipe {self.name!r}: context_length {self.context_length} is too short: the "
+                "loss of a context needs at least 2 tokens."
+            )
+        domains = {source.domain for source in self.sources}
+        if self.objective_domain not in domains:
+            raise RecipeError(
+                f"recipe {self.name!r}: objective_domain {self.objective_domain!r} is not one of "
+                f"its sources' domains ({', '.join(sorted(domains))})."
+            )
+        if not 0 < self.in_domain_share < 1:
+            raise RecipeError(
+                f"recipe {self.name!r}: in_domain_share {self.in_domain_share} must lie between "
+                "0 and 1: a filter needs something to skip."
+            )
+        if self.instructions and self.evaluation.seeds:
+            raise RecipeError(
+                f"recipe {self.name!r}: the comparison in fine-tuning is for running text, and "
+                f"evaluation.seeds is {self.evaluation.seeds}. Set it to 0, and compare "
+                "FilteredSFTTrainer with LearnerFilter and with RandomFilter."
+            )

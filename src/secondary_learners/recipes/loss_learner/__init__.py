@@ -1,0 +1,1 @@
+"""A learner of training losses, and multistage filtering with it."""
