@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import platform
 import shlex
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,9 +17,18 @@ from typing import Any
 
 import torch
 
-from secondary_learners.files import write_json
+from secondary_learners.files import json_bytes, sha256_bytes, sha256_file, write_json
 
-__all__ = ["RESULTS", "cpu_seconds", "environment", "medians", "rounds", "table", "write_result"]
+__all__ = [
+    "RESULTS",
+    "cpu_seconds",
+    "environment",
+    "medians",
+    "provenance",
+    "rounds",
+    "table",
+    "write_result",
+]
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -86,8 +97,60 @@ def _cell(value: object) -> str:
     )
 
 
-def write_result(path: Path, figures: Mapping[str, Any]) -> None:
-    """Write `figures` with the machine's facts and the command that made them."""
+def provenance(
+    *, seeds: Iterable[int] = (), data: Mapping[str, Path] | None = None
+) -> dict[str, Any]:
+    """What a result can be traced by: commit, version, date, seeds, command, digests of its data.
+
+    seeds: all that were used. data: files and folders by the names to record them under. Absolute
+    paths in the command are cut to their last part, since they are only one machine's.
+    """
     script = Path(sys.argv[0])
-    command = shlex.join(["python", f"{script.parent.name}/{script.name}", *sys.argv[1:]])
-    write_json(path, {"command": command, "environment": environment(), **figures})
+    words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
+    return {
+        "commit": _commit(),
+        "version": version("secondary-learners"),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "seeds": list(seeds),
+        "command": shlex.join(["python", f"{script.parent.name}/{script.name}", *words]),
+        "data": {name: _digest(path) for name, path in (data or {}).items()},
+    }
+
+
+def _commit() -> str | None:
+    """Of this checkout, with a mark when its source differs from it; None outside of git."""
+    here = Path(__file__).parents[1]
+
+    def git(*words: str) -> str:
+        asked = subprocess.run(
+            ["git", *words], cwd=here, capture_output=True, text=True, check=True
+        )
+        return asked.stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--", "src", "benchmarks/*.py")
+        return git("rev-parse", "HEAD") + (" with changes" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _digest(path: Path) -> str:
+    """The sha256 of a file, or of the names and digests of all files in a folder."""
+    if path.is_file():
+        return sha256_file(path)
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    return sha256_bytes(
+        json_bytes({file.relative_to(path).as_posix(): sha256_file(file) for file in files})
+    )
+
+
+def write_result(
+    path: Path,
+    figures: Mapping[str, Any],
+    *,
+    seeds: Iterable[int] = (),
+    data: Mapping[str, Path] | None = None,
+) -> None:
+    """Write `figures` with the machine's facts and what `provenance` says of seeds and data."""
+    traced = provenance(seeds=seeds, data=data)
+    write_json(path, {**traced, "environment": environment(), **figures})
