@@ -79,8 +79,10 @@ class Answer:
 class InProcess:
     """The application without a socket: it takes any bytes, thousands of requests a second."""
 
-    def __init__(self, root: Path, limits: Limits | None = None) -> None:
-        self.app = create_app(root, limits)
+    def __init__(
+        self, root: Path, limits: Limits | None = None, hosts: Sequence[str] | None = None
+    ) -> None:
+        self.app = create_app(root, limits, hosts)
         self._runner = asyncio.Runner()
 
     def __enter__(self) -> Self:

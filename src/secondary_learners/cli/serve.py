@@ -35,9 +35,21 @@ _root = click.argument("root", type=click.Path(path_type=Path, file_okay=False))
     show_default=True,
     help="Most files in a repository.",
 )
+@click.option(
+    "--allow-host",
+    "names",
+    multiple=True,
+    help="A further name this server answers to, such as the one a proxy is reached by.",
+)
 @with_output
 def serve_command(
-    output: Output, root: Path, host: str, port: int, max_file_gb: float, max_files: int
+    output: Output,
+    root: Path,
+    host: str,
+    port: int,
+    max_file_gb: float,
+    max_files: int,
+    names: tuple[str, ...],
 ) -> None:
     """Serve the Hub stored in the folder ROOT, which is made if it is not there.
 
@@ -54,7 +66,8 @@ def serve_command(
     have changed is set aside, not sent. Try `learners serve-backup ROOT OUT` every night.
     """
     try:
-        from secondary_learners.server.server import is_loopback, serve
+        from secondary_learners.server.hosts import is_loopback
+        from secondary_learners.server.server import Address, serve
         from secondary_learners.server.store.limits import Limits
     except ModuleNotFoundError as error:
         raise MissingExtraError("starlette and uvicorn", "serve") from error
@@ -64,7 +77,7 @@ def serve_command(
             "tokens can be read on the way. Put a proxy with TLS in front of it."
         )
     limits = Limits(file=int(max_file_gb * 1e9), files_per_repository=max_files)
-    serve(root, host, port, limits, lambda line: click.echo(line))
+    serve(root, Address(host, port, names), limits, click.echo)
 
 
 @click.group("serve-token")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import sqlite3
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -26,14 +27,22 @@ from secondary_learners.server.api.access import repository_not_found
 from secondary_learners.server.api.web import kind_of, parameter
 from secondary_learners.server.api.xet import xet_routes
 from secondary_learners.server.errors import Refused
+from secondary_learners.server.hosts import KnownHosts
+from secondary_learners.server.memory import Accounted, Memory
+from secondary_learners.server.refusals import refusal
 from secondary_learners.server.store.hub import Hub
 from secondary_learners.server.store.limits import Limits
 
 __all__ = ["create_app"]
 
 
-def create_app(root: Path, limits: Limits | None = None) -> Starlette:
-    """The Hub stored in `root`, as an ASGI application."""
+def create_app(
+    root: Path, limits: Limits | None = None, hosts: Iterable[str] | None = None
+) -> Starlette:
+    """The Hub stored in `root`, as an ASGI application.
+
+    `hosts`: the names it answers to, besides those of this machine; None for any.
+    """
     hub = Hub.open(root, limits or Limits())
     app = Starlette(
         routes=_routes(),
@@ -46,9 +55,12 @@ def create_app(root: Path, limits: Limits | None = None) -> Starlette:
             Exception: _failed,
         },
     )
+    app.add_middleware(Accounted, memory=Memory(hub.limits.memory))
     app.add_middleware(_RawPath)
     app.state.hub, app.state.answers = hub, downloads.Answers(hub)
     app.add_middleware(downloads.Shortcut, answers=app.state.answers)
+    if hosts is not None:
+        app.add_middleware(KnownHosts, hosts=hosts)
     return app
 
 
@@ -126,12 +138,7 @@ def _bare_name(request: Request) -> Response:
 
 def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)
-    headers = {**error.headers, "X-Error-Message": _header_text(error.message)}
-    if error.code:
-        headers["X-Error-Code"] = error.code
-    if error.status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
-    return JSONResponse({"error": error.message}, status_code=error.status, headers=headers)
+    return refusal(error)
 
 
 def _not_served(request: Request, error: Exception) -> Response:
@@ -174,7 +181,3 @@ def _disk_full() -> Refused:
 def _failed(request: Request, error: Exception) -> Response:
     """A mistake of ours: the log, which uvicorn writes, has the whole story."""
     return _refused(request, Refused(500, "The server failed. Its log says why."))
-
-
-def _header_text(text: str) -> str:
-    return " ".join(text.encode("ascii", errors="replace").decode().split())[:1000]

@@ -6,37 +6,68 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from ipaddress import ip_address
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import uvicorn
 
 from secondary_learners.server.app import create_app
-from secondary_learners.server.protocol import BoundedProtocol
+from secondary_learners.server.hosts import is_loopback
+from secondary_learners.server.logs import server_log
+from secondary_learners.server.protocol import BoundedProtocol, WatchedServer
 from secondary_learners.server.store.alone import alone
 from secondary_learners.server.store.database import make_root
 from secondary_learners.server.store.limits import Limits
 from secondary_learners.server.store.xorbs import drop_old_xorbs
 from secondary_learners.server.upkeep import Upkeep
 
-__all__ = ["is_loopback", "serve"]
+try:
+    import resource
+except ModuleNotFoundError:  # Windows
+    resource = None  # type: ignore[assignment]
+
+__all__ = ["Address", "serve"]
+
+_FILES_WANTED = 4096
+_FILES_BESIDE = 100  # two for each of 40 threads' connections to the database, and the rest
 
 
-def serve(root: Path, host: str, port: int, limits: Limits, say: Callable[[str], None]) -> None:
+@dataclass(frozen=True)
+class Address:
+    """Where the server listens. `port` 0 takes a free one.
+
+    `names`: further names it answers to. On loopback it answers to no other; elsewhere to any name
+    when there are none.
+    """
+
+    host: str
+    port: int
+    names: tuple[str, ...] = ()
+
+    @property
+    def known_names(self) -> tuple[str, ...] | None:
+        """What may stand in a request's Host header, or None for anything."""
+        if not self.names and not is_loopback(self.host):
+            return None
+        return (self.host, *self.names)
+
+
+def serve(root: Path, address: Address, limits: Limits, say: Callable[[str], None]) -> None:
     """Serve the Hub in `root`, which is made if need be, until SIGINT or SIGTERM.
 
-    `port` 0 takes a free one. `say` hears one line when connections are accepted. Raises
+    `say` hears one line when connections are accepted. Raises
     SecondaryLearnersError when another process serves `root`, OSError when the port is taken.
     """
     make_root(root)
-    with alone(root), _listening(host, port) as listener:
-        app = create_app(root, limits)
+    with alone(root), _listening(address) as listener, server_log():
+        app = create_app(root, limits, address.known_names)
         app.state.hub.objects.empty_incoming()
         drop_old_xorbs(root)
         config = uvicorn.Config(
             app,
-            http=BoundedProtocol,
+            http=_protocol(),
+            log_config=None,
             ws="none",
             lifespan="off",
             log_level="warning",
@@ -45,8 +76,8 @@ def serve(root: Path, host: str, port: int, limits: Limits, say: Callable[[str],
             timeout_keep_alive=30,
             timeout_graceful_shutdown=30,
         )
-        shown = f"[{host}]" if ":" in host else host
-        server = uvicorn.Server(config)
+        shown = f"[{address.host}]" if ":" in address.host else address.host
+        server = WatchedServer(config)
         upkeep = Upkeep(app.state.hub)
         with _stopping(server):
             upkeep.start()
@@ -56,12 +87,18 @@ def serve(root: Path, host: str, port: int, limits: Limits, say: Callable[[str],
         app.state.hub.close()
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches `host`."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+def _protocol() -> type[BoundedProtocol]:
+    """With as many connections as there are files to open; more are allowed where they may be."""
+    most = BoundedProtocol.most_connections
+    if resource is not None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = min(_FILES_WANTED, hard) if hard != resource.RLIM_INFINITY else _FILES_WANTED
+        if soft < wanted:
+            with suppress(OSError, ValueError):
+                resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+                soft = wanted
+        most = max(16, min(most, (soft - _FILES_BESIDE) // 2))
+    return type("Protocol", (BoundedProtocol,), {"most_connections": most})
 
 
 @contextmanager
@@ -83,13 +120,13 @@ def _stopping(server: uvicorn.Server) -> Iterator[None]:
 
 
 @contextmanager
-def _listening(host: str, port: int) -> Iterator[socket.socket]:
+def _listening(address: Address) -> Iterator[socket.socket]:
     """A socket that accepts from now on: what comes before the loop runs waits in its queue."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     # With the protocol spelt out asyncio sends small answers at once, not after 40 ms.
     with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         if os.name != "nt":  # there, it would let two servers share a port
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
+        listener.bind((address.host, address.port))
         listener.listen(1024)
         yield listener

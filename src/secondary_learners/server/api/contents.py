@@ -20,20 +20,19 @@ from secondary_learners.server.api.web import (
 from secondary_learners.server.errors import Refused
 from secondary_learners.server.store.hub import Hub
 from secondary_learners.server.store.names import check_path
-from secondary_learners.server.store.oids import folder_oids
 from secondary_learners.server.store.trees import (
     Row,
-    entries,
     entry_view,
-    find_entry,
     last_commits,
     listing,
+    select,
 )
 
 __all__ = ["paths_info", "tree"]
 
 _PAGE = 1000
 _EXPANDED_PAGE = 100
+_EXPANDED_PATHS = 1000
 
 
 def tree(request: Request) -> JSONResponse:
@@ -64,22 +63,18 @@ async def paths_info(request: Request) -> JSONResponse:
         raise Refused(400, "The body is not a form, or names too many paths.") from None
     expand = form.get("expand", [""])[0].lower() in ("true", "1")
 
+    paths = dict.fromkeys(form.get("paths", []))  # each once, in their order
+
     def answer() -> list[dict[str, Any]]:
-        rows: list[Row] = []
-        for path in form.get("paths", []):
-            file = find_entry(hub.database, commit.id, path)
-            if file is not None:
-                rows.append((path, file.oid, (file,)))
-            elif inside := entries(hub.database, commit.id, path) if path else []:
-                oids = folder_oids((file.path, file.oid) for file in inside)
-                rows.append((path, oids[path], inside))
-        return _views(hub, rows, expand)
+        return _views(hub, select(hub.database, commit.id, paths), expand)
 
     return JSONResponse(await run_in_threadpool(answer))
 
 
 def _views(hub: Hub, rows: list[Row], expand: bool) -> list[dict[str, Any]]:
     views = [entry_view(*row) for row in rows]
+    if expand and len(rows) > _EXPANDED_PATHS:
+        raise Refused(400, f"At most {_EXPANDED_PATHS:,} paths are expanded at once.")
     if expand:
         newest = [max(file.changed for file in files) for _, _, files in rows]
         commits = last_commits(hub.database, newest)

@@ -11,13 +11,14 @@ from typing import Any
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
+from secondary_learners.server.api.web import hold
 from secondary_learners.server.errors import Refused
 from secondary_learners.server.store.changes import AddFile, AddUpload, Delete, Operation
 from secondary_learners.server.store.commits import NewCommit
 from secondary_learners.server.store.hub import Hub
 from secondary_learners.server.store.metadata import MetadataError, metadata_json
-from secondary_learners.server.store.names import check_path, is_sha256
-from secondary_learners.server.store.objects import Contents
+from secondary_learners.server.store.names import check_new_path, check_path, is_sha256
+from secondary_learners.server.store.objects import MOST_IN_MEMORY, Contents
 from secondary_learners.server.store.oids import blob_oid
 
 __all__ = ["read_commit"]
@@ -86,8 +87,10 @@ async def _lines(request: Request, limit: int) -> AsyncIterator[list[bytes]]:
     """The lines of the body that are not blank, in lists of those that came together."""
     rest = bytearray()
     gathered: list[bytes] = []
-    size = 0
+    size = total = 0
     async for chunk in request.stream():
+        total += len(chunk)
+        hold(request, len(rest) + size + min(total, MOST_IN_MEMORY))
         searched = len(rest)
         rest += chunk
         while (end := rest.find(b"\n", searched)) >= 0:
@@ -129,7 +132,7 @@ def _operation(
         if folder and isinstance(path, str):
             path = path.removesuffix("/")  # the client sends folders with it
         return Delete(check_path(path), folder), b""
-    path = check_path(path)
+    path = check_new_path(path)
     if key == "lfsFile":
         sha256, size = value.get("oid"), value.get("size")
         if not is_sha256(sha256) or value.get("algo", "sha256") != "sha256":

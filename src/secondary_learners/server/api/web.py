@@ -12,6 +12,7 @@ from starlette.requests import Request
 from secondary_learners.server.api.access import Caller, caller_from, readable_repository
 from secondary_learners.server.api.access import writable_repository as _writable
 from secondary_learners.server.errors import Refused
+from secondary_learners.server.memory import Held
 from secondary_learners.server.store.hub import Hub
 from secondary_learners.server.store.repositories import Commit, Repository, find_commit
 
@@ -19,6 +20,7 @@ __all__ = [
     "base_url",
     "caller_of",
     "commit_of",
+    "hold",
     "hub_of",
     "json_object",
     "kind_of",
@@ -91,6 +93,13 @@ def next_link(request: Request, cursor: str) -> dict[str, str]:
     return {"Link": f'<{base_url(request)}{url.path}?{url.query}>; rel="next"'}
 
 
+def hold(request: Request, count: int) -> None:
+    """Say that `count` bytes of the request are in memory now. Raises Refused 503 for too many."""
+    held = request.scope["held"]
+    assert isinstance(held, Held)
+    held.set(count)
+
+
 async def read_body(request: Request, limit: int) -> bytes:
     """The whole body. Raises Refused 413 beyond `limit` bytes."""
     body = bytearray()
@@ -98,6 +107,7 @@ async def read_body(request: Request, limit: int) -> bytes:
         body += chunk
         if len(body) > limit:
             raise Refused(413, f"The body is larger than {limit:,} bytes.")
+        hold(request, len(body))
     return bytes(body)
 
 

@@ -49,6 +49,8 @@ from secondary_learners.server.store.xorbs import (
 __all__ = ["xet_routes"]
 
 TOKEN_LIFETIME_S = 15 * 60  # the client asks for a new one half a minute before the end
+# How many bytes a shard may make of those sent: LZ4 packs zeros 255 times.
+UNPACKED_FACTOR, UNPACKED_FREE = 100, 256 * 2**20
 WRITE_BYTES = 2**20  # received bytes go to disk in pieces of this size
 
 
@@ -141,8 +143,7 @@ def _store_files(hub: Hub, repository: int, folder: XorbFolder, shard: BinaryIO)
 
     Raises XetFormatError, or Refused 400 when a file does not have the sha256 that is said.
     """
-    for described in shard_files(shard):
-        _check_terms(hub, folder, shard, described)
+    _check_terms(hub, folder, shard)
     for described in shard_files(shard):
         with hub.objects.incoming() as incoming:
             for chunk in _contents(folder, shard, described):
@@ -150,16 +151,29 @@ def _store_files(hub: Hub, repository: int, folder: XorbFolder, shard: BinaryIO)
             hub.keep(repository, incoming, described.sha256)
 
 
-def _check_terms(hub: Hub, folder: XorbFolder, shard: BinaryIO, described: ShardFile) -> None:
-    size = 0
-    for term in shard_terms(shard, described):
-        with folder.xorb(term.xorb) as xorb:
-            xorb.check(term)
-        size += term.size
-    if size > hub.limits.file:
-        raise Refused(
-            413, f"A file of {size:,} bytes: this server takes at most {hub.limits.file:,}."
-        )
+def _check_terms(hub: Hub, folder: XorbFolder, shard: BinaryIO) -> None:
+    """Whether all that the shard names is there, and is not too much. A term may name a chunk again
+    and again: files must stay in proportion to what was sent for them.
+    """
+    total, sent = 0, dict[str, int]()
+    for described in shard_files(shard):
+        size = 0
+        for term in shard_terms(shard, described):
+            with folder.xorb(term.xorb) as xorb:
+                xorb.check(term)
+                sent[term.xorb] = xorb.packed_size
+            size += term.size
+        if size > hub.limits.file:
+            raise Refused(
+                413, f"A file of {size:,} bytes: this server takes at most {hub.limits.file:,}."
+            )
+        total += size
+        if total > UNPACKED_FREE + UNPACKED_FACTOR * sum(sent.values()):
+            raise Refused(
+                413,
+                f"{total:,} bytes are to be made of {sum(sent.values()):,}: upload such files "
+                "without Xet, with HF_HUB_DISABLE_XET=1.",
+            )
 
 
 def _contents(folder: XorbFolder, shard: BinaryIO, described: ShardFile) -> Iterator[bytes]:

@@ -13,6 +13,7 @@ class Limits:
 
     `json_body`: any JSON or form body. `regular_file`: a file sent inside the commit itself.
     `file`: one uploaded file. `upload_lifetime_s`: how long a signed upload link can be used.
+    `memory`: what all requests together hold in memory.
     """
 
     json_body: int = 8 * 2**20
@@ -21,3 +22,4 @@ class Limits:
     files_per_commit: int = 10_000
     files_per_repository: int = 50_000
     upload_lifetime_s: int = 6 * 3600
+    memory: int = 512 * 2**20

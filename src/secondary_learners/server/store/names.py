@@ -8,6 +8,7 @@ from secondary_learners.server.errors import Refused
 
 __all__ = [
     "check_namespace",
+    "check_new_path",
     "check_path",
     "check_ref_name",
     "check_repository_name",
@@ -20,6 +21,9 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _OID = re.compile(r"[0-9a-f]{40}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _FORBIDDEN_IN_REF = re.compile(r"[ ~^:?*\[\\]|\.\.|@\{|//")
+_NOT_ON_WINDOWS = re.compile(r'[<>:"|?*]|[. ]$')
+_DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])\s*(\..*)?", re.I | re.S)
+_MOST_PARTS = 32
 # First segments of our own routes: an owner of this name would hide them.
 _RESERVED = {"api", "datasets", "models", "spaces", "kernels", "buckets", "v1", "v2", "static"}
 
@@ -88,6 +92,22 @@ def check_path(text: object) -> str:
             "names, and without '.', '..', '.git', backslashes or control characters.",
         )
     return text
+
+
+def check_new_path(text: object) -> str:
+    """A path that a file is given: Windows and macOS must be able to hold it too."""
+    path = check_path(text)
+    parts = path.split("/")
+    if len(parts) > _MOST_PARTS:
+        raise Refused(400, f"{_shown(path)} lies more than {_MOST_PARTS} folders deep.")
+    for part in parts:
+        if _NOT_ON_WINDOWS.search(part) or _DEVICE.fullmatch(part):
+            raise Refused(
+                400,
+                f"{_shown(path)} cannot be stored on Windows because of {part!r}: no name may hold "
+                'any of <>:"|?*, end in a dot or a space, or be a device such as CON or LPT1.',
+            )
+    return path
 
 
 def is_sha256(text: object) -> bool:

@@ -19,11 +19,11 @@ from secondary_learners.server.store.disk import sync_files, sync_folders
 from secondary_learners.server.store.names import is_sha256
 from secondary_learners.server.store.soundness import Soundness
 
-__all__ = ["Contents", "Incoming", "Objects", "Stored"]
+__all__ = ["MOST_IN_MEMORY", "Contents", "Incoming", "Objects", "Stored"]
 
 _log = logging.getLogger(__name__)
 _LIFETIME_S = 24 * 3600.0  # for how long an object that was hashed is not hashed again
-_IN_MEMORY = 16 * 2**20  # bytes of a commit's small files that are held before they are written
+MOST_IN_MEMORY = 16 * 2**20  # bytes of a commit's small files that are held before they are written
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ class Contents:
         if sha256 not in self._held and sha256 not in self._written:
             self._held[sha256] = data
             self._held_bytes += len(data)
-            if self._held_bytes > _IN_MEMORY:
+            if self._held_bytes > MOST_IN_MEMORY:
                 self._spill()
         return Stored(sha256, len(data))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ __all__ = [
     "last_commits",
     "listing",
     "rows_to_read",
+    "select",
     "sibling",
 ]
 
@@ -89,6 +91,39 @@ def listing(database: Database, commit: int, folder: str, recursive: bool) -> li
         oids = folder_oids((file.path, file.oid) for file in files)
         found |= {path: (path, oids[path], inside) for path, inside in below.items()}
     return [found[path] for path in sorted(found)]
+
+
+def select(database: Database, commit: int, paths: Iterable[str]) -> list[Row]:
+    """Those of the paths that are a file or a folder, in their order.
+
+    Each file costs a look-up; folders, however many, one pass over all files.
+    """
+    files = {path: find_entry(database, commit, path) for path in paths}
+    folders: dict[str, Row] = {}
+    if any(path and file is None for path, file in files.items()):
+        wanted = {path for path, file in files.items() if file is None}
+        folders = _folders(entries(database, commit), wanted)
+    rows: list[Row] = []
+    for path, file in files.items():
+        if file is not None:
+            rows.append((path, file.oid, (file,)))
+        elif path in folders:
+            rows.append(folders[path])
+    return rows
+
+
+def _folders(files: Sequence[Entry], wanted: set[str]) -> dict[str, Row]:
+    """The folders of `files`, which are sorted by path, that are wanted, with what is in them."""
+    paths = [file.path for file in files]
+    inside = {}
+    for path in wanted - {""}:
+        first, last = bisect_left(paths, f"{path}/"), bisect_left(paths, f"{path}0")
+        if first < last:
+            inside[path] = files[first:last]
+    if not inside:
+        return {}
+    oids = folder_oids((file.path, file.oid) for file in files)
+    return {path: (path, oids[path], below) for path, below in inside.items()}
 
 
 def last_commits(database: Database, commits: Iterable[int]) -> dict[int, dict[str, Any]]:

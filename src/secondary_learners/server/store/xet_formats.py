@@ -113,6 +113,11 @@ class Xorb:
         (self.chunks,) = _COUNT.unpack(file.read(_COUNT.size))
         self._index = end - _BOUNDARY.size * (self.chunks + 1)
 
+    @property
+    def packed_size(self) -> int:
+        """The bytes that were sent for it."""
+        return int(self._index)
+
     def check(self, term: Term) -> None:
         """Raises XetFormatError when the xorb does not have these chunks, or not of this size."""
         if not term.start < term.end <= self.chunks:
