@@ -19,6 +19,7 @@ from secondary_learners.errors import (
 )
 from secondary_learners.learners.artifact import FILES, Learner
 from secondary_learners.registry import index, registries
+from secondary_learners.registry import remote as remote_module
 from secondary_learners.registry.index import Entry, entry_toml
 from secondary_learners.registry.load import load_learner
 from secondary_learners.registry.remote import Remote, download, snapshot_folder
@@ -115,6 +116,26 @@ def test_one_s_own_token_goes_to_no_other_hub(
         monkeypatch.setattr(constants, "ENDPOINT", other.url)
         with pytest.raises(HubError, match=r"token.*HF_TOKEN"):  # the team does not know it
             load_learner("team/public@main", endpoint=other.url)
+
+
+@pytest.mark.parametrize(
+    ("address", "token", "warned"),
+    [
+        ("http://hub.team.org", "sl_x", True),
+        ("http://10.0.0.7:8080", "sl_x", True),
+        ("https://hub.team.org", "sl_x", False),
+        ("http://hub.team.org", None, False),
+        *((f"http://{host}:8080", "sl_x", False) for host in ("127.0.0.1", "localhost", "[::1]")),
+    ],
+)
+def test_a_token_on_plain_http_is_warned_of_once(
+    address: str, token: str | None, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    remote_module._warn_once.cache_clear()
+    remote = remote_module.Remote("team/mini", address, token)
+    for _ in range(3):
+        remote_module.warn_of_plain_http(remote)
+    assert ["plain HTTP" in record.message for record in caplog.records] == [True] * warned
 
 
 # what may not be read, or is not there

@@ -25,5 +25,5 @@ def ann(tmp_path: Path) -> str:
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Path]]:
     """A server in a process of its own, for the tests of one file, and its storage root."""
     root = tmp_path_factory.mktemp("served") / "hub"
-    with running(root) as server:
+    with running(root, "--allow-host", "hub.our") as server:
         yield server, root

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from secondary_learners.errors import HubError, OfflineError, PublishError
-from secondary_learners.registry.remote import Remote
+from secondary_learners.registry.remote import Remote, warn_of_plain_http
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi, errors
@@ -73,6 +73,7 @@ class Client:
     def _api(self) -> HfApi:
         from huggingface_hub import HfApi
 
+        warn_of_plain_http(self.remote)
         return HfApi(self.remote.address, self._token, library_name="secondary-learners")
 
     def check_writer(self) -> None:

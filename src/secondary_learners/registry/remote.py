@@ -6,12 +6,15 @@ huggingface_hub is imported inside: what ships with the package loads without it
 from __future__ import annotations
 
 import errno
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
+from ipaddress import ip_address
 from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
 
 from secondary_learners.artifacts.layout import FORBIDDEN
 from secondary_learners.errors import ArtifactError, HubError, OfflineError, UnknownNameError
@@ -30,10 +33,12 @@ __all__ = [
     "is_offline",
     "refuse_code",
     "snapshot_folder",
+    "warn_of_plain_http",
 ]
 
 _FETCHED = frozenset((".json", ".md", ".safetensors", ".toml"))
 _PARALLEL = 8
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -127,6 +132,7 @@ def inspect(remote: Remote, revision: str | None) -> Listing:
     """
     from huggingface_hub import HfApi, constants
 
+    warn_of_plain_http(remote)
     api = HfApi(endpoint=remote.address, token=remote.sent_token, library_name="secondary-learners")
     with _plain_errors(remote, revision):
         try:
@@ -172,6 +178,7 @@ def download(remote: Remote, commit: str, names: Iterable[str]) -> Path:
     """
     from huggingface_hub import hf_hub_download
 
+    warn_of_plain_http(remote)
     folder = snapshot_folder(remote, commit)
 
     def fetch(name: str) -> None:
@@ -294,6 +301,29 @@ def _sends_token(remote: Remote) -> bool:
     from huggingface_hub import get_token
 
     return bool(remote.token or (remote.is_default and get_token()))
+
+
+def warn_of_plain_http(remote: Remote) -> None:
+    """Say, once for each address, that a token can be read on its way to another machine."""
+    parts = urlsplit(remote.address)
+    if parts.scheme == "http" and not _is_this_machine(parts.hostname) and _sends_token(remote):
+        _warn_once(remote.address)
+
+
+@cache
+def _warn_once(address: str) -> None:
+    log.warning(
+        "warning: %s is another machine and this is plain HTTP: your token can be read on the way. "
+        "Use an https address.",
+        address,
+    )
+
+
+def _is_this_machine(host: str | None) -> bool:
+    try:
+        return ip_address(host or "").is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _token_step(remote: Remote) -> str:
