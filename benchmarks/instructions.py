@@ -369,7 +369,7 @@ def measure(folder: Path, plan: Plan) -> Row:
         }
     exact = agreement(out / "work" / "labels", stored.contexts, text.objective, plan.exact)
 
-    scores = np.array(score_examples(learner, tokenizer, data.stream))
+    scores = score_examples(learner, data.stream)
     model, _ = load_base("mini")
     model.eval()
     before = float(losses_of(model, data.test.tensor(), 2048).mean())

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,21 +25,37 @@ __all__ = [
 ]
 
 
+_UMASK = os.umask(0)  # there is no other way to read it, and later ones may be of other threads
+os.umask(_UMASK)
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that becomes `path` when the block ends well.
 
     On any exception (a full disk, an interrupt) the temporary file goes and `path` stays as it was.
+    A link stays a link, and what it leads to is replaced; a file keeps its mode; what is not a
+    regular file (a device, a FIFO) stays one, and is written to.
     """
+    path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        mode = stat.S_IFREG | (0o666 & ~_UMASK)
+    beside = path.parent if stat.S_ISREG(mode) else None
+    handle, name = tempfile.mkstemp(dir=beside, prefix=f".{path.name}.", suffix=path.suffix)
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
+        if beside is None:
+            with temporary.open("rb") as source, path.open("wb", buffering=0) as target:
+                shutil.copyfileobj(source, target)
+            return
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o644)
+        temporary.chmod(stat.S_IMODE(mode))
         temporary.replace(path)
         fsync_folder(path.parent)
     finally:

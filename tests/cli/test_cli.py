@@ -372,7 +372,7 @@ def test_score_to_a_file_keeps_every_row(tiny: Tiny, tmp_path: Path) -> None:
 
 def test_rows_that_differ_keep_all_their_columns(tiny: Tiny, tmp_path: Path) -> None:
     path, out = tmp_path / "rows.jsonl", tmp_path / "rows.parquet"
-    rows = [{"text": "the sea"}, {"text": None, "color": "red"}, {"text": "tax", "size": 3}]
+    rows = [{"text": "the sea"}, {"text": "", "color": "red"}, {"text": "tax", "size": 3}]
     path.write_text("\ufeff" + "\n\n".join(map(json.dumps, rows)))
     assert learners("score", path, "-l", tiny.learner, "--out", out).code == 0
     found = read_back(out)
@@ -398,7 +398,7 @@ def test_the_column_can_be_named(tiny: Tiny, tmp_path: Path) -> None:
         ("x.txt", b"caf\xe9", "is not UTF-8 text"),
         ("x.jsonl", b"", "holds no text"),
         ("x.jsonl", b'{"text": "a"}\n{"text": ', "line 2 is not JSON"),
-        ("x.jsonl", b"[1]\n", "has no column 'text'"),
+        ("x.jsonl", b"[1]\n", "line 1 is [1], and not an object"),
         ("x.jsonl", b'{"text": "caf\xe9"}', "is not UTF-8 text"),
         ("x.parquet", b"PAR1 and no more", "is not a whole Parquet file"),
         ("x.parquet", b"", "is not a whole Parquet file"),

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import os
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import click
 
 from secondary_learners.cli.columns import with_columns
 from secondary_learners.cli.lock import with_locked
 from secondary_learners.cli.output import Output, with_output
+from secondary_learners.errors import CorpusError
 
 __all__ = ["explain_command", "score_command"]
 
@@ -22,8 +24,16 @@ _tokenizer_option = click.option(
 )
 
 
+def _not_nan(
+    context: click.Context, parameter: click.Parameter, value: float | None
+) -> float | None:
+    if value is not None and math.isnan(value):
+        raise click.BadParameter("it is not a number.")
+    return value
+
+
 @click.command("score")
-@click.argument("texts", type=click.Path(exists=True, path_type=Path))
+@click.argument("texts", nargs=-1, required=True, metavar="TEXTS...")
 @click.option(
     "--learner",
     "-l",
@@ -31,87 +41,99 @@ _tokenizer_option = click.option(
     help="A name from `learners list`, owner/name on a Hub, or a folder.",
 )
 @_tokenizer_option
-@click.option("--column", default="text", show_default=True, help="Column of JSONL or Parquet.")
+@click.option("--column", default="text", show_default=True, help="Column of rows with the text.")
 @with_columns
+@click.option(
+    "--score-column", default="score", show_default=True, help="What the new column is called."
+)
 @click.option(
     "--keep",
     type=click.FloatRange(min=0, max=1, min_open=True),
+    callback=_not_nan,
     help="Write only this best share of the texts to --out, in their order.",
 )
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Write here instead of to the terminal (.txt, .jsonl or .parquet).",
+    help="Write the rows here, with their scores, instead of to the terminal.",
 )
 @with_locked
 @with_output
 def score_command(
     output: Output,
-    texts: Path,
+    texts: tuple[str, ...],
     learner: str,
     tokenizer: Path | None,
     column: str,
     columns: tuple[str, str] | None,
+    score_column: str,
     keep: float | None,
     out: Path | None,
 ) -> None:
-    """Score TEXTS: a file (.txt a line a text, .jsonl, .parquet) or a folder (a file a text).
+    """Score TEXTS: files, folders, patterns, or - for lines of JSON on standard input.
 
     \b
     learners score pool.jsonl -l books-mini --out scored.jsonl       adds a column `score`
     learners score pool.txt -l books-mini --keep 0.3 --out best.txt  the best 30 %
 
-    A learner made from instructions scores rows with a prompt and a completion.
+    A row is a text: of .jsonl, .ndjson, .json, .csv, .tsv and .parquet in --column; a line of any
+    other file; in a folder, any other file whole. All may be compressed (.gz, .bz2, .xz, .zst). A
+    learner made from instructions scores rows with a prompt and a completion.
     """
-    from secondary_learners.engines.scoring import (
+    from secondary_learners.engines.files import (
         best_share,
-        instruction_plan,
-        read_examples,
-        read_rows,
-        score_examples,
-        score_texts,
-        write_rows,
+        check_output,
+        keep_stdin,
+        score_shards,
+        write_scored,
     )
+    from secondary_learners.engines.scoring import row_scorer
+    from secondary_learners.engines.streams import ROWS, find_shards, suffix
     from secondary_learners.registry.load import load_learner, load_tokenizer
 
     if keep is not None and out is None:
         raise click.UsageError("--keep needs --out FILE for the texts that are kept.")
-    judge = load_learner(learner)
-    reader = load_tokenizer(judge, tokenizer)
-    plan = instruction_plan(judge)
-    if columns and plan is None:
-        raise click.UsageError(f"--columns is for instructions; {learner} was made from text.")
-    if plan is None:
-        rows = read_rows(texts, column)
-        words = [row[column] for row in rows]
-        scores = score_texts(judge, reader, words, progress=output.progress)
-    else:
-        if out is not None and out.suffix not in (".jsonl", ".parquet"):
-            raise click.UsageError(f"--out {out} must be .jsonl or .parquet: these are rows.")
-        rows, examples = read_examples(texts, reader, plan, columns)
-        words = [_shown(row, columns or plan.columns) for row in rows]
-        scores = score_examples(judge, reader, examples)
-    for row, score in zip(rows, scores, strict=True):
-        row["score"] = score
-    kept = rows if keep is None else [rows[i] for i in best_share(scores, keep)]
-    if out is not None:
-        write_rows(out, kept, column)
-        output.result(
-            f"{len(kept)} of {len(rows)} texts written to {out}",
-            {"out": str(out), "texts": len(rows), "kept": len(kept)},
+    with ExitStack() as stack:
+        inputs = tuple(
+            keep_stdin(stack, "standard-input.jsonl") if text == "-" else text for text in texts
         )
-    elif output.json:
-        output.result("", rows)
-    else:
-        for row, text in zip(rows, words, strict=True):
-            output.result(f"{row['score']:+.3f}\t{' '.join(text.split())[:100]}", None)
-
-
-def _shown(row: dict[str, Any], columns: tuple[str, str]) -> str:
-    """A prompt and its completion on one line, as text or as chat messages."""
-    parts = [row[name] for name in columns if name in row] or [row["messages"]]
-    turns = [[part] if isinstance(part, str) else [m["content"] for m in part] for part in parts]
-    return " ".join(str(turn) for part in turns for turn in part)
+        try:
+            shards = find_shards(inputs)
+        except CorpusError as error:
+            raise click.UsageError(str(error)) from error
+        judge = load_learner(learner)
+        instructions = judge.config.corpus.get("format") == "instructions"
+        if columns and not instructions:
+            raise click.UsageError(f"--columns is for instructions; {learner} was made from text.")
+        plain = [shard.address for shard in shards if suffix(shard.address) not in ROWS]
+        if instructions and plain:
+            raise click.UsageError(
+                f"{plain[0]} holds no rows, and {learner} was made from prompts with completions. "
+                "Name a .jsonl or .parquet file."
+            )
+        if out is not None:
+            if instructions and suffix(str(out)) not in ROWS:
+                raise click.UsageError(f"--out {out} must be .jsonl or .parquet: these are rows.")
+            check_output(shards, out, column, score_column)
+        scorer = row_scorer(judge, load_tokenizer(judge, tokenizer), column, columns)
+        new = None if out is not None and suffix(str(out)) not in ROWS else score_column
+        scored = score_shards(shards, scorer, column, score=new, progress=output.progress)
+        if out is not None:
+            flags = best_share(scored.scores, 1.0 if keep is None else keep)
+            write_scored(scored, out, flags, score=score_column)
+            kept, count = int(flags.sum()), len(flags)
+            output.result(
+                f"{kept} of {count} texts written to {out}",
+                {"out": str(out), "texts": count, "kept": kept},
+            )
+            return
+        values = zip(scored.rows(), scored.scores.tolist(), strict=True)
+        if output.json:
+            rows = [{**row.fields, score_column: value} for row, value in values]
+            output.result("", rows)
+            return
+        for row, value in values:
+            output.result(f"{value:+.3f}\t{scorer.shown(row)[:100]}", None)
 
 
 @click.command("explain")
@@ -130,12 +152,14 @@ def explain_command(output: Output, text: str, learner: str, tokenizer: Path | N
 
     Green raises the score and red lowers it, the stronger the larger the token's share.
     """
+    from secondary_learners.engines.rows import whole_characters
     from secondary_learners.engines.scoring import mean_contributions, mean_scores
     from secondary_learners.registry.load import load_learner, load_tokenizer
     from secondary_learners.text.corpus import normalize, read_texts
 
     if os.path.isfile(text):  # unlike Path.is_file, false for what is too long for a name
         text = "\n".join(read_texts(Path(text)))
+    text = whole_characters(text)
     judge = load_learner(learner)
     reader = load_tokenizer(judge, tokenizer)
     ids = reader.backend_tokenizer.encode(normalize(text), add_special_tokens=False).ids

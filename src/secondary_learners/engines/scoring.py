@@ -1,146 +1,129 @@
-"""Scoring a corpus of texts: rows in, scores out, the best share kept."""
+"""Scores of texts and of prompts with completions: from rows to an array, a batch at a time."""
 
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
-from secondary_learners.errors import CorpusError
-from secondary_learners.files import atomic_path, write_bytes
-from secondary_learners.filtering.selection import pad
+from secondary_learners.engines.rows import Row, text_of
 from secondary_learners.learners.artifact import Learner
-from secondary_learners.text.corpus import (
-    Source,
-    normalize,
-    read_records,
-    read_texts,
-    visible_files,
-)
+from secondary_learners.text.corpus import normalize
 from secondary_learners.text.examples import Examples, encode
 from secondary_learners.text.instructions import instruction
 
 __all__ = [
-    "Reading",
-    "best_share",
-    "instruction_plan",
+    "RowScorer",
+    "in_batches",
     "mean_contributions",
     "mean_scores",
-    "read_examples",
-    "read_rows",
+    "row_scorer",
     "score_examples",
-    "score_texts",
-    "write_rows",
 ]
 
-_CHUNK = 1024  # texts tokenized at once
-_TOKENS = 65_536  # tokens scored at once, padding included
+_ROWS = 1024  # tokenized at once
+_TOKENS = 8_192  # scored at once, padding included: what a core's cache holds
+
+Floats = npt.NDArray[np.float64]
 
 
-def read_rows(path: Path, column: str = "text") -> list[dict[str, Any]]:
-    """The rows of a .jsonl or .parquet file, the lines of any other, or the files of a folder.
+class RowScorer(Protocol):
+    """Scores rows of files; `shown` is a row's text for people."""
 
-    Every row has its text, a string, in `column`. Raises CorpusError for a file that is damaged,
-    is not UTF-8, has no such column or is empty.
-    """
-    rows: list[dict[str, Any]]
-    if path.is_dir():
-        rows = [
-            {"file": str(file), column: "\n".join(read_texts(file, column))}
-            for file in visible_files(path)
-        ]
-    else:
-        texts = list(read_texts(path, column))  # first, since it checks the file
-        rows = [{**row, column: text} for row, text in zip(_fields(path), texts, strict=False)]
-    if not rows:
-        raise CorpusError(f"{path} holds no text. Name a file or folder that does.")
-    return rows
+    def scores(self, rows: Sequence[Row]) -> Floats: ...
+
+    def tokens(self) -> int:
+        """Tokens scored so far."""
+
+    def shown(self, row: Row) -> str: ...
 
 
-def _fields(path: Path) -> Iterator[dict[str, Any]]:
-    """What each text of a file comes with."""
-    if path.suffix == ".parquet":
-        import pyarrow.parquet
+def row_scorer(
+    learner: Learner, tokenizer: Any, column: str, columns: tuple[str, str] | None = None
+) -> RowScorer:
+    """What scores rows as `learner` was made: whole texts, or prompts with completions.
 
-        yield from pyarrow.parquet.read_table(path).to_pylist()
-    elif path.suffix == ".jsonl":
-        with path.open(encoding="utf-8-sig") as lines:
-            yield from (json.loads(line) for line in lines if line.strip())
-    else:
-        yield from itertools.repeat({})
-
-
-def score_texts(
-    learner: Learner, tokenizer: Any, texts: Sequence[str], *, progress: bool = True
-) -> list[float]:
-    """Scores of whole texts, normalized as the learner's own corpus was; see `Learner.score`.
-
-    A text longer than the learner's contexts is scored in windows of that length, and has their
-    mean, each weighted by its tokens: scores are calibrated at that length and no other.
+    column: of the text; columns: of prompt and completion, by default the learner's own. Raises
+    IncompatibleError for a tokenizer that the learner was not made for.
     """
     learner.check_tokenizer(tokenizer)
-    scores = np.empty(len(texts))
-    encode = tokenizer.backend_tokenizer.encode_batch_fast
-    with tqdm(total=len(texts), desc="scoring", unit="text", disable=not progress) as bar:
-        for begin in range(0, len(texts), _CHUNK):
-            chunk = [normalize(text) for text in texts[begin : begin + _CHUNK]]
-            ids = [encoding.ids for encoding in encode(chunk, add_special_tokens=False)]
-            scores[begin : begin + len(ids)] = mean_scores(learner, ids)
-            bar.update(len(chunk))
-    return [float(score) for score in scores]
+    corpus = learner.config.corpus
+    if corpus.get("format") == "instructions":
+        own = str(corpus["prompt"]), str(corpus["completion"])
+        return _Instructions(learner, tokenizer, columns or own, str(corpus["truncate"]))
+    return _Texts(learner, tokenizer, column)
 
 
-@dataclass(frozen=True)
-class Reading:
-    """How the examples that a learner was made from were read."""
+def in_batches(rows: Iterator[Row]) -> Iterator[list[Row]]:
+    while batch := list(itertools.islice(rows, _ROWS)):
+        yield batch
 
+
+@dataclass
+class _Texts:
+    """Whole texts, normalized as the learner's own corpus was."""
+
+    learner: Learner
+    tokenizer: Any
+    column: str
+    _tokens: int = 0
+
+    def scores(self, rows: Sequence[Row]) -> Floats:
+        texts = [normalize(text_of(row, self.column)) for row in rows]
+        encode = self.tokenizer.backend_tokenizer.encode_batch_fast
+        ids = [encoding.ids for encoding in encode(texts, add_special_tokens=False)]
+        self._tokens += sum(map(len, ids))
+        return mean_scores(self.learner, ids)
+
+    def tokens(self) -> int:
+        return self._tokens
+
+    def shown(self, row: Row) -> str:
+        return " ".join(text_of(row, self.column).split())
+
+
+@dataclass
+class _Instructions:
+    """Prompts with completions, each read as a whole, as TRL tokenizes them."""
+
+    learner: Learner
+    tokenizer: Any
     columns: tuple[str, str]
     truncate: str
-    longest: int
+    _tokens: int = 0
+
+    def scores(self, rows: Sequence[Row]) -> Floats:
+        examples = encode(
+            [instruction(row.fields, row.where, self.columns) for row in rows],
+            self.tokenizer,
+            document=range(len(rows)),
+            domain=[0] * len(rows),
+            domains=("examples",),
+            longest=self.learner.config.context_length,
+            truncate=self.truncate,
+        )
+        self._tokens += int(examples.lengths.sum())
+        return score_examples(self.learner, examples)
+
+    def tokens(self) -> int:
+        return self._tokens
+
+    def shown(self, row: Row) -> str:
+        fields = row.fields
+        parts = [fields[name] for name in self.columns if name in fields] or [fields["messages"]]
+        turns = [
+            [part] if isinstance(part, str) else [turn["content"] for turn in part]
+            for part in parts
+        ]
+        return " ".join(" ".join(str(turn).split()) for part in turns for turn in part)
 
 
-def instruction_plan(learner: Learner) -> Reading | None:
-    """How a learner made from instructions reads them; None for one made from running text."""
-    corpus = learner.config.corpus
-    if corpus.get("format") != "instructions":
-        return None
-    columns = str(corpus["prompt"]), str(corpus["completion"])
-    return Reading(columns, str(corpus["truncate"]), learner.config.context_length)
-
-
-def read_examples(
-    path: Path, tokenizer: Any, plan: Reading, columns: tuple[str, str] | None = None
-) -> tuple[list[dict[str, Any]], Examples]:
-    """The rows of a .jsonl or .parquet file, or of a folder of them, and their examples.
-
-    columns: of the prompt and the completion, by default those of the learner's own. Raises
-    CorpusError naming file and line of a row that is no example.
-    """
-    found = list(read_records(Source("", files=str(path.absolute())), None))
-    if not found:
-        raise CorpusError(f"{path} holds no rows. Name a file or folder that does.")
-    examples = encode(
-        [instruction(row, where, columns or plan.columns) for where, row in found],
-        tokenizer,
-        document=range(len(found)),
-        domain=[0] * len(found),
-        domains=("examples",),
-        longest=plan.longest,
-        truncate=plan.truncate,
-    )
-    return [row for _, row in found], examples
-
-
-def score_examples(learner: Learner, tokenizer: Any, examples: Examples) -> list[float]:
-    """Scores of prompts with completions, each read as a whole; see `Learner.score`."""
-    learner.check_tokenizer(tokenizer)
+def score_examples(learner: Learner, examples: Examples) -> Floats:
+    """Scores of prompts with completions [examples]; see `Learner.score`."""
     scores = np.empty(len(examples))
     order = np.argsort(-examples.lengths, kind="stable")
     begin = 0
@@ -150,58 +133,47 @@ def score_examples(learner: Learner, tokenizer: Any, examples: Examples) -> list
         ids, mask, _ = examples.select(part).padded()
         scores[part] = learner.score(ids, mask).cpu().numpy()
         begin += rows
-    return [float(score) for score in scores]
+    return scores
 
 
-def mean_scores(learner: Learner, texts: Sequence[Sequence[int]]) -> npt.NDArray[np.float64]:
-    """The token-weighted mean score of each text's windows [texts], from token ids."""
+def mean_scores(learner: Learner, texts: Sequence[Sequence[int]]) -> Floats:
+    """The mean score of each text's windows [texts], from token ids.
+
+    A text longer than the learner's contexts is scored in windows of that length, the last one
+    shorter, and has their mean, each weighted by its tokens: scores are calibrated at that length.
+    """
     length = learner.config.context_length
-    windows = [(number, part) for number, text in enumerate(texts) for part in _cut(text, length)]
-    total, weight = np.zeros(len(texts)), np.zeros(len(texts))
-    rows = max(1, _TOKENS // length)
-    for part in (windows[begin : begin + rows] for begin in range(0, len(windows), rows)):
-        sizes = np.array([len(window) for _, window in part])
-        ids, mask = pad([window for _, window in part])
-        found = learner.score(ids, mask).cpu().numpy()
-        owners = [number for number, _ in part]
-        np.add.at(total, owners, found * np.maximum(sizes, 1))
-        np.add.at(weight, owners, np.maximum(sizes, 1))
-    return total / weight
+    sizes = np.fromiter(map(len, texts), np.int64, len(texts))
+    ids = np.fromiter(itertools.chain.from_iterable(texts), np.int64, int(sizes.sum()))
+    windows = np.maximum(1, -(-sizes // length))  # one, empty, of no tokens
+    owner = np.repeat(np.arange(len(texts)), windows)
+    first = np.cumsum(windows) - windows
+    within = (np.arange(len(owner)) - first[owner]) * length  # where a window starts in its text
+    begin = (np.cumsum(sizes) - sizes)[owner] + within
+    width = np.minimum(length, sizes[owner] - within)
+    # Windows of like width together, so that short texts are not padded to the longest.
+    order = np.argsort(width, kind="stable")
+    raw = np.empty(len(owner))
+    place = 0
+    while place < len(order):
+        longest = max(1, int(width[order[min(place + _TOKENS, len(order)) - 1]]))
+        part = order[place : place + max(1, _TOKENS // longest)]
+        longest = max(1, int(width[part].max()))
+        mask = np.arange(longest) < width[part, None]
+        index = np.minimum(begin[part, None] + np.arange(longest), max(0, len(ids) - 1))
+        matrix = np.where(mask, ids[index] if len(ids) else 0, 0)
+        raw[part] = learner.score(matrix, mask).cpu().numpy()
+        place += len(part)
+    weight = np.maximum(width, 1)
+    total = np.bincount(owner, raw * weight, len(texts))
+    return np.asarray(total / np.bincount(owner, weight, len(texts)), np.float64)
 
 
 def mean_contributions(learner: Learner, text: Sequence[int]) -> list[float]:
     """What each token adds to the score that `mean_scores` gives a text [tokens]."""
+    length = learner.config.context_length
     return [
         share * len(window) / len(text)
-        for window in _cut(text, learner.config.context_length)
+        for window in (text[begin : begin + length] for begin in range(0, len(text), length))
         for share in learner.contributions([window])[0].tolist()
     ]
-
-
-def _cut(text: Sequence[int], length: int) -> list[Sequence[int]]:
-    """Windows of `length` tokens, the last one shorter; one empty window for no tokens."""
-    return [text[begin : begin + length] for begin in range(0, max(1, len(text)), length)]
-
-
-def best_share(scores: Sequence[float], keep: float) -> list[int]:
-    """Positions of the best `keep` of the texts (at least one), in their original order."""
-    count = max(1, round(keep * len(scores)))
-    return sorted(sorted(range(len(scores)), key=lambda i: (-scores[i], i))[:count])
-
-
-def write_rows(path: Path, rows: Sequence[dict[str, Any]], column: str = "text") -> None:
-    """Write rows as .parquet, .jsonl, or the texts alone, one a line; whole or not at all."""
-    if path.suffix == ".parquet":
-        import pyarrow
-        import pyarrow.parquet
-
-        with atomic_path(path) as temporary:
-            names = dict.fromkeys(name for row in rows for name in row)  # rows may differ
-            columns = {name: [row.get(name) for row in rows] for name in names}
-            pyarrow.parquet.write_table(pyarrow.table(columns), temporary)
-    elif path.suffix == ".jsonl":
-        lines = (json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
-        write_bytes(path, "".join(lines).encode())
-    else:
-        lines = (" ".join(row[column].splitlines()) + "\n" for row in rows)
-        write_bytes(path, "".join(lines).encode())
