@@ -14,6 +14,8 @@ import pytest
 
 from classification_helpers import write_task
 
+pytestmark = pytest.mark.slow
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 

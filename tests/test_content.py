@@ -60,6 +60,7 @@ def test_a_checkout_has_them_at_its_root() -> None:
         assert content.content(folder) == ROOT / folder
 
 
+@pytest.mark.slow
 def test_a_wheel_carries_the_same_files(built: Path, tmp_path: Path) -> None:
     pip_install(tmp_path, *built.glob("*.whl"))
     found = found_from(tmp_path)

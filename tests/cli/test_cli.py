@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import huggingface_hub.constants
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -169,8 +170,14 @@ def test_a_folder_that_happens_to_have_a_learner_s_name_does_not_hide_it(
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
 def test_what_is_wrong_is_said_in_one_message(
-    arguments: list[str], code: int, message: str, tiny: Tiny, tmp_path: Path
+    arguments: list[str],
+    code: int,
+    message: str,
+    tiny: Tiny,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     (tmp_path / "text.txt").write_text("some text\n")
     (tmp_path / "empty").mkdir()
     places: dict[str, object] = {
@@ -238,6 +245,7 @@ def test_gains_then_fit_is_run(tiny: Tiny, tmp_path: Path) -> None:
         assert (out / name).read_bytes() == (tiny.learner / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_two_processes_of_accelerate_make_what_one_makes(tiny: Tiny, tmp_path: Path) -> None:
     pytest.importorskip("accelerate")
     out = tmp_path / tiny.learner.name

@@ -10,6 +10,8 @@ from secondary_learners.experiments.trials.table import TrialsTable, write_table
 from tiny_models import write_base
 from trials_helpers import sweep
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:

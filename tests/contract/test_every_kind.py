@@ -26,6 +26,8 @@ from contract_helpers import PROBES, name_of, probe, recipe_kinds, recipe_of, wr
 from publishing_helpers import Machine
 from server_helpers import Server, running, token
 
+pytestmark = pytest.mark.slow
+
 FILES = ("config.json", "model.safetensors", "recipe.toml")
 TIMED = ("seconds", "speed", "less_time", "overhead")
 GAPS = {  # what a kind lacks, and why: none may stay

@@ -156,6 +156,7 @@ def test_a_killed_comparison_goes_on_to_the_same_figures(run, model, tmp_path, m
     assert len(calls) == len(whole.runs) + 1
 
 
+@pytest.mark.slow
 def test_processes_share_a_folder(run, tmp_path):
     run(folder=tmp_path, seeds=[2])
     run(folder=tmp_path, seeds=[0], thresholds=THRESHOLDS[:1], in_domain=None)

@@ -47,6 +47,7 @@ def test_batches_have_like_lengths_and_no_trend() -> None:
     assert 0.3 < falls / len(firsts) < 0.7  # by `group_by_length` nearly all fall
 
 
+@pytest.mark.slow
 def test_training_takes_that_order_with_and_without_a_filter(tmp_path: Path) -> None:
     write_task(tmp_path / "sea", train=64)
     model, tokenizer = load_base("mini")

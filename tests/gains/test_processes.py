@@ -20,6 +20,8 @@ from secondary_learners.gains.processes import ALONE, Team, joined_team
 from secondary_learners.gains.store import LabelSettings, label_to_store
 from tiny_models import BigramModel
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = """
 import os, signal, sys, time
 from pathlib import Path

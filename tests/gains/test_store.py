@@ -75,6 +75,7 @@ def same_contexts(found: Contexts, expected: Contexts) -> bool:
     return found.digest == expected.digest and found.domains == expected.domains
 
 
+@pytest.mark.slow
 def test_a_killed_labelling_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     folder = tmp_path / "killed"
     process = subprocess.Popen(

@@ -17,6 +17,8 @@ from secondary_learners import load_delta
 from secondary_learners.content import content
 from server_helpers import Server, running, token
 
+pytestmark = pytest.mark.slow
+
 IDS = [[100, 200, 300, 5], [7, 8, 9, 4000]]
 # Every way to load in one process, because each process loads torch: the logits by reference, or
 # the refusal in words.

@@ -17,6 +17,8 @@ from secondary_learners.learners.artifact import Learner, read_learner, save_lea
 from secondary_learners.learners.nets import LinearNet
 from server_helpers import Server, running, token
 
+pytestmark = pytest.mark.slow
+
 SCORE = """
 import json, sys
 from secondary_learners import load_learner

@@ -22,6 +22,8 @@ from secondary_learners.recipes.gain_learner import make as run_module
 from secondary_learners.recipes.gain_learner.make import run_learner
 from secondary_learners.recipes.gain_learner.recipe import LearnerRecipe
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("codecarbon")
 COMMON: dict[str, Any] = {"device": "cpu", "command": "learners run tiny", "progress": False}
 

@@ -255,6 +255,7 @@ def test_a_base_with_another_tokenizer_is_refused(recipe: LearnerRecipe, tmp_pat
         run_learner(wrong, None, tmp_path / "x", **COMMON)
 
 
+@pytest.mark.slow
 def test_the_default_base_comes_from_the_hub_and_is_no_stand_in(
     recipe: LearnerRecipe, corpus: Path, tmp_path: Path
 ) -> None:

@@ -31,6 +31,8 @@ from secondary_learners.recipes.rebuild import read_published, rebuild
 from secondary_learners.registry.load import load_base, load_learner
 from secondary_learners.text.corpus import Source
 
+pytestmark = pytest.mark.slow
+
 FILES = Source("sea", files="classification/sea/*.tsv", archive="classification.tar.xz")
 COMMON: dict[str, Any] = {"device": "cpu", "command": "learners run sea --corpus DATA"}
 

@@ -15,6 +15,8 @@ from secondary_learners.registry import registries
 from secondary_learners.registry.index import entry_toml
 from server_helpers import running, token
 
+pytestmark = pytest.mark.slow
+
 LOAD = "from secondary_learners import load_learner; print(load_learner({!r}).config.name)"
 
 

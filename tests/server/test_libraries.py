@@ -12,6 +12,8 @@ from huggingface_hub import HfApi, constants
 
 from server_helpers import Server, token
 
+pytestmark = pytest.mark.slow
+
 MINI = Path(__file__).parents[2] / "learners/mini"
 SCRIPT = """
 from datasets import load_dataset

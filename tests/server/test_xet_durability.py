@@ -18,6 +18,8 @@ import pytest
 from server_helpers import running, token
 from xet_helpers import CLIENT, check_storage, client, done, environment, sha256, xorbs
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_killed_server_leaves_no_half_and_the_upload_succeeds_later(tmp_path: Path) -> None:
     root, home = tmp_path / "root", tmp_path / "home"

@@ -170,6 +170,7 @@ def built_in(name: str) -> list[Document]:
     return read_documents([Source("python", builtin=name)], None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BUILTINS)
 def test_built_in_texts_are_long_and_named_apart(name: str) -> None:
     names = [document.name for document in built_in(name)]

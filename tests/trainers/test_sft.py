@@ -89,6 +89,7 @@ def test_a_learner_by_name_picks_the_stories(sft):
     assert {"mean_token_accuracy", "filter_seen", "filter_threshold"} <= lines[-1].keys()
 
 
+@pytest.mark.slow
 def test_is_plain_sft_while_everything_is_kept(sft):
     plain = sft(trl.SFTTrainer).model.state_dict()
     for filter_ in (RandomFilter(1.0), MultistageFilter(warmup=1.0)):
