@@ -17,7 +17,7 @@ from urllib.parse import unquote
 
 from starlette.types import ASGIApp
 
-from secondary_learners.server.app import create_app
+from secondary_learners.server.app import Front, close_app, create_app
 from secondary_learners.server.store.limits import Limits
 from secondary_learners.server.store.tokens import create_token
 
@@ -80,9 +80,9 @@ class InProcess:
     """The application without a socket: it takes any bytes, thousands of requests a second."""
 
     def __init__(
-        self, root: Path, limits: Limits | None = None, hosts: Sequence[str] | None = None
+        self, root: Path, limits: Limits | None = None, front: Front | None = None
     ) -> None:
-        self.app = create_app(root, limits, hosts)
+        self.app = create_app(root, limits, front)
         self._runner = asyncio.Runner()
 
     def __enter__(self) -> Self:
@@ -90,7 +90,7 @@ class InProcess:
 
     def __exit__(self, *_: object) -> None:
         self._runner.close()
-        self.app.state.hub.close()
+        close_app(self.app)
 
     def ask(
         self,
@@ -99,6 +99,7 @@ class InProcess:
         body: object = b"",
         token: str = "",
         headers: Mapping[str, str] | Sequence[tuple[bytes, bytes]] = (),
+        client: str = "127.0.0.1",
     ) -> Answer:
         """`target`: path and query as sent. `body`: bytes, or anything else as JSON."""
         raw = target if isinstance(target, bytes) else target.encode()
@@ -120,7 +121,7 @@ class InProcess:
             "query_string": query,
             "root_path": "",
             "headers": sent,
-            "client": ("127.0.0.1", 1),
+            "client": (client, 1),
             "server": ("127.0.0.1", 80),
         }
         data = body if isinstance(body, bytes) else json.dumps(body).encode()

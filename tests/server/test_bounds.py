@@ -20,6 +20,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from secondary_learners.server.api import contents as contents_api
+from secondary_learners.server.app import Front
 from secondary_learners.server.errors import Refused
 from secondary_learners.server.logs import Repeats
 from secondary_learners.server.memory import Held, Memory
@@ -430,7 +431,7 @@ class TestHosts:
     )
     def test_on_loopback(self, tmp_path: Path, host: str, status: int) -> None:
         address = Address("127.0.0.1", 8080, ("hub.team.org",))
-        with InProcess(tmp_path / "hub", hosts=address.known_names) as hub:
+        with InProcess(tmp_path / "hub", front=Front(address.known_names)) as hub:
             for _ in range(2):  # known by then
                 answer = hub.ask("GET", "/api/models", headers={"Host": host})
                 assert answer.status == status

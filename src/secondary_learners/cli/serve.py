@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -41,16 +43,25 @@ _root = click.argument("root", type=click.Path(path_type=Path, file_okay=False))
     multiple=True,
     help="A further name this server answers to, such as the one a proxy is reached by.",
 )
+@click.option(
+    "--quota",
+    "quotas",
+    multiple=True,
+    metavar="GB or OWNER=GB",
+    help="How much the repositories of every owner, or of this one, may hold.",
+)
+@click.option(
+    "--requests-per-minute",
+    type=click.IntRange(min=0),
+    help="From one token, or one address without any. 0: no end.  [default: 6000, on loopback 0]",
+)
+@click.option(
+    "--access-log",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write one line of JSON for each request to this file.",
+)
 @with_output
-def serve_command(
-    output: Output,
-    root: Path,
-    host: str,
-    port: int,
-    max_file_gb: float,
-    max_files: int,
-    names: tuple[str, ...],
-) -> None:
+def serve_command(output: Output, root: Path, host: str, port: int, **options: Any) -> None:
     """Serve the Hub stored in the folder ROOT, which is made if it is not there.
 
     \b
@@ -67,7 +78,7 @@ def serve_command(
     """
     try:
         from secondary_learners.server.hosts import is_loopback
-        from secondary_learners.server.server import Address, serve
+        from secondary_learners.server.server import Address, Service, serve
         from secondary_learners.server.store.limits import Limits
     except ModuleNotFoundError as error:
         raise MissingExtraError("starlette and uvicorn", "serve") from error
@@ -76,8 +87,40 @@ def serve_command(
             f"warning: {host} is reached from other machines, and this server speaks plain HTTP: "
             "tokens can be read on the way. Put a proxy with TLS in front of it."
         )
-    limits = Limits(file=int(max_file_gb * 1e9), files_per_repository=max_files)
-    serve(root, Address(host, port, names), limits, click.echo)
+    for_all, for_owners = _quotas(options["quotas"])
+    rate = options["requests_per_minute"]
+    if rate is None:
+        rate = 0 if is_loopback(host) else 6000
+    service = Service(
+        Address(host, port, options["names"]),
+        Limits(
+            file=int(options["max_file_gb"] * 1e9),
+            files_per_repository=options["max_files"],
+            quota=for_all,
+            quotas=for_owners,
+        ),
+        rate or None,
+        options["access_log"],
+    )
+    serve(root, service, click.echo)
+
+
+def _quotas(texts: Sequence[str]) -> tuple[int | None, dict[str, int]]:
+    """(bytes for every owner or None, bytes by owner) of what --quota says."""
+    for_all, for_owners = None, {}
+    for text in texts:
+        owner, equals, size = text.rpartition("=")
+        try:
+            count = int(float(size) * 1e9)
+        except (ValueError, OverflowError):
+            count = -1
+        if count < 0 or (equals and not owner):
+            raise click.BadParameter(f"{text!r} is neither GB nor OWNER=GB.", param_hint="--quota")
+        if owner:
+            for_owners[owner] = count
+        else:
+            for_all = count
+    return for_all, for_owners
 
 
 @click.group("serve-token")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import errno
 import sqlite3
-from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -19,8 +19,10 @@ from secondary_learners.server.api import (
     catalogue,
     contents,
     downloads,
+    history,
     refs,
     repository,
+    service,
     uploads,
 )
 from secondary_learners.server.api.access import repository_not_found
@@ -29,20 +31,32 @@ from secondary_learners.server.api.xet import xet_routes
 from secondary_learners.server.errors import Refused
 from secondary_learners.server.hosts import KnownHosts
 from secondary_learners.server.memory import Accounted, Memory
+from secondary_learners.server.observing import AccessLog, Figures, Observed
+from secondary_learners.server.rates import RateLimit
 from secondary_learners.server.refusals import refusal
 from secondary_learners.server.store.hub import Hub
 from secondary_learners.server.store.limits import Limits
 
-__all__ = ["create_app"]
+__all__ = ["Front", "close_app", "create_app"]
 
 
-def create_app(
-    root: Path, limits: Limits | None = None, hosts: Iterable[str] | None = None
-) -> Starlette:
-    """The Hub stored in `root`, as an ASGI application.
+@dataclass(frozen=True)
+class Front:
+    """What lies before the application.
 
     `hosts`: the names it answers to, besides those of this machine; None for any.
+    `requests_per_minute`: from one sender, None for no end. `access_log`: where a line for each
+    request goes.
     """
+
+    hosts: tuple[str, ...] | None = None
+    requests_per_minute: int | None = None
+    access_log: Path | None = None
+
+
+def create_app(root: Path, limits: Limits | None = None, front: Front | None = None) -> Starlette:
+    """The Hub stored in `root`, as an ASGI application."""
+    front = front or Front()
     hub = Hub.open(root, limits or Limits())
     app = Starlette(
         routes=_routes(),
@@ -55,13 +69,25 @@ def create_app(
             Exception: _failed,
         },
     )
-    app.add_middleware(Accounted, memory=Memory(hub.limits.memory))
+    app.state.memory, app.state.figures = Memory(hub.limits.memory), Figures()
+    app.add_middleware(Accounted, memory=app.state.memory)
     app.add_middleware(_RawPath)
     app.state.hub, app.state.answers = hub, downloads.Answers(hub)
     app.add_middleware(downloads.Shortcut, answers=app.state.answers)
-    if hosts is not None:
-        app.add_middleware(KnownHosts, hosts=hosts)
+    if front.requests_per_minute is not None:
+        app.add_middleware(RateLimit, per_minute=front.requests_per_minute)
+    if front.hosts is not None:
+        app.add_middleware(KnownHosts, hosts=front.hosts)
+    app.state.log = AccessLog(front.access_log) if front.access_log else None
+    app.add_middleware(Observed, figures=app.state.figures, log=app.state.log)
     return app
+
+
+def close_app(app: Starlette) -> None:
+    """Close the files that `create_app` opened."""
+    app.state.hub.close()
+    if app.state.log is not None:
+        app.state.log.close()
 
 
 class _RawPath:
@@ -92,9 +118,12 @@ def _routes() -> list[Route]:
         )
     ]
     general = [
+        Route("/health", service.health),
+        Route("/metrics", service.metrics),
         Route("/api/whoami-v2", repository.who_am_i),
         Route("/api/validate-yaml", repository.validate_metadata, methods=["POST"]),
         Route("/api/repos/create", repository.create_repository, methods=["POST"]),
+        Route("/api/repos/move", history.move, methods=["POST"]),
         Route("/api/repos/delete", repository.delete_repository_named, methods=["DELETE"]),
     ]
     of_kinds = [route for kind in ("model", "dataset") for route in _kind_routes(f"/api/{kind}s")]
@@ -102,7 +131,12 @@ def _routes() -> list[Route]:
         Route(path, _bare_name, methods=["GET", "POST"])
         for path in ("/api/models/{name}", "/api/datasets/{name}", "/{name}/resolve/{rest:path}")
     ]
-    return [*files, *large, *general, *xet_routes(), *of_kinds, *bare]
+    spaces = [
+        Route("/api/spaces", _no_spaces),
+        Route("/api/spaces/{owner}/{name}", _no_space),
+        Route("/api/spaces/{owner}/{name}/{rest:path}", _no_space),
+    ]
+    return [*files, *large, *general, *spaces, *xet_routes(), *of_kinds, *bare]
 
 
 def _kind_routes(api: str) -> list[Route]:
@@ -120,6 +154,11 @@ def _kind_routes(api: str) -> list[Route]:
         ("/settings", repository.settings, "PUT"),
         ("/preupload/{revision}", uploads.preupload, "POST"),
         ("/commit/{revision}", uploads.commit, "POST"),
+        ("/super-squash/{branch}", history.squash_branch, "POST"),
+        ("/duplicate", history.duplicate, "POST"),
+        ("/lfs-files", history.list_large_files, "GET"),
+        ("/lfs-files/batch", history.delete_files, "POST"),
+        ("/lfs-files/duplicate", history.copy_large_files, "POST"),
         ("/tag/{revision}", refs.create_tag, "POST"),
         ("/tag/{revision}", refs.delete_tag, "DELETE"),
         ("/branch/{branch}", refs.create_branch, "POST"),
@@ -134,6 +173,16 @@ def _kind_routes(api: str) -> list[Route]:
 def _bare_name(request: Request) -> Response:
     """A repository without an owner, such as the Hub's gpt2: there is none here."""
     raise repository_not_found(kind_of(request), parameter(request, "name"))
+
+
+def _no_spaces(request: Request) -> Response:
+    return JSONResponse([])
+
+
+def _no_space(request: Request) -> Response:
+    """Nothing runs here, so a space does not exist, which the client asks for by its name."""
+    name = f"{parameter(request, 'owner')}/{parameter(request, 'name')}"
+    raise repository_not_found("space", name)
 
 
 def _refused(request: Request, error: Exception) -> Response:

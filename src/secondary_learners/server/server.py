@@ -12,7 +12,7 @@ from pathlib import Path
 
 import uvicorn
 
-from secondary_learners.server.app import create_app
+from secondary_learners.server.app import Front, close_app, create_app
 from secondary_learners.server.hosts import is_loopback
 from secondary_learners.server.logs import server_log
 from secondary_learners.server.protocol import BoundedProtocol, WatchedServer
@@ -27,7 +27,7 @@ try:
 except ModuleNotFoundError:  # Windows
     resource = None  # type: ignore[assignment]
 
-__all__ = ["Address", "serve"]
+__all__ = ["Address", "Service", "serve"]
 
 _FILES_WANTED = 4096
 _FILES_BESIDE = 100  # two for each of 40 threads' connections to the database, and the rest
@@ -53,15 +53,30 @@ class Address:
         return (self.host, *self.names)
 
 
-def serve(root: Path, address: Address, limits: Limits, say: Callable[[str], None]) -> None:
+@dataclass(frozen=True)
+class Service:
+    """How it is served: where, within which limits, and what is written down."""
+
+    address: Address
+    limits: Limits
+    requests_per_minute: int | None = None
+    access_log: Path | None = None
+
+    @property
+    def front(self) -> Front:
+        return Front(self.address.known_names, self.requests_per_minute, self.access_log)
+
+
+def serve(root: Path, service: Service, say: Callable[[str], None]) -> None:
     """Serve the Hub in `root`, which is made if need be, until SIGINT or SIGTERM.
 
     `say` hears one line when connections are accepted. Raises
     SecondaryLearnersError when another process serves `root`, OSError when the port is taken.
     """
+    address = service.address
     make_root(root)
     with alone(root), _listening(address) as listener, server_log():
-        app = create_app(root, limits, address.known_names)
+        app = create_app(root, service.limits, service.front)
         app.state.hub.objects.empty_incoming()
         drop_old_xorbs(root)
         config = uvicorn.Config(
@@ -84,7 +99,7 @@ def serve(root: Path, address: Address, limits: Limits, say: Callable[[str], Non
             say(f"Serving {root} on http://{shown}:{listener.getsockname()[1]}")
             server.run(sockets=[listener])
         upkeep.stop()
-        app.state.hub.close()
+        close_app(app)
 
 
 def _protocol() -> type[BoundedProtocol]:

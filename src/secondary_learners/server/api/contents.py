@@ -66,7 +66,11 @@ async def paths_info(request: Request) -> JSONResponse:
     paths = dict.fromkeys(form.get("paths", []))  # each once, in their order
 
     def answer() -> list[dict[str, Any]]:
-        return _views(hub, select(hub.database, commit.id, paths), expand)
+        views = _views(hub, select(hub.database, commit.id, paths), expand)
+        for view in views:
+            if "lfs" in view:  # without it the client does not copy a file between repositories
+                view["xetHash"] = view["lfs"]["oid"]
+        return views
 
     return JSONResponse(await run_in_threadpool(answer))
 

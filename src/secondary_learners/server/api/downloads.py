@@ -90,14 +90,14 @@ class Answers:
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
         self._version = -1
-        self._answers: dict[tuple[bytes, bytes], Sending] = {}
+        self._answers: dict[tuple[bytes, bytes], tuple[Sending, dict[str, str]]] = {}
 
     def add(self, scope: Scope, version: int, answer: Sending) -> None:
         """Remember what `scope` is answered; it was looked up after `version` was read."""
         if version != self._version or len(self._answers) >= _REMEMBERED:
             self._version = version
             self._answers.clear()
-        self._answers[_question(scope)] = answer
+        self._answers[_question(scope)] = answer, scope["sender"]
 
     def find(self, scope: Scope) -> Sending | None:
         """The answer to a plain request for a whole file that is still right."""
@@ -105,9 +105,11 @@ class Answers:
             return None
         if any(name in _CONDITIONS for name, _ in scope["headers"]):
             return None
-        answer = self._answers.get(_question(scope))
-        if answer is None or self._hub.database.version() != self._version:
+        known = self._answers.get(_question(scope))
+        if known is None or self._hub.database.version() != self._version:
             return None
+        answer, sender = known
+        scope["sender"].update(sender)
         return answer if answer.is_sound() else None
 
 

@@ -115,9 +115,18 @@ async def batch(request: Request) -> JSONResponse:
         return {"oid": sha256, "size": size, "actions": actions}
 
     answers = [answer(item) for item in objects]
+    more = sum(item["size"] for item in answers if "actions" in item)
+    if more:
+        await run_in_threadpool(_check_quota, hub, repository, more)
     if there:
         await run_in_threadpool(_renew, hub, repository, there)
     return JSONResponse({"transfer": "basic", "objects": answers})
+
+
+def _check_quota(hub: Hub, repository: Repository, more: int) -> None:
+    """Before the bytes are sent: they are counted again when they are here."""
+    with hub.database.reading() as connection:
+        hub.check_quota(connection, repository.owner, more)
 
 
 def _renew(hub: Hub, repository: Repository, contents: Sequence[Stored]) -> None:

@@ -43,7 +43,10 @@ def hub_of(request: Request) -> Hub:
 
 def caller_of(request: Request) -> Caller:
     """Who sends `request`. Raises Refused 401 for an unknown token."""
-    return caller_from(hub_of(request), request.headers.get("authorization"))
+    caller = caller_from(hub_of(request), request.headers.get("authorization"))
+    if caller.token is not None:
+        request.scope["sender"]["token"] = caller.token.id  # for the access log
+    return caller
 
 
 def parameter(request: Request, name: str) -> str:

@@ -72,6 +72,7 @@ def write_commit(hub: Hub, repository: Repository, new: NewCommit) -> str:
         _write_entries(connection, commit, tree, changed)
         sent = [entry.stored for entry in new.operations if isinstance(entry, AddFile)]
         grant(connection, repository.id, *sent)
+        hub.check_quota(connection, repository.owner)
         _relabel(connection, repository, commit, new.branch, "README.md" in tree)
         _move_head(connection, repository, new.branch, commit)
         new.contents.keep()  # whole on disk before the rows that name it

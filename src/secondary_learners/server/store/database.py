@@ -70,11 +70,11 @@ class Database:
             connection.execute("UPDATE settings SET value = ? WHERE key = 'written'", (mark,))
 
     def rows(self, sql: str, *values: Any) -> list[sqlite3.Row]:
-        with self._reader() as connection:
+        with self.reading() as connection:
             return connection.execute(sql, values).fetchall()
 
     def row(self, sql: str, *values: Any) -> sqlite3.Row | None:
-        with self._reader() as connection:
+        with self.reading() as connection:
             row: sqlite3.Row | None = connection.execute(sql, values).fetchone()
         return row
 
@@ -113,7 +113,7 @@ class Database:
             connection.close()
 
     @contextmanager
-    def _reader(self) -> Iterator[sqlite3.Connection]:
+    def reading(self) -> Iterator[sqlite3.Connection]:
         """A connection for one question. It goes back, or goes when enough lie idle."""
         try:
             connection = self._idle.pop()  # atomic, as append is: threads take turns

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
+from secondary_learners.server.errors import Refused
 from secondary_learners.server.store.database import Database, make_root
 from secondary_learners.server.store.limits import Limits
 from secondary_learners.server.store.objects import Incoming, Objects, Stored
-from secondary_learners.server.store.repositories import grant
+from secondary_learners.server.store.repositories import grant, owner_of, used_by
 
 __all__ = ["Hub"]
 
@@ -46,4 +48,19 @@ class Hub:
         with self.database.transaction() as connection:
             stored = incoming.keep()
             grant(connection, repository, stored)
+            self.check_quota(connection, owner_of(connection, repository))
         return stored
+
+    def check_quota(self, connection: sqlite3.Connection, owner: str, more: int = 0) -> None:
+        """Raises Refused 403 when the owner's repositories hold more than they may with `more`."""
+        quota = self.limits.quota_of(owner)
+        if quota is None:
+            return
+        used = used_by(connection, owner) + more
+        if used > quota:
+            raise Refused(
+                403,
+                f"{owner!r} may store {quota / 1e9:.3f} GB here, and this would make "
+                f"{used / 1e9:.3f} GB. Delete repositories or old files, or ask who runs the "
+                "server for more.",
+            )

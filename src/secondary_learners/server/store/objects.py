@@ -89,6 +89,10 @@ class Objects:
             path.replace(self._damaged / sha256)
             _log.error("%s is damaged: it was moved to %s", path, self._damaged)
 
+    def damaged_count(self) -> int:
+        """How many lie in damaged/."""
+        return sum(1 for _ in self._damaged.iterdir()) if self._damaged.is_dir() else 0
+
     def all(self) -> Iterator[str]:
         """The sha256 of every object."""
         for folder in sorted(self._folder.iterdir()):

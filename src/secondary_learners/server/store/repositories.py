@@ -25,9 +25,11 @@ __all__ = [
     "granted",
     "insert_repository",
     "list_refs",
+    "owner_of",
     "repository_from",
     "unheld",
     "update_settings",
+    "used_by",
 ]
 
 
@@ -157,6 +159,21 @@ def grant(connection: sqlite3.Connection, repository: int, *contents: Stored) ->
         )
     except sqlite3.IntegrityError:
         raise Refused(404, "The repository has been deleted.", "RepoNotFound") from None
+
+
+def owner_of(connection: sqlite3.Connection, repository: int) -> str:
+    sql = "SELECT owner FROM repositories WHERE id = ?"
+    return str(connection.execute(sql, (repository,)).fetchone()["owner"])
+
+
+def used_by(connection: sqlite3.Connection, owner: str) -> int:
+    """The bytes that an owner's repositories hold: what two of them share counts twice."""
+    (used,) = connection.execute(
+        "SELECT coalesce(sum(bytes), 0) FROM repositories"
+        " WHERE kind IN ('model', 'dataset') AND owner = ?",
+        (owner,),
+    ).fetchone()
+    return int(used)
 
 
 def granted(database: Database, repository: int, sha256: str) -> int | None:
