@@ -109,8 +109,9 @@ def _logits_of_base(artifact: Any) -> Any:
 
     model, tokenizer = artifact
     with torch.no_grad():
-        logits = model(torch.tensor(IDS)).logits[:, -1]
-    return [logits.tolist(), tokenizer("ships at sea")["input_ids"]]
+        logits = model(torch.tensor(IDS)).logits[:, -1, ::1024]
+    assert tokenizer.decode(tokenizer("ships at sea")["input_ids"]) == "ships at sea"
+    return logits.tolist()
 
 
 def _logits_of_delta(artifact: Any) -> Any:
