@@ -60,6 +60,11 @@ _root = click.argument("root", type=click.Path(path_type=Path, file_okay=False))
     type=click.Path(path_type=Path, dir_okay=False),
     help="Write one line of JSON for each request to this file.",
 )
+@click.option(
+    "--upstream",
+    metavar="URL",
+    help="Fetch public repositories that are not here from this hub, and keep them.",
+)
 @with_output
 def serve_command(output: Output, root: Path, host: str, port: int, **options: Any) -> None:
     """Serve the Hub stored in the folder ROOT, which is made if it is not there.
@@ -101,6 +106,7 @@ def serve_command(output: Output, root: Path, host: str, port: int, **options: A
         ),
         rate or None,
         options["access_log"],
+        options["upstream"],
     )
     serve(root, service, click.echo)
 

@@ -36,6 +36,7 @@ from secondary_learners.server.rates import RateLimit
 from secondary_learners.server.refusals import refusal
 from secondary_learners.server.store.hub import Hub
 from secondary_learners.server.store.limits import Limits
+from secondary_learners.server.upstream import PullThrough, Upstream
 
 __all__ = ["Front", "close_app", "create_app"]
 
@@ -46,12 +47,13 @@ class Front:
 
     `hosts`: the names it answers to, besides those of this machine; None for any.
     `requests_per_minute`: from one sender, None for no end. `access_log`: where a line for each
-    request goes.
+    request goes. `upstream`: the address of a hub from which comes what is not here.
     """
 
     hosts: tuple[str, ...] | None = None
     requests_per_minute: int | None = None
     access_log: Path | None = None
+    upstream: str | None = None
 
 
 def create_app(root: Path, limits: Limits | None = None, front: Front | None = None) -> Starlette:
@@ -74,6 +76,8 @@ def create_app(root: Path, limits: Limits | None = None, front: Front | None = N
     app.add_middleware(_RawPath)
     app.state.hub, app.state.answers = hub, downloads.Answers(hub)
     app.add_middleware(downloads.Shortcut, answers=app.state.answers)
+    if front.upstream is not None:
+        app.add_middleware(PullThrough, upstream=Upstream(hub, front.upstream))
     if front.requests_per_minute is not None:
         app.add_middleware(RateLimit, per_minute=front.requests_per_minute)
     if front.hosts is not None:

@@ -61,10 +61,13 @@ class Service:
     limits: Limits
     requests_per_minute: int | None = None
     access_log: Path | None = None
+    upstream: str | None = None
 
     @property
     def front(self) -> Front:
-        return Front(self.address.known_names, self.requests_per_minute, self.access_log)
+        return Front(
+            self.address.known_names, self.requests_per_minute, self.access_log, self.upstream
+        )
 
 
 def serve(root: Path, service: Service, say: Callable[[str], None]) -> None:

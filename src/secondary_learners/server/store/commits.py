@@ -17,7 +17,7 @@ from secondary_learners.server.store.objects import Contents, Stored
 from secondary_learners.server.store.repositories import Repository, grant
 from secondary_learners.server.store.trees import Entry, entries_in, rows_to_read
 
-__all__ = ["NewCommit", "insert_first_commit", "set_labels", "write_commit"]
+__all__ = ["NewCommit", "insert_entries", "insert_first_commit", "set_labels", "write_commit"]
 
 _LONGEST_LINE = 100  # commits between one with its whole tree and the next
 _FEW_ROWS = 1000  # so many to read cost nothing
@@ -96,7 +96,7 @@ def insert_first_commit(
     assert commit is not None
     connection.execute("UPDATE commits SET base = id WHERE id = ?", (commit,))
     rows = ((file.path, replace(file, changed=commit)) for file in files)
-    _insert_entries(connection, commit, rows)
+    insert_entries(connection, commit, rows)
     return commit
 
 
@@ -178,10 +178,10 @@ def _write_entries(
     if depth > _LONGEST_LINE or rows > 2 * len(tree) + _FEW_ROWS:
         connection.execute("UPDATE commits SET base = id, depth = 0 WHERE id = ?", (commit,))
         changed = [(file.path, file) for file in tree.all()]
-    _insert_entries(connection, commit, changed)
+    insert_entries(connection, commit, changed)
 
 
-def _insert_entries(
+def insert_entries(
     connection: sqlite3.Connection, commit: int, rows: Iterable[tuple[str, Entry | None]]
 ) -> None:
     connection.executemany(
