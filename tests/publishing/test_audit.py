@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -11,15 +10,13 @@ import pytest
 import safetensors.torch
 import torch
 
+from secondary_learners.artifacts.layout import published_files
 from secondary_learners.cards.check import CardFault
 from secondary_learners.content import content
 from secondary_learners.publishing.audit import (
     ArtifactFault,
     audit,
-    files_to_publish,
-    registry_entry,
 )
-from secondary_learners.recipes.parsing import parse_recipe
 from secondary_learners.registry.index import read_index
 
 SHIPPED = [content("learners") / name for name in read_index()]
@@ -100,15 +97,6 @@ def test_what_is_wrong_with_a_delta(
     replace(delta / name, old, new)
     said = [problem.message for problem in audit(delta) if problem.kind is kind]
     assert said and words in said[0]
-
-
-def test_the_entry_of_a_delta_is_the_shipped_one() -> None:
-    folder = content("learners") / "sst2-mask-mini"
-    recipe = parse_recipe((folder / "recipe.toml").read_text(encoding="utf-8"))
-    shipped = read_index()[recipe.name]
-    made = registry_entry(folder, recipe, "team/mask", "0" * 40, files=shipped.files)
-    there = {"location": "team/mask", "revision": "0" * 40, "size": 0, "added": made.added}
-    assert made == dataclasses.replace(shipped, **there)
 
 
 @pytest.mark.parametrize("name", ["model.pkl", "work/labels/old.PT", "train.py"])
@@ -211,7 +199,7 @@ def test_work_in_progress_and_hidden_files_stay(folder: Path) -> None:
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).touch()
     assert audit(folder) == []
-    assert [path.name for path in files_to_publish(folder)] == [
+    assert [path.name for path in published_files(folder)] == [
         *("README.md", "comparison.png", "config.json", "evaluation.json"),
         *("model.safetensors", "recipe.toml"),
     ]

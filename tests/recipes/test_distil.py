@@ -16,13 +16,14 @@ from secondary_learners.cards.check import check_card
 from secondary_learners.errors import CorpusError
 from secondary_learners.learners.artifact import read_learner
 from secondary_learners.learners.statistics import r2, spearman
-from secondary_learners.publishing.audit import audit, registry_entry
+from secondary_learners.publishing.audit import audit
 from secondary_learners.recipes.distilled_learner import make as distil_module
 from secondary_learners.recipes.distilled_learner.make import run_distilled
 from secondary_learners.recipes.distilled_learner.published import fold_rows, read_published_labels
 from secondary_learners.recipes.likeness import Verdict
 from secondary_learners.recipes.parsing import parse_recipe, recipe_toml
 from secondary_learners.recipes.rebuild import read_published, rebuild
+from secondary_learners.registry.entries import artifact_entry
 from secondary_learners.registry.index import read_index
 
 COMMON: dict[str, Any] = {
@@ -91,7 +92,7 @@ def test_what_was_made_could_be_published(made: Path, tmp_path: Path) -> None:
     assert audit(copy) == []
     entry = read_index(made / "work")["tiny-distilled"]
     assert (entry.kind, entry.base, entry.objective) == ("learner", RECIPE.base, "tiny-text")
-    published = registry_entry(copy, RECIPE, "owner/name", "0" * 40)
+    published = artifact_entry(copy, location="owner/name", revision="0" * 40)
     assert (published.kind, published.corpus) == ("learner", entry.corpus)
 
 

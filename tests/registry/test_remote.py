@@ -185,7 +185,7 @@ def test_what_does_not_exist_is_said_plainly(folder: Path, machine: Machine, onl
         load_learner("team/tagged@v1")
     (folder / "recipe.toml").unlink()
     online.publish("team/half", folder)
-    with pytest.raises(ArtifactError, match=r"team/half.*is no learner: it has no recipe\.toml"):
+    with pytest.raises(ArtifactError, match=r"team/half.*is not a learner: it has no recipe\.toml"):
         load_learner("team/half")
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from secondary_learners.artifacts.kinds import artifact_kind, artifact_kinds
 from secondary_learners.cli.lock import with_locked
 from secondary_learners.cli.output import Output, columns, with_output
 from secondary_learners.content import content
@@ -18,7 +19,6 @@ from secondary_learners.registry.index import (
     entry_toml,
     find,
     list_learners,
-    read_index,
     sort_key,
 )
 from secondary_learners.registry.references import NameReference, parse_reference
@@ -64,10 +64,11 @@ def list_command(
         found = list_learners(base=base, architecture=architecture, folder=place.index)
         found = [entry for entry in found if corpus is None or corpus in entry.corpus]
         if not (base or corpus or architecture):
-            found += [e for e in read_index(place.index).values() if e.kind != "learner"]
+            others = [kind.kind for kind in artifact_kinds()[1:]]
+            found += [e for kind in others for e in list_learners(kind=kind, folder=place.index)]
         entries += [(place.prefix + entry.name, entry) for entry in found]
     key = sort_key(sort)
-    entries.sort(key=lambda pair: (_KINDS.index(pair[1].kind), key(pair[1])))
+    entries.sort(key=lambda pair: (artifact_kind(pair[1].kind).place, key(pair[1])))
     if not entries:
         output.note("nothing matches. Try `learners list` without filters.")
     rows = [("NAME", "KIND", "BASE", "ARCHITECTURE", "CORPUS", "SIZE")]
@@ -75,9 +76,6 @@ def list_command(
     remarks = [remark for name, entry in entries for remark in _remarks(name, entry)]
     text = "\n".join([columns(rows), *([""] if remarks else []), *remarks])
     output.result(text if entries else "", [{**asdict(e), "name": name} for name, e in entries])
-
-
-_KINDS = ("learner", "base-model", "delta")  # as they are listed
 
 
 def _size(size: int) -> str:

@@ -4,33 +4,22 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from datetime import date
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from secondary_learners.artifacts.layout import FILES, FORBIDDEN
+from secondary_learners.artifacts.kinds import ArtifactKind, artifact_kind, kind_of
+from secondary_learners.artifacts.layout import FORBIDDEN
 from secondary_learners.cards.check import Problem, check_card, machine_paths
 from secondary_learners.cards.vocabulary import UNSTATED
-from secondary_learners.deltas.config import DeltaConfig
 from secondary_learners.errors import ArtifactError, SecondaryLearnersError
-from secondary_learners.learners.config import LearnerConfig
-from secondary_learners.recipes.base_model.recipe import PretrainRecipe
-from secondary_learners.recipes.delta.recipe import DeltaRecipe
-from secondary_learners.recipes.distilled_learner.recipe import DistilledRecipe
-from secondary_learners.recipes.gain_learner.recipe import LearnerRecipe
-from secondary_learners.recipes.loss_learner.recipe import MultistageRecipe
 from secondary_learners.recipes.parsing import Recipe, parse_recipe
-from secondary_learners.registry.index import Entry
+from secondary_learners.registry.entries import artifact_entry
 
-__all__ = ["ArtifactFault", "audit", "check_license", "files_to_publish", "registry_entry"]
-
-_BASE_FILES = (*FILES, "tokenizer.json", "tokenizer_config.json")
-_SUFFIXES = frozenset((".json", ".md", ".png", ".safetensors", ".toml"))
-_NAMES = frozenset(("LICENSE", "LICENSE"))
+__all__ = ["ArtifactFault", "audit", "check_license"]
 
 
 class ArtifactFault(StrEnum):
@@ -46,17 +35,6 @@ class ArtifactFault(StrEnum):
     ENTRY = "entry"  # something that a registry entry would not take
 
 
-def files_to_publish(folder: Path) -> list[Path]:
-    """The files of an artifact that travel; working folders and hidden files stay."""
-    return [
-        path
-        for path in sorted(folder.iterdir())
-        if path.is_file()
-        and not path.name.startswith(".")
-        and (path.suffix in _SUFFIXES or path.name in _NAMES)
-    ]
-
-
 def audit(folder: Path) -> list[Problem]:
     """Everything that keeps `folder`, a learner, delta or base model, from being published.
 
@@ -70,8 +48,8 @@ def audit(folder: Path) -> list[Problem]:
 
 def _audit(folder: Path) -> Iterator[Problem]:
     recipe, recipe_problem = _recipe(folder)
-    kind = "learner" if recipe is None else recipe.kind
-    for name in _BASE_FILES if kind == "base-model" else FILES:
+    kind = _kind(folder)
+    for name in kind.files:
         if not (folder / name).is_file():
             yield Problem(ArtifactFault.FILE, f"{name} is missing. `learners run` writes it.")
     for path in sorted(folder.rglob("*")):
@@ -89,7 +67,15 @@ def _audit(folder: Path) -> Iterator[Problem]:
     for name in ("config.json", "evaluation.json", "recipe.toml"):
         yield from _paths(folder / name)
     if recipe is not None:
-        yield from _agreement(folder, recipe)
+        yield from _agreement(folder, kind, recipe)
+
+
+def _kind(folder: Path) -> ArtifactKind:
+    """What the folder holds; a learner where its config.json does not say, which it then lacks."""
+    try:
+        return kind_of(folder)
+    except ArtifactError:
+        return artifact_kind("learner")
 
 
 def _recipe(folder: Path) -> tuple[Recipe | None, Problem | None]:
@@ -102,51 +88,32 @@ def _recipe(folder: Path) -> tuple[Recipe | None, Problem | None]:
         return None, Problem(ArtifactFault.RECIPE, f"recipe.toml does not resolve: {error}")
 
 
-def _content(folder: Path, kind: str) -> Iterator[Problem]:
+def _content(folder: Path, kind: ArtifactKind) -> Iterator[Problem]:
     if not all((folder / name).is_file() for name in ("config.json", "model.safetensors")):
         return
     try:
-        if kind == "base-model":
-            _read_base(folder)
+        if kind.whole:
+            _read_whole(folder, kind)
         else:
-            _read_artifact(folder, kind)
+            kind.read(folder)
     except SecondaryLearnersError as error:
         yield Problem(ArtifactFault.CONTENT, str(error))
 
 
-def _read_artifact(folder: Path, kind: str) -> None:
+def _read_whole(folder: Path, kind: ArtifactKind) -> None:
     """Read config and weights as any loader would; what else is missing was said already."""
-    from secondary_learners.deltas.deltas import read_delta
-    from secondary_learners.learners.artifact import read_learner
-
-    read: Callable[[Path], object] = read_delta if kind == "delta" else read_learner
     with tempfile.TemporaryDirectory() as name:
         view = Path(name)
-        for file in FILES:
+        for file in kind.files:
             source = (folder / file).absolute()
             if source.is_file():
                 (view / file).symlink_to(source)
             else:
                 (view / file).touch()
         try:
-            read(view)
+            kind.read(view)
         except ArtifactError as error:
             raise ArtifactError(str(error).replace(str(view), str(folder))) from error
-
-
-def _read_base(folder: Path) -> None:
-    import safetensors
-
-    try:
-        with safetensors.safe_open(folder / "model.safetensors", framework="pt") as file:
-            names = list(file.keys())
-    except safetensors.SafetensorError as error:
-        raise ArtifactError(f"model.safetensors does not load: {error}.") from error
-    if not names:
-        raise ArtifactError("model.safetensors holds no tensors.")
-    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
-        if (folder / name).is_file() and not isinstance(_json(folder / name), dict):
-            raise ArtifactError(f"{name} holds no JSON object.")
 
 
 def _evaluation(folder: Path) -> Iterator[Problem]:
@@ -175,23 +142,24 @@ def _paths(path: Path) -> Iterator[Problem]:
         )
 
 
-def _agreement(folder: Path, recipe: Recipe) -> Iterator[Problem]:
+def _agreement(folder: Path, kind: ArtifactKind, recipe: Recipe) -> Iterator[Problem]:
     """What the recipe, the config and the card say of the same thing."""
     if (folder / "README.md").is_file():
         text = (folder / "README.md").read_bytes().decode("utf-8", errors="replace")
         yield from check_license(text, recipe)
+    config = _json(folder / "config.json")
     try:
-        config = None if isinstance(recipe, PretrainRecipe) else _config(folder, recipe)
+        name = kind.check(config) if isinstance(config, dict) else None
     except SecondaryLearnersError:
         return  # said already
-    if config is not None and config.name != recipe.name:
+    if name is not None and name != recipe.name:
         yield Problem(
             ArtifactFault.RECIPE,
-            f"recipe.toml makes {recipe.name!r} and config.json is {config.name!r}. "
-            f"Make the {recipe.kind} again from its recipe.",
+            f"recipe.toml makes {recipe.name!r} and config.json is {name!r}. "
+            f"Make the {kind.name} again from its recipe.",
         )
     try:
-        registry_entry(folder, recipe, "owner/name", "0" * 40)
+        artifact_entry(folder, location="owner/name", revision="0" * 40)
     except SecondaryLearnersError as error:
         yield Problem(ArtifactFault.ENTRY, str(error))
 
@@ -210,69 +178,3 @@ def check_license(card: str, recipe: Recipe) -> Iterator[Problem]:
             ArtifactFault.LICENSE,
             f"the card says {said!r} and recipe.toml {recipe.license!r}. Make them say the same.",
         )
-
-
-def _config(
-    folder: Path, recipe: LearnerRecipe | MultistageRecipe | DistilledRecipe | DeltaRecipe
-) -> LearnerConfig | DeltaConfig:
-    config: type[LearnerConfig | DeltaConfig] = (
-        DeltaConfig if isinstance(recipe, DeltaRecipe) else LearnerConfig
-    )
-    return config.from_dict(_json(folder / "config.json"))
-
-
-def registry_entry(
-    folder: Path,
-    recipe: Recipe,
-    repository: str,
-    commit: str,
-    *,
-    endpoint: str = "",
-    files: Mapping[str, str] | None = None,
-    size: int = 0,
-) -> Entry:
-    """The registry entry of what was published; raises ArtifactError for what it would not take."""
-    corpus = (
-        recipe.task
-        if isinstance(recipe, DeltaRecipe)
-        else "+".join(dict.fromkeys(source.domain for source in recipe.sources))
-    )
-    of_kind: dict[str, Any] = {"kind": recipe.kind}
-    if isinstance(recipe, PretrainRecipe):
-        of_kind |= {"tokenizer": recipe.name, "architecture": "gpt2", "optimizer": "muon+adamw"}
-    else:
-        config = _config(folder, recipe)
-        of_kind |= {"base": config.base_model.repo, "tokenizer": config.tokenizer.repo}
-        if isinstance(recipe, DeltaRecipe):
-            of_kind |= {"architecture": recipe.tuning.kind, "optimizer": "adamw"}
-        elif isinstance(recipe, MultistageRecipe):
-            of_kind |= {
-                "kind": "learner",
-                "objective": f"{recipe.task} losses",
-                "architecture": config.architecture,
-                "optimizer": "adamw",
-            }
-        else:
-            assert isinstance(config, LearnerConfig)
-            of_kind |= {
-                "architecture": config.architecture,
-                "optimizer": recipe.labels.optimizer,
-            }
-            if isinstance(recipe, DistilledRecipe):
-                corpus = of_kind["objective"] = recipe.labels.corpus
-                of_kind["kind"] = "learner"
-            else:
-                of_kind["objective"] = recipe.objective_domain
-    return Entry(
-        name=recipe.name,
-        summary=recipe.summary,
-        corpus=corpus,
-        license=recipe.license,
-        location=repository,
-        revision=commit,
-        endpoint=endpoint,
-        added=date.today(),
-        size=size,
-        files=dict(files or {"config.json": "0" * 64}),
-        **of_kind,
-    )

@@ -12,19 +12,15 @@ from enum import StrEnum
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from secondary_learners.artifacts.layout import FORBIDDEN
+from secondary_learners.artifacts.layout import FORBIDDEN, published_files
 from secondary_learners.cards.check import CardFault, check_card
 from secondary_learners.errors import AuditError, HubError, PublishError
 from secondary_learners.files import sha256_bytes, sha256_file
-from secondary_learners.publishing.audit import (
-    audit,
-    check_license,
-    files_to_publish,
-    registry_entry,
-)
+from secondary_learners.publishing.audit import audit, check_license
 from secondary_learners.publishing.client import Client, State
 from secondary_learners.publishing.merge import Conflict, merge_cards
 from secondary_learners.recipes.parsing import Recipe, parse_recipe
+from secondary_learners.registry.entries import artifact_entry
 from secondary_learners.registry.index import Entry
 from secondary_learners.registry.references import is_repository, is_revision
 from secondary_learners.registry.remote import Remote
@@ -157,14 +153,16 @@ def publish(
         commit = head.commit
     if tag is not None and not dry_run and tag not in head.tags:
         _tag(client, tag, commit)
-    entry = registry_entry(
+    entry = artifact_entry(
         folder,
-        recipe,
-        repository,
-        commit,
+        location=repository,
+        revision=commit,
         endpoint=_entry_endpoint(client.remote),
-        files={name: item.sha256 for name, item in plan.contents.items() if name != RENDERED},
-        size=sum(item.size for name, item in plan.contents.items() if name != RENDERED),
+        files={
+            name: (item.sha256, item.size)
+            for name, item in plan.contents.items()
+            if name != RENDERED
+        },
     )
     return replace(publication, commit=commit, entry=entry, private=head.private)
 
@@ -283,7 +281,7 @@ def _entry_endpoint(remote: Remote) -> str:
 
 
 def _left_out(folder: Path) -> tuple[str, ...]:
-    kept = {path.name for path in files_to_publish(folder)}
+    kept = {path.name for path in published_files(folder)}
     return tuple(
         path.name + "/" * path.is_dir()
         for path in sorted(folder.iterdir())
@@ -331,7 +329,7 @@ class _Plan:
 
 
 def _plan(client: Client, head: State | None, folder: Path, recipe: Recipe, card: Choice) -> _Plan:
-    contents = {path.name: _content(path) for path in files_to_publish(folder)}
+    contents = {path.name: _content(path) for path in published_files(folder)}
     ours = _for_repository((folder / CARD).read_text(encoding="utf-8"), recipe, client.remote)
     text, card_kind = _card(client, head, ours, card)
     if text != ours:

@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
+from secondary_learners.artifacts.kinds import artifact_kind, artifact_kinds
 from secondary_learners.content import content
 from secondary_learners.errors import ArtifactError, UnknownNameError
 from secondary_learners.registry.references import is_commit, is_repository
@@ -68,8 +69,9 @@ class Entry:
                 )
 
         need(_is_name(self.name), "name", "lower-case words joined by - . or _")
-        need(self.kind in _ABSENT, "kind", " or ".join(map(repr, _ABSENT)))
-        optional = (*_OPTIONAL, *_ABSENT[self.kind])
+        kinds = {kind.kind: kind for kind in artifact_kinds()}
+        need(self.kind in kinds, "kind", " or ".join(map(repr, kinds)))
+        optional = (*_OPTIONAL, *kinds[self.kind].absent)
         for field in _TEXTS:
             value = getattr(self, field)
             need(isinstance(value, str) and (value != "" or field in optional), field, "a string")
@@ -113,11 +115,6 @@ _TEXTS = (
     "deprecated",
 )
 _OPTIONAL = ("endpoint", "deprecated")
-_ABSENT: dict[str, tuple[str, ...]] = {  # the fields that make no sense for a kind
-    "learner": (),
-    "base-model": ("base", "objective"),
-    "delta": ("objective",),
-}
 
 
 _FIELDS = tuple(known.name for known in dataclasses.fields(Entry))
@@ -194,7 +191,7 @@ def _parse_entry(text: bytes, path: Path) -> Entry:
 
 
 def find(name: str, *, kind: str | None = None, folder: Path | None = None) -> Entry:
-    """The entry with this name or alias, of this kind ("learner", "base-model" or "delta") or any.
+    """The entry with this name or alias, of this kind of artifact or any.
 
     Raises UnknownNameError, which suggests the near names. An alias gives a FutureWarning with
     the reason, and so does an entry that is deprecated.
@@ -217,7 +214,7 @@ def _find(name: str, kind: str | None, folder: Path) -> Entry:
     for entry in entries:
         if name in entry.aliases:
             return entry
-    what = (kind or "learner").replace("-", " ")
+    what = artifact_kind(kind or "learner").name
     raise UnknownNameError(what, name, [entry.name for entry in entries], "learners list")
 
 
@@ -227,13 +224,14 @@ def _warn(text: str) -> None:
 
 def list_learners(
     *,
+    kind: str = "learner",
     base: str | None = None,
     corpus: str | None = None,
     architecture: str | None = None,
     sort: Sort = "name",
     folder: Path | None = None,
 ) -> list[Entry]:
-    """The learners whose fields equal all the values given.
+    """The learners, or artifacts of another kind, whose fields equal all the values given.
 
     sort: by "name", by "size" (small ones first) or by when they were "added" (new ones first).
     """
@@ -241,7 +239,7 @@ def list_learners(
     found = (
         entry
         for entry in read_index(folder).values()
-        if entry.kind == "learner"
+        if entry.kind == kind
         and all(value in (None, getattr(entry, field)) for field, value in wanted.items())
     )
     return sorted(found, key=sort_key(sort))

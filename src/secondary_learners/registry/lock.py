@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from secondary_learners.artifacts.kinds import artifact_kinds
 from secondary_learners.errors import LockError, SecondaryLearnersError
 from secondary_learners.files import write_json
 from secondary_learners.registry.references import (
@@ -28,7 +29,7 @@ _ADDRESS = re.compile(r"https?://\S+")
 
 @dataclass(frozen=True)
 class Pinned:
-    """One reference: "learner" or "base-model", "bundled" or a repository, and its bytes.
+    """One reference: its kind of artifact, "bundled" or a repository, and its bytes.
 
     endpoint: the address of the repository's Hub, also when it was that of HF_ENDPOINT, so that the
     lock means the same on every machine; "" for what is bundled.
@@ -110,9 +111,8 @@ def _is_whole(key: str, pinned: Pinned) -> bool:
             and isinstance(pinned.endpoint, str)
             and _ADDRESS.fullmatch(pinned.endpoint) is not None
         )
-    return (
-        placed and pinned.kind in ("learner", "base-model", "delta") and are_digests(pinned.files)
-    )
+    known = [kind.kind for kind in artifact_kinds()]
+    return placed and pinned.kind in known and are_digests(pinned.files)
 
 
 def are_digests(value: object) -> bool:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from secondary_learners.artifacts.layout import FILES
+from secondary_learners.artifacts.kinds import ArtifactKind, artifact_kind
 from secondary_learners.errors import ArtifactError, LockError, UnknownNameError
 from secondary_learners.files import sha256_bytes
 from secondary_learners.registry.guard import alone
@@ -67,9 +67,9 @@ def _pin(
     found = resolve(asked, {}, required=False)
     assert found.digests is not None  # only a folder of one's own has none
     assert found.kind is not None  # decided when it was resolved
-    is_model = found.kind == "base-model"
-    if not is_model:
-        for name in FILES:
+    made = artifact_kind(found.kind)
+    if made.whole:
+        for name in made.files:
             found.read(name)
     else:
         found.check_all()
@@ -80,7 +80,7 @@ def _pin(
         commit=found.commit,
         files=dict(found.digests),
     )
-    for needed in () if is_model else _needed(found):
+    for needed in _needed(found, made):
         if isinstance(needed, NameReference):
             try:
                 _pin(needed, "base-model", None, None, pins)
@@ -88,12 +88,10 @@ def _pin(
                 continue
 
 
-def _needed(found: Resolved) -> list[Reference]:
-    """The base model, and a learner's tokenizer, that it was made for."""
+def _needed(found: Resolved, kind: ArtifactKind) -> list[Reference]:
+    """The base models and tokenizers that it was made for."""
     try:
-        config = json.loads(found.read("config.json"))
-        keys = ("base_model", "tokenizer") if found.kind == "learner" else ("base_model",)
-        return [parse_reference(str(config[key]["repo"])) for key in keys]
+        return [parse_reference(ref) for ref in kind.needs(json.loads(found.read("config.json")))]
     except (ValueError, KeyError, TypeError) as error:
         raise ArtifactError(
             f"config.json of {found.key!r} does not say which base model and tokenizer it was "

@@ -7,7 +7,6 @@ knows why the others cannot help either raises.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import shutil
@@ -19,7 +18,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
-from secondary_learners.artifacts.layout import FILES
+from secondary_learners.artifacts.kinds import artifact_kind, kind_of_config
 from secondary_learners.errors import ArtifactError, DigestMismatchError, LockError, OfflineError
 from secondary_learners.files import sha256_bytes, sha256_file
 from secondary_learners.registry.lock import Pinned
@@ -206,22 +205,8 @@ def resolve(request: Request, lock: Mapping[str, Pinned], *, required: bool) -> 
     found = _first((_Locked(lock, required, places), *places), request)
     assert found is not None  # a request has a folder or a remote, and the last ones raise
     if found.kind is None:
-        return replace(found, kind=_kind(found.read("config.json"), found.key))
+        return replace(found, kind=kind_of_config(found.read("config.json"), found.key).kind)
     return found
-
-
-def _kind(config: bytes, of: object) -> str:
-    """What an artifact is by its config.json: learners and deltas have a format version."""
-    try:
-        value = json.loads(config)
-    except ValueError as error:
-        raise ArtifactError(
-            f"{of} is neither a learner nor a base model: its config.json is not JSON ({error}). "
-            "Try `learners list`."
-        ) from error
-    if not isinstance(value, dict) or "format_version" not in value:
-        return "base-model"
-    return "delta" if value.get("kind") in ("layers", "mask") else "learner"
 
 
 def _first(resolvers: Sequence[_Resolver], request: Request) -> Resolved | None:
@@ -321,12 +306,13 @@ class _Hub:
             log.warning("%s Using the commit of the last time, %s.", error, found.commit)
             return found
         request = replace(request, kind=request.kind or _listed_kind(remote, listing))
-        if request.kind != "base-model":  # of those only tensors and text are fetched
+        kind = artifact_kind(request.kind or "learner")
+        if kind.whole:  # of others only tensors and text are fetched
             refuse_code(remote, listing)
-            missing = set(FILES) - set(listing.files)
+            missing = set(kind.files) - set(listing.files)
             if missing:
                 raise ArtifactError(
-                    f"{remote} is no learner: it has no {', '.join(sorted(missing))}. "
+                    f"{remote} is not a {kind.name}: it has no {', '.join(sorted(missing))}. "
                     "Try `learners list`."
                 )
         digests = _fetch(request, remote, listing.commit, listing.files)
@@ -337,11 +323,11 @@ class _Hub:
 
 
 def _listed_kind(remote: Remote, listing: Listing) -> str:
-    """Whether a repository holds a learner or a base model, from its config.json alone."""
+    """What a repository holds, from its config.json alone."""
     if "config.json" not in listing.files:
         return "learner"  # which will be missed
     path = download(remote, listing.commit, ["config.json"]) / "config.json"
-    return _kind(path.read_bytes(), remote)
+    return kind_of_config(path.read_bytes(), remote).kind
 
 
 def _fetch(
@@ -424,9 +410,9 @@ def _hub_digest(path: Path, like: str) -> str:
 
 
 def _wanted(kind: str | None, names: Mapping[str, str]) -> tuple[str, ...]:
-    """The files to have: an artifact's five, or all of a base model that may be fetched."""
-    if kind in ("learner", "delta"):
-        return FILES
+    """The files to have: those of the kind, or where it has others all that may be fetched."""
+    if kind is not None and artifact_kind(kind).whole:
+        return artifact_kind(kind).files
     return tuple(sorted(name for name in names if fetchable(name) and "/" not in name))
 
 
