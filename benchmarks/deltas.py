@@ -27,7 +27,8 @@ from common import RESULTS, table, write_result
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from secondary_learners.content import content
-from secondary_learners.deltas.deltas import make_delta, read_delta, save_delta
+from secondary_learners.deltas.artifact import Origin, make_delta, read_delta, save_delta
+from secondary_learners.deltas.distance_figure import plot_distances
 from secondary_learners.deltas.distances import (
     Distance,
     critical_layers,
@@ -36,19 +37,15 @@ from secondary_learners.deltas.distances import (
 from secondary_learners.deltas.fingerprints import base_fingerprint
 from secondary_learners.deltas.making import fine_tune
 from secondary_learners.deltas.masks import merge_masks
-from secondary_learners.deltas.plots import plot_distances
 from secondary_learners.deltas.settings import Training, Tuning
-from secondary_learners.deltas.tasks import (
-    Examples,
-    classifier,
-    metrics_of,
-    predict,
-    read_examples,
-)
 from secondary_learners.files import atomic_path, json_bytes, sha256_bytes, write_json
 from secondary_learners.learners.artifact import tokenizer_fingerprint
 from secondary_learners.learners.config import Reference
 from secondary_learners.registry.load import load_base
+from secondary_learners.tasks.classifier import classifier
+from secondary_learners.tasks.encoding import Encoded, read_encoded
+from secondary_learners.tasks.metrics import metrics_of
+from secondary_learners.tasks.training import predict
 
 METRICS = {"sst2": "accuracy", "cola": "mcc"}
 SPARSITIES = (0.05, 0.2, 0.5)
@@ -57,7 +54,7 @@ COLOURS = {"full": "#555555", "critical": "#d55e00", "mask": "#0072b2"}
 
 @dataclass(frozen=True)
 class Plan:
-    """Examples a task, seeds, and how each arm trains."""
+    """Encoded a task, seeds, and how each arm trains."""
 
     examples: int
     seeds: int
@@ -82,7 +79,7 @@ class Bench:
     work: Path
 
     def run(
-        self, task: str, arm: str, seed: int, tuning: Tuning, data: tuple[Examples, Examples]
+        self, task: str, arm: str, seed: int, tuning: Tuning, data: tuple[Encoded, Encoded]
     ) -> dict[str, Any]:
         """One arm with one seed, from the store where it has it."""
         identity = {
@@ -111,7 +108,7 @@ class Bench:
         task: str,
         tuning: Tuning,
         layers: tuple[str, ...],
-        data: tuple[Examples, Examples],
+        data: tuple[Encoded, Encoded],
         seed: int,
     ) -> dict[str, Any]:
         examples, test = data
@@ -120,21 +117,23 @@ class Bench:
         delta = make_delta(
             self.base,
             tuned.model,
-            name=f"{task}-{tuning.kind}",
-            base_model=("mini", None),
-            tokenizer=Reference("mini", None, tokenizer_fingerprint(self.tokenizer)),
-            labels=list(examples.names),
+            Origin(
+                name=f"{task}-{tuning.kind}",
+                base_model=("mini", None),
+                tokenizer=Reference("mini", None, tokenizer_fingerprint(self.tokenizer)),
+            ),
+            classes=list(examples.classes),
         )
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name) / "delta"
             digests = save_delta(delta, folder, recipe_toml="", evaluation={}, readme="")
             size = sum(file.stat().st_size for file in folder.iterdir())
             delta = read_delta(folder, digests)
-        model = classifier(self.base, len(examples.names), seed=seed + 1)
+        model = classifier(self.base, len(examples.classes), seed=seed + 1)
         before = {key: value.clone() for key, value in model.state_dict().items()}
         applied = delta.apply(model)
         shown = predict(model, test)
-        metrics = metrics_of(shown, test)
+        metrics = metrics_of(shown, test.targets)
         applied.remove()
         after = model.state_dict()
         assert all(torch.equal(before[key], after[key]) for key in before)
@@ -292,16 +291,16 @@ def read(
     tokenizer: PreTrainedTokenizerBase,
     plan: Plan,
     quick: bool,
-) -> tuple[Examples, Examples]:
+) -> tuple[Encoded, Encoded]:
     """The examples to train on, the same ones for every arm and seed, and all those to test on."""
     if data is None:
         if not quick:
             raise SystemExit("error: name the folder with sst2/ and cola/: --data DATA")
         words = [tokenizer(f"{word} text", add_special_tokens=False).input_ids for word in "ab"]
-        made = Examples(tuple(map(tuple, words * 40)), (0, 1) * 40, ("0", "1"))
+        made = Encoded(tuple(map(tuple, words * 40)), (0, 1) * 40, ("0", "1"))
         return made.sample(plan.examples), made
-    examples = read_examples(data / task / "train.tsv", tokenizer)
-    test = read_examples(data / task / "dev.tsv", tokenizer, names=examples.names)
+    examples = read_encoded(data / task / "train.tsv", tokenizer)
+    test = read_encoded(data / task / "dev.tsv", tokenizer, classes=examples.classes)
     return examples.sample(plan.examples), test
 
 

@@ -26,8 +26,8 @@ import numpy as np
 from common import RESULTS, table, write_result
 
 from secondary_learners.experiments.trials.analysis import analyse, spread
+from secondary_learners.experiments.trials.analysis_figure import plot_analysis
 from secondary_learners.experiments.trials.best import expected_best
-from secondary_learners.experiments.trials.plots import plot_analysis
 from secondary_learners.experiments.trials.stopping import Setting
 from secondary_learners.experiments.trials.table import Trial, read_table
 

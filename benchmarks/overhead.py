@@ -26,13 +26,13 @@ import torch
 import transformers
 from common import RESULTS, table, write_result
 
-from secondary_learners.deltas.tasks import classifier
 from secondary_learners.experiments.multistage_runs import Timed
 from secondary_learners.filtering.decisions import Losses
 from secondary_learners.filtering.multistage import MultistageFilter
 from secondary_learners.filtering.predictors import Flags, Ids, LearnerPredictor, NaiveBayes
 from secondary_learners.filtering.selection import pad
 from secondary_learners.registry.load import load_base, load_learner
+from secondary_learners.tasks.classifier import classifier
 from secondary_learners.trainers.trainer import FilteredTrainer
 
 SIZES = (8, 32)
@@ -67,7 +67,7 @@ class Clock(transformers.TrainerCallback):
 
 
 def sequences(count: int, vocabulary: int) -> list[dict[str, Any]]:
-    """Examples of 2 to 60 tokens, 13 on average, their tokens as uneven as those of a text."""
+    """Encoded of 2 to 60 tokens, 13 on average, their tokens as uneven as those of a text."""
     random = np.random.default_rng(0)
     chances = 1 / np.arange(1, vocabulary + 1)
     lengths = np.minimum(1 + random.geometric(1 / 12, count), 60)

@@ -26,11 +26,12 @@ from typing import Any
 import numpy as np
 from common import RESULTS, table, write_result
 from dodge import drawn_best, exact_best, looped_deviations
+from secondary_learners.experiments.trials.tasks import read_task
 
 from secondary_learners import load_base, load_learner
 from secondary_learners.experiments.trials.analysis import TaskAnalysis, analyse
+from secondary_learners.experiments.trials.analysis_figure import plot_analysis
 from secondary_learners.experiments.trials.best import expected_best
-from secondary_learners.experiments.trials.plots import plot_analysis
 from secondary_learners.experiments.trials.stopping import (
     Curves,
     Setting,
@@ -39,7 +40,6 @@ from secondary_learners.experiments.trials.stopping import (
 )
 from secondary_learners.experiments.trials.sweep import Filter, Sweep, run_trials
 from secondary_learners.experiments.trials.table import Floats, Trial, write_table
-from secondary_learners.experiments.trials.tasks import read_task
 from secondary_learners.experiments.trials.training import TrialSettings
 from secondary_learners.filtering.thresholds import parse_threshold
 

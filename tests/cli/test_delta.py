@@ -13,7 +13,7 @@ import torch
 from cli_helpers import Result, learners
 from delta_helpers import Task, write_task
 from secondary_learners import load_delta
-from secondary_learners.deltas.deltas import read_delta
+from secondary_learners.deltas.artifact import read_delta
 
 
 @pytest.fixture(scope="module")

@@ -4,12 +4,13 @@ import pytest
 import torch
 from transformers import GPT2LMHeadModel, PreTrainedModel
 
-from secondary_learners.deltas.deltas import Delta, make_delta
+from secondary_learners.deltas.artifact import Delta, Origin, make_delta
 from secondary_learners.deltas.layers import backbone_weights, freeze_except
 from secondary_learners.deltas.making import fine_tune
 from secondary_learners.deltas.settings import Training, Tuning
-from secondary_learners.deltas.tasks import Examples, classifier
 from secondary_learners.learners.config import Reference
+from secondary_learners.tasks.classifier import classifier
+from secondary_learners.tasks.encoding import Encoded
 from tiny_models import tiny_gpt2
 
 LAYERS = ("transformer.h.0.mlp.c_fc.weight", "transformer.h.1.attn.c_attn.weight")
@@ -22,7 +23,7 @@ def base() -> GPT2LMHeadModel:
 
 
 @pytest.fixture(scope="session")
-def examples() -> Examples:
+def examples() -> Encoded:
     """The label says whether token 7 is in it."""
     generator = torch.Generator().manual_seed(1)
     ids, labels = [], []
@@ -32,7 +33,7 @@ def examples() -> Examples:
             tokens[number % 3] = 7
         ids.append(tuple(tokens))
         labels.append(number % 2)
-    return Examples(tuple(ids), tuple(labels), ("no", "yes"))
+    return Encoded(tuple(ids), tuple(labels), ("no", "yes"))
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ FAST = Training(epochs=3, batch_size=10, learning_rate=3e-3, score_learning_rate
 
 
 @pytest.fixture(scope="session")
-def tuned(base: PreTrainedModel, examples: Examples) -> dict[str, PreTrainedModel]:
+def tuned(base: PreTrainedModel, examples: Encoded) -> dict[str, PreTrainedModel]:
     """A classifier of each kind after a little training; the mask is not merged."""
     mask = Tuning(kind="mask", sparsity=0.2, training=FAST)
     layers = Tuning(kind="layers", training=FAST)
@@ -60,10 +61,12 @@ def deltas(base: PreTrainedModel, tuned: dict[str, PreTrainedModel]) -> dict[str
         kind: make_delta(
             base,
             model,
-            name=f"tiny-{kind}",
-            base_model=("tiny", None),
-            tokenizer=Reference("tiny", None, "0" * 64),
-            labels=["no", "yes"],
+            Origin(
+                name=f"tiny-{kind}",
+                base_model=("tiny", None),
+                tokenizer=Reference("tiny", None, "0" * 64),
+            ),
+            classes=["no", "yes"],
             stored="float32",
         )
         for kind, model in tuned.items()

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 from transformers import PreTrainedModel
 
+from secondary_learners.deltas.distance_figure import plot_distances
 from secondary_learners.deltas.distances import (
     Distance,
     critical_layers,
@@ -19,9 +20,8 @@ from secondary_learners.deltas.distances import (
     layer_distances,
 )
 from secondary_learners.deltas.masks import mask_layers
-from secondary_learners.deltas.plots import plot_distances
-from secondary_learners.deltas.tasks import classifier
 from secondary_learners.errors import IncompatibleError, SecondaryLearnersError
+from secondary_learners.tasks.classifier import classifier
 from tiny_models import tiny_gpt2
 
 FC = "transformer.h.0.mlp.c_fc.weight"

@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 
 from secondary_learners.deltas.fingerprints import base_fingerprint
 from secondary_learners.deltas.masks import mask_layers
-from secondary_learners.deltas.tasks import classifier
+from secondary_learners.tasks.classifier import classifier
 
 
 def test_heads_masks_and_types_that_hold_the_numbers_do_not_count(base: PreTrainedModel) -> None:

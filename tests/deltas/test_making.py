@@ -9,13 +9,14 @@ from transformers import PreTrainedModel
 from secondary_learners.deltas.layers import backbone_weights
 from secondary_learners.deltas.making import fine_tune, tuned_layers
 from secondary_learners.deltas.settings import Training, Tuning
-from secondary_learners.deltas.tasks import Examples, evaluate
 from secondary_learners.errors import SecondaryLearnersError, UnknownNameError
+from secondary_learners.tasks.encoding import Encoded
+from secondary_learners.tasks.training import evaluate
 
 FAST = Training(epochs=4, batch_size=10, learning_rate=5e-3, score_learning_rate=0.3)
 
 
-def test_only_what_is_chosen_changes(base: PreTrainedModel, examples: Examples) -> None:
+def test_only_what_is_chosen_changes(base: PreTrainedModel, examples: Encoded) -> None:
     tuning = Tuning(kind="layers", layers=(r"h\.1\.mlp.*weight",), training=FAST)
     tuned = fine_tune(base, examples, tuning)
     moved = {
@@ -28,7 +29,7 @@ def test_only_what_is_chosen_changes(base: PreTrainedModel, examples: Examples) 
     )
 
 
-def test_a_mask_is_learnt_over_unchanged_weights(base: PreTrainedModel, examples: Examples) -> None:
+def test_a_mask_is_learnt_over_unchanged_weights(base: PreTrainedModel, examples: Encoded) -> None:
     before = {name: weight.clone() for name, weight in base.named_parameters()}
     training = replace(FAST, epochs=15, score_learning_rate=0.1, head_learning_rate=1e-2)
     tuning = Tuning(kind="mask", layers=(r"h\..*(attn|mlp).*weight",), training=training)
@@ -40,7 +41,7 @@ def test_a_mask_is_learnt_over_unchanged_weights(base: PreTrainedModel, examples
 
 
 def test_the_rule_chooses_matrices_within_the_share(
-    base: PreTrainedModel, examples: Examples
+    base: PreTrainedModel, examples: Encoded
 ) -> None:
     tuning = Tuning(kind="layers", share=0.2, probe=50, training=FAST)
     names = tuned_layers(base, examples, tuning)

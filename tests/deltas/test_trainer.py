@@ -9,27 +9,28 @@ import pytest
 import torch
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 
-from secondary_learners.deltas.deltas import make_delta
+from secondary_learners.deltas.artifact import Origin, make_delta
 from secondary_learners.deltas.layers import (
     backbone_weights,
     freeze_except,
     parameter_groups,
 )
 from secondary_learners.deltas.masks import mask_layers, masks_of, merge_masks
-from secondary_learners.deltas.tasks import Examples, classifier
 from secondary_learners.filtering.stream import filtered
 from secondary_learners.learners.artifact import Learner
 from secondary_learners.learners.config import Reference
+from secondary_learners.tasks.classifier import classifier
+from secondary_learners.tasks.encoding import Encoded
 
 pytest.importorskip("accelerate")
 LAYERS = ("transformer.h.0.mlp.c_fc.weight", "transformer.h.1.attn.c_attn.weight")
 
 
-def rows(examples: Examples) -> Any:
+def rows(examples: Encoded) -> Any:
     import datasets
 
     ids = [list(row[:4]) for row in examples.ids]
-    return datasets.Dataset.from_dict({"input_ids": ids, "labels": list(examples.labels)})
+    return datasets.Dataset.from_dict({"input_ids": ids, "labels": list(examples.targets)})
 
 
 def masked(base: PreTrainedModel) -> PreTrainedModel:
@@ -58,7 +59,7 @@ def trainer(model: PreTrainedModel, data: Any, folder: Path, **options: Any) -> 
 
 
 def test_a_mask_trains_and_resumes_from_a_checkpoint(
-    base: PreTrainedModel, examples: Examples, tmp_path: Path
+    base: PreTrainedModel, examples: Encoded, tmp_path: Path
 ) -> None:
     data = rows(examples)
     whole = masked(base)
@@ -76,7 +77,7 @@ def test_a_mask_trains_and_resumes_from_a_checkpoint(
 
 
 def test_with_a_filter_and_then_as_a_plain_model(
-    base: PreTrainedModel, examples: Examples, learner: Learner, tmp_path: Path
+    base: PreTrainedModel, examples: Encoded, learner: Learner, tmp_path: Path
 ) -> None:
     kept = filtered(rows(examples), learner, 0.0)
     assert 8 <= len(kept) < len(examples)
@@ -85,10 +86,12 @@ def test_with_a_filter_and_then_as_a_plain_model(
     delta = make_delta(
         base,
         model,
-        name="x",
-        base_model=("tiny", None),
-        tokenizer=Reference("tiny", None, "0" * 64),
-        labels=["no", "yes"],
+        Origin(
+            name="x",
+            base_model=("tiny", None),
+            tokenizer=Reference("tiny", None, "0" * 64),
+        ),
+        classes=["no", "yes"],
     )
     model.eval()
     ids = torch.tensor([[1, 2, 3]])
@@ -104,7 +107,7 @@ def test_with_a_filter_and_then_as_a_plain_model(
 
 
 def test_only_the_chosen_layers_move(
-    base: PreTrainedModel, examples: Examples, tmp_path: Path
+    base: PreTrainedModel, examples: Encoded, tmp_path: Path
 ) -> None:
     model = classifier(base, 2)
     freeze_except(model, LAYERS)

@@ -33,7 +33,7 @@ logits, refused = {{}}, {{}}
 for ref in refs:
     model = None
     if mode == "wrong":
-        from secondary_learners.deltas.tasks import classifier
+        from secondary_learners.tasks.classifier import classifier
         base, _ = load_base("mini")
         with torch.no_grad():
             base.transformer.h[0].ln_1.bias[0] += 1e-3

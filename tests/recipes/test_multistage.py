@@ -15,7 +15,7 @@ from cli_helpers import learners
 from secondary_learners.cards.check import CardFault, check_card
 from secondary_learners.content import content
 from secondary_learners.errors import CorpusError, RecipeError
-from secondary_learners.experiments.multistage import Settings
+from secondary_learners.experiments.multistage import StagedSettings
 from secondary_learners.files import sha256_file
 from secondary_learners.filtering.multistage import MultistageFilter
 from secondary_learners.filtering.predictors import LearnerPredictor
@@ -46,7 +46,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def plan(base: Path) -> MultistageRecipe:
-    settings = Settings(learning_rate=5e-3, longest=16, examples=80)
+    settings = StagedSettings(learning_rate=5e-3, longest=16, examples=80)
     return MultistageRecipe(
         name="sea-losses",
         summary="Of the sea",
@@ -72,7 +72,7 @@ def test_is_an_ordinary_learner_that_skips_from_the_first_step(
     base, tokenizer = load_base(plan.base)
     learner.check_tokenizer(tokenizer)
     task = read_staged_task(plan, corpus, base, tokenizer)
-    ids, mask = pad([row["input_ids"] for row in task.train])
+    ids, mask = pad(task.used.ids)
     filter_ = MultistageFilter(LearnerPredictor(learner, 0.0))
     admitted = filter_.admit(ids, mask, step=0, total=10)
     assert 0.2 < admitted.mean() < 0.8
@@ -114,8 +114,9 @@ def test_a_killed_run_goes_on(
 ) -> None:
     run = multistage.run_arms
 
-    def killed(*arguments: Any, **options: Any) -> None:
-        run(*arguments[:3], ("plain", "multistage"), *arguments[4:], **options)
+    def killed(*arguments: Any) -> None:
+        task, arms, folder = arguments
+        list(run(task, replace(arms, arms=("plain", "multistage")), folder))
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -151,7 +152,7 @@ def test_reads_an_archive_as_it_reads_files(
     loaded = load_base(plan.base)
     one, two = (read_staged_task(plan, root, *loaded) for root in (corpus, tmp_path))
     assert one.encoded.digest == two.encoded.digest
-    assert one.train == two.train
+    assert one.used == two.used
 
 
 def test_says_what_is_missing(plan: MultistageRecipe, corpus: Path, tmp_path: Path) -> None:

@@ -8,8 +8,7 @@ import torch
 
 from secondary_learners import load_base, load_delta
 from secondary_learners.content import content
-from secondary_learners.deltas.deltas import read_delta
-from secondary_learners.deltas.tasks import classifier
+from secondary_learners.deltas.artifact import read_delta
 from secondary_learners.errors import (
     ArtifactError,
     DigestMismatchError,
@@ -18,6 +17,7 @@ from secondary_learners.errors import (
 )
 from secondary_learners.registry.deltas import delta_files, find_delta
 from secondary_learners.registry.locking import lock_references
+from secondary_learners.tasks.classifier import classifier
 
 IDS = torch.tensor([[100, 200, 300, 5]])
 

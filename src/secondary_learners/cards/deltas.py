@@ -92,7 +92,7 @@ def delta_card(
         "chosen": _chosen(config),
         "layers": ", ".join(f"`{name}`" for name in config["layers"]) or "none",
         "head": ", ".join(f"`{name}` {shape}" for name, shape in config["head"].items()),
-        "labels": ", ".join(f"`{label}`" for label in config["labels"]),
+        "labels": ", ".join(f"`{label}`" for label in config.get("classes") or config["labels"]),
         "attribution": sentence(attribution or task["name"]),
         "command": evaluation["command"],
         "torch": config["versions"]["torch"],

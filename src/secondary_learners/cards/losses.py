@@ -141,7 +141,7 @@ def _facts(config: Mapping[str, Any], evaluation: Mapping[str, Any], license: st
         ["", ""],
         [
             ["predicts", f"training loss of an example, in {config['score']['unit']}"],
-            ["task", f"`{task['name']}`, {task['labels']} labels"],
+            ["task", f"`{task['name']}`, {task.get('classes') or task['labels']} classes"],
             ["base model", base_name(config) + base_place(config["base_model"])],
             ["size", size_text(config)],
             ["license", license],

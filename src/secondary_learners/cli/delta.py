@@ -153,27 +153,29 @@ def apply_command(
     """Put DELTA (a name, a repository or ./FOLDER) on its base model; measure or save that."""
     from dataclasses import asdict
 
-    from secondary_learners.deltas.tasks import classifier, evaluate, read_examples
     from secondary_learners.files import atomic_folder
     from secondary_learners.registry.deltas import base_reference, find_delta
     from secondary_learners.registry.load import load_base
+    from secondary_learners.tasks.classifier import classifier
+    from secondary_learners.tasks.encoding import read_encoded
+    from secondary_learners.tasks.training import evaluate
 
     if out is not None and out.exists():
         raise click.UsageError(f"--out {out} exists already: name a new folder.")
     if test is None and out is None:
         raise click.UsageError("say what for: --test FILE measures it, --out FOLDER merges it.")
-    found = find_delta(delta)
-    config = found.config
+    chosen = find_delta(delta)
+    config = chosen.config
     model, tokenizer = load_base(base or base_reference(config))
-    merged = found.merge(classifier(model, len(config.labels)))
+    merged = chosen.merge(classifier(model, len(config.classes)))
     value: dict[str, Any] = {"delta": config.name}
     lines = []
     if test is not None:
         length = config.task.get("max_length")
-        examples = read_examples(
+        examples = read_encoded(
             test,
             tokenizer,
-            names=config.labels,
+            classes=config.classes,
             max_length=length if isinstance(length, int) and length > 0 else 128,
         )
         metrics = evaluate(merged, examples)
@@ -228,12 +230,12 @@ def distances_command(
     """
     from dataclasses import asdict
 
+    from secondary_learners.deltas.distance_figure import plot_distances
     from secondary_learners.deltas.distances import (
         critical_layers,
         distance_table,
         layer_distances,
     )
-    from secondary_learners.deltas.plots import plot_distances
     from secondary_learners.registry.load import load_base
 
     name, model = _tuned(tuned, base)
@@ -256,9 +258,9 @@ def _tuned(tuned: str, base: str | None) -> tuple[str, PreTrainedModel]:
     import torch
     import transformers
 
-    from secondary_learners.deltas.tasks import classifier
     from secondary_learners.registry.deltas import base_reference, find_delta
     from secondary_learners.registry.load import load_base
+    from secondary_learners.tasks.classifier import classifier
 
     path = Path(tuned)
     if path.is_dir() and not (path / "recipe.toml").is_file():
@@ -273,4 +275,4 @@ def _tuned(tuned: str, base: str | None) -> tuple[str, PreTrainedModel]:
         return base, model
     delta = find_delta(tuned)
     name = base or base_reference(delta.config)
-    return name, delta.merge(classifier(load_base(name)[0], len(delta.config.labels)))
+    return name, delta.merge(classifier(load_base(name)[0], len(delta.config.classes)))

@@ -140,7 +140,7 @@ def _compare(
     save: Path | None,
 ) -> None:
     from secondary_learners.experiments.compare import finetune
-    from secondary_learners.experiments.plots import plot_comparison
+    from secondary_learners.experiments.comparison_figure import plot_comparison
     from secondary_learners.experiments.summary import plain_words
     from secondary_learners.files import atomic_folder, write_json
     from secondary_learners.recipes.gain_learner.data import finetuning_data, read_splits

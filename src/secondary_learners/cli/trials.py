@@ -116,10 +116,10 @@ def run_command(
     """
     from secondary_learners.cli.devices import resolve_device
     from secondary_learners.experiments.trials.analysis import analyse
-    from secondary_learners.experiments.trials.sweep import run_trials
-    from secondary_learners.experiments.trials.tasks import read_task
+    from secondary_learners.experiments.trials.sweep import Running, SweepPlan, run_trials
     from secondary_learners.experiments.trials.training import TrialSettings
     from secondary_learners.registry.load import load_base
+    from secondary_learners.tasks.reading import read_task
 
     setting = None if early_stop is None else _setting(early_stop)
     settings = TrialSettings(
@@ -149,23 +149,19 @@ def run_command(
         init_seeds=range(init_seeds),
         order_seeds=range(order_seeds),
         folder=out,
-        filters=arms,
-        settings=settings,
-        early_stop=setting,
-        processes=processes,
-        device=place,
-        progress=output.progress,
+        plan=SweepPlan(filters=arms, settings=settings, early_stop=setting),
+        running=Running(processes=processes, device=place, progress=output.progress),
     )
     for name, used in sweep.settings_of.items():
         output.note(f"{name}: {used} (cost {used.cost:.2f} full runs)")
     table = out / "trials.csv"
-    floors = ", ".join(f"{name}={floor:.4g}" for name, floor in sweep.floors.items())
+    floors = ", ".join(f"{name}={floor:.4g}" for name, floor in sweep.table.floors.items())
     value = {
         "table": str(table),
         "storage": str(out / "trials.db"),
         "trials": len(sweep.table.trials),
         "stopped": sweep.table.unfinished(),
-        "floors": sweep.floors,
+        "floors": dict(sweep.table.floors),
         "early_stopping": {
             name: {**asdict(used), "cost": used.cost} for name, used in sweep.settings_of.items()
         },
@@ -173,9 +169,9 @@ def run_command(
     if sweep.table.unfinished() == len(sweep.table.trials):
         output.result(f"all trials were stopped at the look: {table}", {**value, "tasks": []})
         return
-    analysis = analyse(sweep.table, floors=sweep.floors)
+    analysis = analyse(sweep.table)
     output.result(_spreads(analysis.tasks), {**value, "tasks": analysis.to_dict()["tasks"]})
-    output.note(f"always the most frequent label: {floors}")
+    output.note(f"always the most frequent class: {floors}")
     output.note(f"every curve: {table}. Try `learners trials analyse {table}`")
 
 
@@ -244,7 +240,7 @@ def analyse_command(
 ) -> None:
     """What a table of trials says: luck, best of n, seeds, early stopping."""
     from secondary_learners.experiments.trials.analysis import analyse
-    from secondary_learners.experiments.trials.plots import plot_analysis
+    from secondary_learners.experiments.trials.analysis_figure import plot_analysis
     from secondary_learners.experiments.trials.table import read_table
 
     trials = read_table(table)

@@ -14,7 +14,7 @@ from secondary_learners.learners.config import Reference
 
 __all__ = ["DELTA_FORMAT_VERSION", "DeltaConfig", "DeltaKind", "StoredType"]
 
-DELTA_FORMAT_VERSION = 1
+DELTA_FORMAT_VERSION = 2  # 1 called the classes "labels"
 DeltaKind = Literal["layers", "mask"]
 StoredType = Literal["bfloat16", "float16", "float32"]
 _NAME = re.compile(r"[a-z0-9]+([._-][a-z0-9]+)*")
@@ -36,7 +36,7 @@ class DeltaConfig:
     base_model: `fingerprint` is the sha256 of all weights of the backbone, see `base_fingerprint`.
     architecture: the class of the model with its head. layers: the shape of each changed or masked
     weight. head: the shape of each tensor of the task's head, stored in float32. stored: the type
-    of changed weights. labels: their names, in the order of the logits.
+    of changed weights. classes: their names, in the order of the logits.
     task, training, versions: what it was made from and how.
     """
 
@@ -49,7 +49,7 @@ class DeltaConfig:
     layers: dict[str, list[int]]
     head: dict[str, list[int]]
     stored: StoredType
-    labels: list[str]
+    classes: list[str]
     task: dict[str, Any]
     training: dict[str, Any]
     versions: dict[str, Any]
@@ -70,7 +70,7 @@ class DeltaConfig:
             _check_shapes(field, getattr(self, field))
         if both := set(self.layers) & set(self.head):
             raise _fail("head", "apart from the layers", sorted(both)[0])
-        _check_labels(self.labels)
+        _check_classes(self.classes)
         for field in ("task", "training", "versions"):
             if not isinstance(getattr(self, field), dict):
                 raise _fail(field, "an object", getattr(self, field))
@@ -87,6 +87,8 @@ class DeltaConfig:
         if data.get("kind") not in ("layers", "mask"):
             raise _fail("kind", "'layers' or 'mask', as a delta's is", data.get("kind"))
         _CHECKS.version(data.get("format_version"))  # a newer one may have other fields
+        if data["format_version"] == 1:
+            data = {"classes" if name == "labels" else name: data[name] for name in data}
         values = _CHECKS.fields("", cls, data)
         for name in ("base_model", "tokenizer"):
             values[name] = Reference(**_CHECKS.fields(f"{name}.", Reference, data[name]))
@@ -114,12 +116,12 @@ def _check_shapes(field: str, shapes: object) -> None:
             raise _fail(f"{field}.{name}", "a list of sizes", shape)
 
 
-def _check_labels(labels: object) -> None:
+def _check_classes(classes: object) -> None:
     good = (
-        isinstance(labels, list)
-        and all(isinstance(label, str) and label for label in labels)
-        and len(set(labels)) == len(labels)
-        and len(labels) >= 2
+        isinstance(classes, list)
+        and all(isinstance(name, str) and name for name in classes)
+        and len(set(classes)) == len(classes)
+        and len(classes) >= 2
     )
     if not good:
-        raise _fail("labels", "a list of two different names or more", labels)
+        raise _fail("classes", "a list of two different names or more", classes)

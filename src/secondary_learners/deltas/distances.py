@@ -79,12 +79,12 @@ def layer_distances(pretrained: PreTrainedModel, tuned: PreTrainedModel) -> tupl
 def _acting_weights(model: PreTrainedModel) -> dict[str, Tensor]:
     """The backbone's weights as they act, under their masks, by their names within the backbone."""
     prefix = backbone_prefix(model)
-    found: dict[str, Tensor] = {}
+    weights: dict[str, Tensor] = {}
     with torch.no_grad():
         for name in backbone_weights(model):
             module, last = owner_of(model, name)
-            found[name.removeprefix(prefix)] = getattr(module, last).detach()
-    return found
+            weights[name.removeprefix(prefix)] = getattr(module, last).detach()
+    return weights
 
 
 def _embeddings(model: nn.Module) -> set[str]:

@@ -10,7 +10,7 @@ from secondary_learners.artifacts.layout import FILES
 from secondary_learners.deltas.config import DeltaConfig
 
 if TYPE_CHECKING:
-    from secondary_learners.deltas.deltas import Delta
+    from secondary_learners.deltas.artifact import Delta
 
 __all__ = ["KIND"]
 
@@ -29,7 +29,7 @@ class _DeltaKind:
     def read(
         self, folder: Path, digests: Mapping[str, str] | None = None, *, remedy: str | None = None
     ) -> Delta:
-        from secondary_learners.deltas.deltas import read_delta
+        from secondary_learners.deltas.artifact import read_delta
 
         return read_delta(folder, digests, remedy=remedy)
 

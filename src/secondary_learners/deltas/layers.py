@@ -72,14 +72,14 @@ def matching(names: Iterable[str], patterns: Iterable[str]) -> tuple[str, ...]:
     names, chosen = list(names), set()
     for pattern in patterns:
         try:
-            found = [name for name in names if re.search(pattern, name)]
+            matches = [name for name in names if re.search(pattern, name)]
         except re.error as error:
             raise SecondaryLearnersError(
                 f"{pattern!r} is no regular expression: {error}. Try one such as `mlp.*weight`."
             ) from error
-        if not found:
+        if not matches:
             raise UnknownNameError("layer", pattern, names, "learners delta distances")
-        chosen.update(found)
+        chosen.update(matches)
     return tuple(name for name in names if name in chosen)
 
 

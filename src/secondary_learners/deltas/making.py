@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING
+
+import torch
 
 from secondary_learners.deltas.distances import (
     Distance,
@@ -15,15 +20,20 @@ from secondary_learners.deltas.layers import (
     backbone_weights,
     freeze_except,
     matching,
+    parameter_groups,
 )
 from secondary_learners.deltas.masks import mask_layers, sparsity_of
-from secondary_learners.deltas.settings import Tuning
-from secondary_learners.deltas.tasks import Examples, classifier, train
+from secondary_learners.deltas.settings import Training, Tuning
+from secondary_learners.errors import DivergedError
+from secondary_learners.tasks.batches import shuffled_batches
+from secondary_learners.tasks.classifier import classifier
+from secondary_learners.tasks.encoding import Encoded
+from secondary_learners.tasks.training import rate_share, set_rates, update
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["Tuned", "fine_tune", "probe_distances", "tuned_layers"]
+__all__ = ["Tuned", "fine_tune", "probe_distances", "train", "tuned_layers"]
 
 # Of the backbone's weights: masks then take under 1/25 of a model that is stored in 16 bits.
 _SHARES = {"layers": 0.15, "mask": 0.6}
@@ -40,10 +50,10 @@ class Tuned:
 
 
 def probe_distances(
-    base: PreTrainedModel, examples: Examples, tuning: Tuning, *, seed: int = 0
+    base: PreTrainedModel, examples: Encoded, tuning: Tuning, *, seed: int = 0
 ) -> tuple[Distance, ...]:
     """How far each layer moves in a full fine-tuning over one epoch of `tuning.probe` examples."""
-    model = classifier(base, len(examples.names), seed=seed)
+    model = classifier(base, len(examples.classes), seed=seed)
     few = examples.sample(tuning.probe, seed)
     epochs = min(1.0, tuning.training.epochs)
     train(model, few, replace(tuning.training, epochs=epochs), seed=seed)
@@ -51,7 +61,7 @@ def probe_distances(
 
 
 def tuned_layers(
-    base: PreTrainedModel, examples: Examples, tuning: Tuning, *, seed: int = 0
+    base: PreTrainedModel, examples: Encoded, tuning: Tuning, *, seed: int = 0
 ) -> tuple[str, ...]:
     """The names, in a classifier on `base`, of the weights that are to be tuned or masked."""
     if tuning.kind == "full":
@@ -64,7 +74,7 @@ def tuned_layers(
 
 def fine_tune(
     base: PreTrainedModel,
-    examples: Examples,
+    examples: Encoded,
     tuning: Tuning,
     *,
     layers: Iterable[str] | None = None,
@@ -78,7 +88,7 @@ def fine_tune(
     Raises DivergedError for a loss that is not finite.
     """
     names = tuple(tuned_layers(base, examples, tuning, seed=seed) if layers is None else layers)
-    model = classifier(base, len(examples.names), seed=seed)
+    model = classifier(base, len(examples.classes), seed=seed)
     if tuning.kind == "mask":
         mask_layers(model, names, sparsity=tuning.sparsity, start=tuning.start, seed=seed)
         freeze_except(model, [])
@@ -86,3 +96,50 @@ def fine_tune(
         freeze_except(model, names)
     seconds = train(model, examples, tuning.training, seed=seed, progress=progress)
     return Tuned(model, names, seconds, sparsity_of(model))
+
+
+def train(
+    model: PreTrainedModel,
+    examples: Encoded,
+    training: Training,
+    *,
+    seed: int = 0,
+    progress: bool = False,
+) -> float:
+    """Train what is not frozen of `model`, in place; CPU seconds of this process that it took.
+
+    seed: the order of the examples, and dropout. Raises DivergedError for a loss that is not
+    finite.
+    """
+    from tqdm import tqdm
+
+    begun = time.process_time()
+    groups = parameter_groups(
+        model,
+        learning_rate=training.learning_rate,
+        head_learning_rate=training.head_learning_rate,
+        score_learning_rate=training.score_learning_rate,
+    )
+    optimizer = torch.optim.AdamW(groups)
+    updates = max(1, round(training.epochs * len(examples) / training.batch_size))
+    rising = max(1, round(training.warm_up * updates))
+    batches = islice(shuffled_batches(examples.lengths, training.batch_size, seed), updates)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        bar = tqdm(batches, total=updates, unit="update", disable=not progress)
+        for step, places in enumerate(bar, 1):
+            set_rates(optimizer, rate_share(step, updates, rising))
+            loss = update(
+                model,
+                optimizer,
+                examples,
+                [places],
+                max_grad_norm=training.max_grad_norm,
+                bfloat16=training.mixed_precision,
+            )
+            if not math.isfinite(loss):
+                raise DivergedError(
+                    f"the loss became {loss}. Try lower learning rates than {training}."
+                )
+    model.eval()
+    return time.process_time() - begun

@@ -114,15 +114,15 @@ def _first_scores(
 
 
 def _masks(model: nn.Module) -> dict[str, tuple[nn.Module, str, Mask]]:
-    found = {}
+    masks = {}
     for path, module in model.named_modules():
         if not parametrize.is_parametrized(module):
             continue
         for last, chain in cast(nn.ModuleDict, module.parametrizations).items():
             for step in cast(nn.ModuleList, chain):
                 if isinstance(step, Mask):
-                    found[plain_name(f"{path}.{last}" if path else last)] = (module, last, step)
-    return found
+                    masks[plain_name(f"{path}.{last}" if path else last)] = (module, last, step)
+    return masks
 
 
 def masks_of(model: nn.Module) -> dict[str, Tensor]:

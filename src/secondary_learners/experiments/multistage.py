@@ -1,6 +1,6 @@
 """Comparing multistage filtering with plain training and random skipping: settings, runs, table.
 
-The runs themselves are in `staged_runs`.
+The runs themselves are in `multistage_runs`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from secondary_learners.errors import SecondaryLearnersError
 
-__all__ = ["ARMS", "HEADER", "SHARED", "Run", "Settings", "cells", "summary"]
+__all__ = ["ARMS", "HEADER", "SHARED", "StagedRun", "StagedSettings", "cells", "summary"]
 
 ARMS = ("plain", "multistage", "random", "learner", "random-learner")
 """Every example; naive Bayes as the meta predictor; random skipping at that arm's rate; a learner
@@ -31,7 +31,7 @@ SHARED = (
 
 
 @dataclass(frozen=True)
-class Settings:
+class StagedSettings:
     """What a run depends on, but for its task, arm, epochs and seed.
 
     examples: of the training set, 0 for all; tested: of the development set, 0 for all. longest: in
@@ -80,7 +80,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Run:
+class StagedRun:
     """One run. score: the task's metric on the development set.
 
     deciding_seconds: of `cpu_seconds`, what the filter itself took: no forward pass, no moving of
@@ -100,16 +100,13 @@ class Run:
     score: float
 
 
-def summary(done: Sequence[Run]) -> list[dict[str, Any]]:
+def summary(done: Sequence[StagedRun]) -> list[dict[str, Any]]:
     """One row for each task, number of epochs and arm; ratios are to plain training's figures."""
     rows = []
     groups = list(dict.fromkeys((run.task, run.epochs, run.arm) for run in done))
     for name, epochs, arm in groups:
         group = [run for run in done if (run.task, run.epochs, run.arm) == (name, epochs, arm)]
         plain = [run for run in done if (run.task, run.epochs, run.arm) == (name, epochs, "plain")]
-
-        def mean(figure: str, of: Sequence[Run] = group) -> float:
-            return statistics.fmean(getattr(run, figure) for run in of)
 
         scores = [run.score for run in group]
         rows.append(
@@ -118,21 +115,25 @@ def summary(done: Sequence[Run]) -> list[dict[str, Any]]:
                 "epochs": epochs,
                 "arm": arm,
                 "seeds": len(group),
-                "trained": mean("trained"),
-                "forwarded": mean("forwarded"),
-                "updates": mean("updates"),
-                "cpu_seconds": mean("cpu_seconds"),
+                "trained": _mean(group, "trained"),
+                "forwarded": _mean(group, "forwarded"),
+                "updates": _mean(group, "updates"),
+                "cpu_seconds": _mean(group, "cpu_seconds"),
                 # of what the same number of steps takes without a filter
-                "overhead": mean("deciding_seconds") / mean("cpu_seconds", plain),
-                "score": mean("score"),
+                "overhead": _mean(group, "deciding_seconds") / _mean(plain, "cpu_seconds"),
+                "score": _mean(group, "score"),
                 "deviation": statistics.stdev(scores) if len(scores) > 1 else 0.0,
-                "fewer_trained": mean("trained", plain) / max(1, mean("trained")),
-                "fewer_forwarded": mean("forwarded", plain) / max(1, mean("forwarded")),
-                "less_time": mean("cpu_seconds", plain) / mean("cpu_seconds"),
-                "points_lost": 100 * (mean("score", plain) - mean("score")),
+                "fewer_trained": _mean(plain, "trained") / max(1, _mean(group, "trained")),
+                "fewer_forwarded": _mean(plain, "forwarded") / max(1, _mean(group, "forwarded")),
+                "less_time": _mean(plain, "cpu_seconds") / _mean(group, "cpu_seconds"),
+                "points_lost": 100 * (_mean(plain, "score") - _mean(group, "score")),
             }
         )
     return rows
+
+
+def _mean(runs: Sequence[StagedRun], figure: str) -> float:
+    return statistics.fmean(getattr(run, figure) for run in runs)
 
 
 HEADER = (

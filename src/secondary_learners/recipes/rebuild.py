@@ -20,8 +20,7 @@ import numpy as np
 import torch
 
 from secondary_learners.artifacts.checks import read_json
-from secondary_learners.deltas.deltas import read_delta
-from secondary_learners.deltas.tasks import Examples, classifier, predict
+from secondary_learners.deltas.artifact import read_delta
 from secondary_learners.errors import ArtifactError, RecipeError, SecondaryLearnersError
 from secondary_learners.files import sha256_file, write_json
 from secondary_learners.filtering.selection import pad
@@ -53,6 +52,9 @@ from secondary_learners.recipes.loss_learner.make import read_staged_task, run_m
 from secondary_learners.recipes.loss_learner.recipe import MultistageRecipe
 from secondary_learners.recipes.parsing import Recipe, parse_recipe
 from secondary_learners.registry.load import load_base, locate
+from secondary_learners.tasks.classifier import classifier
+from secondary_learners.tasks.encoding import Encoded
+from secondary_learners.tasks.training import predict
 from secondary_learners.text.examples import matrices
 
 __all__ = ["Published", "Rebuild", "published_seconds", "read_published", "rebuild"]
@@ -209,7 +211,7 @@ def _rebuild_multistage(
 ) -> list[Figure]:
     run_multistage(recipe, corpus, out, **common)
     task = read_staged_task(recipe, corpus, *load_base(recipe.base))
-    return _compare_learners(published, out, *pad([row["input_ids"] for row in task.dev[:_SCORED]]))
+    return _compare_learners(published, out, *pad(task.encoded.dev.ids[:_SCORED]))
 
 
 def _compare_learners(
@@ -234,7 +236,7 @@ def _rebuild_delta(
     """Run the recipe and have both deltas judge the examples that neither was trained on."""
     ours = read_delta(published.folder)
 
-    def look(train: Examples, test: Examples) -> None:
+    def look(train: Encoded, test: Encoded) -> None:
         task = ours.config.task
         _check_same(
             ("training examples", train.digest, task.get("train")),
@@ -247,7 +249,7 @@ def _rebuild_delta(
     _, test = read_task(recipe, corpus, tokenizer)
     logits = []
     for delta in (ours, read_delta(out)):
-        with delta.apply(classifier(base, len(delta.config.labels))) as applied:
+        with delta.apply(classifier(base, len(delta.config.classes))) as applied:
             logits.append(predict(applied.model, test))
     return compare_logits(*logits)
 

@@ -11,8 +11,8 @@ from secondary_learners.registry.resolve import Resolved
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from secondary_learners.deltas.artifact import Applied, Delta
     from secondary_learners.deltas.config import DeltaConfig
-    from secondary_learners.deltas.deltas import Applied, Delta
 
 __all__ = ["base_reference", "delta_files", "find_delta", "load_delta"]
 
@@ -36,10 +36,10 @@ def load_delta(
     """
     delta = find_delta(ref, locked=locked, endpoint=endpoint, token=token)
     if model is None:
-        from secondary_learners.deltas.tasks import classifier
+        from secondary_learners.tasks.classifier import classifier
 
         base, _ = load_base(base_reference(delta.config))
-        model = classifier(base, len(delta.config.labels))
+        model = classifier(base, len(delta.config.classes))
     return delta.apply(model)
 
 
@@ -51,7 +51,7 @@ def find_delta(
     token: str | None = None,
 ) -> Delta:
     """The delta that `ref` names, on no model yet; raises as `load_delta`."""
-    from secondary_learners.deltas.deltas import read_delta
+    from secondary_learners.deltas.artifact import read_delta
 
     found = delta_files(ref, locked=locked, endpoint=endpoint, token=token)
     return read_delta(found.folder, found.digests, remedy=found.remedy or None)

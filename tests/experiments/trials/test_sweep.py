@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import urllib.request
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 
-from secondary_learners.errors import MissingExtraError, TrialsError
+from secondary_learners.errors import MissingExtraError, SecondaryLearnersError, TrialsError
 from secondary_learners.experiments.trials import workers
 from secondary_learners.experiments.trials.stopping import Setting
 from secondary_learners.experiments.trials.table import read_table
@@ -25,7 +26,13 @@ from secondary_learners.experiments.trials.training import KnownScores, TrialSet
 from secondary_learners.filtering.thresholds import Quantile
 
 optuna = pytest.importorskip("optuna")
-from secondary_learners.experiments.trials.sweep import Filter, Sweep, run_trials  # noqa: E402
+from secondary_learners.experiments.trials.sweep import (  # noqa: E402
+    Filter,
+    Running,
+    Sweep,
+    SweepPlan,
+    run_trials,
+)
 
 SETTINGS = TrialSettings(epochs=2, batch_size=8, learning_rate=3e-3, evaluations=3)
 
@@ -50,8 +57,10 @@ SHORT = Filter("short", Short(), Quantile(0.5))
 
 
 def sweep(loaded: tuple[Any, Any], task: Path, folder: Path, **more: Any) -> Sweep:
-    options = {"init_seeds": range(2), "order_seeds": range(2), "settings": SETTINGS, **more}
-    return run_trials([task], *loaded, folder=folder, progress=False, **options)
+    running = Running(processes=more.pop("processes", 1), progress=False)
+    seeds = {name: more.pop(name, range(2)) for name in ("init_seeds", "order_seeds")}
+    plan = SweepPlan(**{"settings": SETTINGS, **more})
+    return run_trials([task], *loaded, folder=folder, plan=plan, running=running, **seeds)
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +76,8 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, int]]:
     done: list[tuple[int, int, int]] = []
     train = workers.train
 
-    def spy(work: Any, job: Any, report: Any) -> None:
-        train(work, job, report)
+    def spy(work: Any, job: Any) -> Iterator[Any]:
+        yield from train(work, job)
         done.append((job.init_seed, job.order_seed, job.begin))
 
     monkeypatch.setattr(workers, "train", spy)
@@ -87,7 +96,7 @@ def test_every_pair_of_seeds_once_with_its_whole_curve(full: Sweep) -> None:
         assert {t.fractions for t in trials} == {(0.166667, 0.333333, 0.5, 0.666667, 0.833333, 1.0)}
         assert all(t.score == max(t.scores) and t.diverged is not None for t in trials)
     assert read_table(full.folder / "trials.csv") == full.table
-    assert full.floors["sea"] == pytest.approx(0.5, abs=0.2)
+    assert full.table.floors["sea"] == pytest.approx(0.5, abs=0.2)
     kept = [c["curve"]["12"]["kept"] / c["curve"]["12"]["seen"] for c in full.curves]
     assert kept[0] == 1 and 0.1 < kept[-1] < 0.9
 
@@ -158,9 +167,9 @@ def test_more_seeds_extend_a_sweep(
 
 def test_another_sweep_is_refused(loaded: tuple, sea: Path, tmp_path: Path) -> None:
     sweep(loaded, sea, tmp_path, init_seeds=[0], order_seeds=[0])
-    with pytest.raises(TrialsError, match=r"another learning_rate: learning_rate was 0\.003"):
+    with pytest.raises(TrialsError, match=r"learning_rate was 0\.003 and is now 0\.001"):
         sweep(loaded, sea, tmp_path, settings=replace(SETTINGS, learning_rate=1e-3))
-    with pytest.raises(TrialsError, match="another early stopping and seeds"):
+    with pytest.raises(TrialsError, match="early stopping was not there and is now"):
         sweep(loaded, sea, tmp_path, early_stop=Setting(4, 0.5, 1))
 
 
@@ -186,7 +195,10 @@ def test_what_makes_no_sweep(
 def test_a_folder_in_use_is_refused(loaded: tuple, sea: Path, tmp_path: Path) -> None:
     from filelock import FileLock
 
-    with FileLock(tmp_path / ".lock"), pytest.raises(TrialsError, match="another process is"):
+    with (
+        FileLock(tmp_path / ".lock"),
+        pytest.raises(SecondaryLearnersError, match="another process is"),
+    ):
         sweep(loaded, sea, tmp_path)
 
 
@@ -287,14 +299,17 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from secondary_learners import load_base, run_trials
-from secondary_learners.experiments.trials.training import KnownScores, TrialSettings
+from secondary_learners.experiments.trials.sweep import Running, SweepPlan
+from secondary_learners.experiments.trials.training import TrialSettings
 
 if __name__ == "__main__":
     base, task, folder, processes = sys.argv[1:]
     run_trials(
         [task], *load_base(base), init_seeds=range(3), order_seeds=range(3),
-        folder=Path(folder), processes=int(processes), progress=False,
-        settings=TrialSettings(epochs=2, batch_size=8, learning_rate=3e-3, evaluations=3),
+        folder=Path(folder), running=Running(processes=int(processes), progress=False),
+        plan=SweepPlan(
+            settings=TrialSettings(epochs=2, batch_size=8, learning_rate=3e-3, evaluations=3)
+        ),
     )
 """
 

@@ -12,9 +12,7 @@ import torch
 
 from secondary_learners.errors import TrialsError, UnknownNameError
 from secondary_learners.experiments.trials import training
-from secondary_learners.experiments.trials.tasks import encode, read_task
 from secondary_learners.experiments.trials.training import (
-    Base,
     Evaluation,
     Job,
     KnownScores,
@@ -22,10 +20,14 @@ from secondary_learners.experiments.trials.training import (
     Work,
     candidates,
     evaluation_steps,
-    initial_model,
     train,
 )
 from secondary_learners.filtering.thresholds import Constant
+from secondary_learners.tasks.batches import halves
+from secondary_learners.tasks.classifier import Backbone, Head
+from secondary_learners.tasks.encoding import encode_task
+from secondary_learners.tasks.reading import read_task
+from secondary_learners.tasks.training import update
 
 SETTINGS = TrialSettings(epochs=2, batch_size=8, learning_rate=3e-3, evaluations=3)
 
@@ -33,15 +35,14 @@ SETTINGS = TrialSettings(epochs=2, batch_size=8, learning_rate=3e-3, evaluations
 @pytest.fixture(scope="module")
 def work(loaded: tuple[Any, Any], sea: Path) -> Work:
     model, tokenizer = loaded
-    task = encode(read_task(sea), tokenizer, 32)
+    task = encode_task(read_task(sea), tokenizer, 32)
     scores = KnownScores(np.linspace(-1, 1, 48), tuple(np.linspace(-1, 1, 101).tolist()))
-    return Work(Base.of(model), {"sea": task}, {("sea", "kept"): (scores, Constant(0.0))}, SETTINGS)
+    filters = {("sea", "kept"): (scores, Constant(0.0))}
+    return Work(Backbone.of(model), "0" * 64, {"sea": task}, filters, SETTINGS)
 
 
 def run(work: Work, init: int, order: int, arm: str = "", **more: Any) -> list[Evaluation]:
-    found: list[Evaluation] = []
-    train(work, replace(Job("sea", arm, 0, init, order, 12), **more), found.append)
-    return found
+    return list(train(work, replace(Job("sea", arm, 0, init, order, 12), **more)))
 
 
 def figures(found: list[Evaluation]) -> list[tuple[int, float, float | None]]:
@@ -49,7 +50,7 @@ def figures(found: list[Evaluation]) -> list[tuple[int, float, float | None]]:
 
 
 def weights(work: Work, seed: int) -> dict[str, torch.Tensor]:
-    return dict(initial_model(work.base, 2, 0, seed).state_dict())
+    return dict(work.base.classifier(Head(2, seed, 0)).state_dict())
 
 
 def test_the_init_seed_sets_the_new_layers_and_nothing_else(work: Work, loaded: tuple) -> None:
@@ -73,14 +74,14 @@ def batches(
     monkeypatch: pytest.MonkeyPatch, work: Work, init: int, order: int, arm: str = ""
 ) -> list[list[int]]:
     seen: list[list[int]] = []
-    step = training._step
+    halves = training.halves
 
-    def spy(model: Any, task: Any, batch: list[int], *rest: Any) -> float:
+    def spy(batch: list[int], lengths: Any) -> list[list[int]]:
         seen.append(batch)
-        return step(model, task, batch, *rest)
+        return halves(batch, lengths)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "_step", spy)
+        patch.setattr(training, "halves", spy)
         run(work, init, order, arm)
     return seen
 
@@ -138,16 +139,13 @@ def test_a_trial_goes_on_from_its_state_to_the_last_digit(work: Work, tmp_path: 
 def test_a_batch_in_two_parts_has_the_gradient_of_one(work: Work) -> None:
     task = work.tasks["sea"]
     batch = list(range(8))
-    parts = training._parts(batch, task.train)
+    parts = halves(batch, task.train.lengths)
     assert len(parts) == 2 and sorted(parts[0] + parts[1]) == batch
     gradients = []
     for split in (parts, [batch]):
-        model = initial_model(work.base, 2, task.pad, 0).eval()
-        for part in split:
-            logits = training._logits(model, task, task.train, part, "float32", torch.device("cpu"))
-            labels = torch.from_numpy(task.train.labels[part])
-            loss = torch.nn.functional.cross_entropy(logits, labels, reduction="sum") / 8
-            loss.backward()
+        model = work.base.classifier(Head(2, 0, task.pad, dropout=0.0))
+        still = torch.optim.SGD(model.parameters(), lr=0.0)
+        update(model, still, task.train, split, max_grad_norm=math.inf)
         gradients.append([p.grad for p in model.parameters()])
     for one, other in zip(*gradients, strict=True):
         assert torch.allclose(one, other, atol=1e-6)

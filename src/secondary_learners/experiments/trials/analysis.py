@@ -249,7 +249,7 @@ def contrast(trials: Sequence[Trial], kind: str) -> Contrast | None:
 def diverged(trials: Sequence[Trial], floor: float | None = None) -> int | None:
     """How many trials diverged: those marked so, or whose last score is at or below `floor`.
 
-    floor: the score of always answering with the most frequent label. None when no trial is marked
+    floor: the score of always answering with the most frequent class. None when no trial is marked
     either way and there is no floor.
     """
     if floor is None and all(trial.diverged is None for trial in trials):
@@ -366,10 +366,11 @@ def analyse(
 ) -> Analysis:
     """Everything this module knows about `table`.
 
-    floors: for each task the score of always answering with the most frequent label.
+    floors: for each task the score of always answering with the most frequent class, in place of
+        those that the table holds.
     differences: of means, for which to say how many seeds would show them.
     """
-    floors = floors or {}
+    floors = {**table.floors, **(floors or {})}
     notes: list[str] = []
     if table.unfinished():
         count = f"{table.unfinished()} of {len(table.trials)}"

@@ -2,7 +2,8 @@
 
 CSV in two forms, told apart by their columns. One row a trial, as published tables have it:
 `task, init_seed, order_seed, score`; or one row an evaluation, which keeps the curve:
-`task, init_seed, order_seed, fraction, score`. Both may also have `arm` and `diverged`.
+`task, init_seed, order_seed, fraction, score`. Both may also have `arm`, `diverged` and `floor`: of
+the task, the score of always answering the most frequent class.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ _COLUMNS = {
     "arm": ("arm", "filter"),
     "fraction": ("fraction",),
     "diverged": ("diverged",),
+    "floor": ("floor",),
 }
 _REQUIRED = ("task", "init_seed", "order_seed", "score")
 _TRUTH = {"": None, "0": False, "1": True, "false": False, "true": True}
@@ -104,10 +106,12 @@ class TrialsTable:
 
     ranks: the "seeds" are ranks within each task, so that the same number in two tasks is not the
         same seed.
+    floors: of each task where it is known, the score of always answering the most frequent class.
     """
 
     trials: tuple[Trial, ...]
     ranks: bool = False
+    floors: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.trials:
@@ -212,7 +216,7 @@ def read_table(path: Path) -> TrialsTable:
     ranks = any(header[places[name]].endswith("_rank") for name in ("init_seed", "order_seed"))
     try:
         trials = _join(rows) if "fraction" in places else [_trial([row]) for _, row in rows]
-        return TrialsTable(tuple(trials), ranks)
+        return TrialsTable(tuple(trials), ranks, _floors(row for _, row in rows))
     except TrialsError as error:
         raise TrialsError(f"{path}: {error}") from None
 
@@ -229,7 +233,7 @@ def _places(header: Sequence[str], path: Path) -> dict[str, int]:
         raise TrialsError(
             f"{path} has no column {' and no column '.join(missing)}; it has "
             f"{', '.join(header) or 'nothing'}. A trials table has {', '.join(_REQUIRED)}, and may "
-            "have fraction, arm and diverged."
+            "have fraction, arm, diverged and floor."
         )
     twice = {name for name in header if header.count(name) > 1}
     if twice:
@@ -246,21 +250,34 @@ def _row(
         try:
             if ours in ("init_seed", "order_seed"):
                 row[ours] = int(cell)
-            elif ours == "score" or (ours == "fraction" and cell):
+            elif ours == "score" or (ours in ("fraction", "floor") and cell):
                 row[ours] = float(cell)
             elif ours == "diverged":
                 row[ours] = _TRUTH[cell.lower()]
-            elif ours == "fraction":
+            elif ours in ("fraction", "floor"):
                 row[ours] = None
             else:
                 row[ours] = cell
         except (ValueError, KeyError):
-            wanted = {"score": "a number", "fraction": "a number", "diverged": "0, 1 or empty"}
+            number = dict.fromkeys(("score", "fraction", "floor"), "a number")
+            wanted = {**number, "diverged": "0, 1 or empty"}
             raise TrialsError(
                 f"{where}: {header[place]} is {cell!r}, and must be "
                 f"{wanted.get(ours, 'a whole number')}."
             ) from None
     return row
+
+
+def _floors(rows: Iterable[dict[str, Any]]) -> dict[str, float]:
+    """The floor of each task; raises TrialsError for a task with two."""
+    floors: dict[str, float] = {}
+    for row in rows:
+        floor = row.get("floor")
+        if floor is not None and floors.setdefault(row["task"], floor) != floor:
+            raise TrialsError(
+                f"{row['task']} has the floors {floors[row['task']]} and {floor}. Keep one of them."
+            )
+    return floors
 
 
 def _join(rows: Iterable[tuple[int, dict[str, Any]]]) -> list[Trial]:
@@ -299,12 +316,14 @@ def write_table(table: TrialsTable, path: Path) -> None:
     init, order = ("init_rank", "order_rank") if table.ranks else ("init_seed", "order_seed")
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
+    floor_too = ["floor"] if table.floors else []
     head = ["task", "arm", init, order, *(["fraction"] if curved else []), "score", "diverged"]
-    writer.writerow(head)
+    writer.writerow([*head, *floor_too])
     for trial in table.trials:
         flag = "" if trial.diverged is None else int(trial.diverged)
         begin = [trial.task, trial.arm, trial.init_seed, trial.order_seed]
         points: list[tuple[object, float]] = [*zip(trial.fractions, trial.scores, strict=True)]
         for fraction, score in points or [("", trial.score)]:
-            writer.writerow([*begin, *([fraction] if curved else []), score, flag])
+            row = [*begin, *([fraction] if curved else []), score, flag]
+            writer.writerow([*row, table.floors.get(trial.task, "")] if floor_too else row)
     write_bytes(path, text.getvalue().encode())

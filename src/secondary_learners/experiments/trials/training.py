@@ -8,10 +8,9 @@ from the same weights, two with the same order seed draw the same candidates in 
 
 from __future__ import annotations
 
-import copy
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,19 +21,22 @@ import safetensors
 import safetensors.torch
 import torch
 
-from secondary_learners.errors import SecondaryLearnersError, TrialsError, UnknownNameError
-from secondary_learners.experiments.trials.tasks import EncodedTask, Examples, Integers, score
+from secondary_learners.errors import TrialsError, UnknownNameError
 from secondary_learners.files import atomic_path
 from secondary_learners.filtering.selection import Scorer
 from secondary_learners.filtering.stream import FilteredStream, filtered
 from secondary_learners.filtering.thresholds import Threshold
+from secondary_learners.tasks.batches import halves
+from secondary_learners.tasks.classifier import Backbone, Head
+from secondary_learners.tasks.encoding import Encoded, EncodedTask
+from secondary_learners.tasks.metrics import score
+from secondary_learners.tasks.training import predict, rate_share, set_rates, update
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 __all__ = [
     "PRECISIONS",
-    "Base",
     "Evaluation",
     "Job",
     "KnownScores",
@@ -42,13 +44,10 @@ __all__ = [
     "Work",
     "candidates",
     "evaluation_steps",
-    "initial_model",
     "train",
 ]
 
 PRECISIONS = ("float32", "bfloat16")
-_TOGETHER = 1024  # tokens evaluated at once: what a core does fastest
-_WORTH_SPLITTING = 0.9
 
 
 @dataclass(frozen=True)
@@ -103,25 +102,6 @@ def evaluation_steps(settings: TrialSettings, examples: int) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True)
-class Base:
-    """The layers that all trials start from: a pretrained model without its head."""
-
-    config: Any
-    weights: Mapping[str, npt.NDArray[np.float32]]
-
-    @classmethod
-    def of(cls, model: PreTrainedModel) -> Base:
-        """Of any model of transformers; its own head, such as a language model's, is left out."""
-        weights = {
-            name: tensor.detach().float().cpu().numpy().copy()
-            if tensor.is_floating_point()
-            else tensor.detach().cpu().numpy().copy()
-            for name, tensor in model.base_model.state_dict().items()
-        }
-        return cls(copy.deepcopy(model.config), weights)
-
-
-@dataclass(frozen=True)
 class KnownScores:
     """A learner whose scores of the training examples were measured before; stands in for it.
 
@@ -144,7 +124,7 @@ class KnownScores:
         return None
 
     @classmethod
-    def of(cls, learner: Scorer, examples: Examples) -> KnownScores:
+    def of(cls, learner: Scorer, examples: Encoded) -> KnownScores:
         from secondary_learners.filtering.selection import pad
 
         scores: list[float] = []
@@ -165,10 +145,12 @@ class KnownScores:
 class Work:
     """What every process of a sweep knows.
 
-    filters: by (task, arm); none for an arm without one, and no scores for one that skips blindly.
+    fingerprint: of the base. filters: by (task, arm); none for an arm without one, and no scores
+    for one that skips blindly.
     """
 
-    base: Base
+    base: Backbone
+    fingerprint: str
     tasks: Mapping[str, EncodedTask]
     filters: Mapping[tuple[str, str], tuple[KnownScores | None, Threshold]]
     settings: TrialSettings
@@ -198,8 +180,8 @@ class Evaluation:
     """After `step` steps. loss: mean on dev, in nats, None where it is no finite number.
 
     seconds: of training and filtering so far in this process. constant: all dev examples were
-    given one label. broken: the training loss or the weights are not finite: from then on the score
-    is that of the most frequent label. seen, kept: candidates of the filter so far.
+    given one class. broken: the training loss or the weights are not finite: from then on the score
+    is that of the most frequent class. seen, kept: candidates of the filter so far.
     """
 
     step: int
@@ -210,35 +192,6 @@ class Evaluation:
     broken: bool
     seen: int
     kept: int
-
-
-def initial_model(base: Base, labels: int, pad: int, init_seed: int) -> PreTrainedModel:
-    """The classifier that a trial starts from: `base`, and new layers drawn from `init_seed`."""
-    import transformers
-
-    config = copy.deepcopy(base.config)
-    config.num_labels = labels
-    config.pad_token_id = pad
-    config.problem_type = "single_label_classification"
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(init_seed)
-        try:
-            model = transformers.AutoModelForSequenceClassification.from_config(
-                config, dtype=torch.float32
-            )
-        except ValueError as error:
-            raise SecondaryLearnersError(
-                f"transformers has no classifier for {config.model_type}: {error}"
-            ) from error
-    # numpy memory is shared with no one: load_state_dict copies.
-    weights = {name: torch.from_numpy(array) for name, array in base.weights.items()}
-    found = model.base_model.load_state_dict(weights, strict=False)
-    if found.unexpected_keys:
-        raise SecondaryLearnersError(
-            f"the classifier of {config.model_type} has no place for the base model's "
-            f"{', '.join(found.unexpected_keys[:3])}. Give the base model itself."
-        )
-    return model  # type: ignore[no-any-return]
 
 
 def candidates(examples: int, order_seed: int) -> Iterator[int]:
@@ -263,7 +216,7 @@ class _Batches:
                 lambda: [next(places) for _ in range(self._size)], []
             )
         else:
-            rows: Iterable[Integers] = (np.array([place]) for place in places)
+            rows = (np.array([place]) for place in places)
             scores = filter_[0] or KnownScores.blind(examples, job.order_seed)
             self._stream = filtered(rows, scores, filter_[1], batch_size=self._size)
             self._batches = iter(self._stream)
@@ -282,19 +235,18 @@ class _Batches:
         return self._kept
 
 
-def train(work: Work, job: Job, report: Callable[[Evaluation], None]) -> None:
-    """Do `job`, handing each evaluation to `report`.
+def train(work: Work, job: Job) -> Iterator[Evaluation]:
+    """Do `job`, giving each evaluation as it is made; to be run to its end.
 
     A trial whose loss or weights are not finite is not trained further: every evaluation that is
-    left, to the end of the training, is reported at once as broken.
+    left, to the end of the training, is given at once as broken.
     """
     task, settings = work.tasks[job.task], work.settings
     device = torch.device(work.device)
     steps = settings.steps(len(task.train))
     points = evaluation_steps(settings, len(task.train))
-    model = initial_model(work.base, len(task.labels), task.pad, job.init_seed)
-    module: torch.nn.Module = model
-    module.to(device)
+    model = work.base.classifier(Head(len(task.classes), job.init_seed, task.pad))
+    torch.nn.Module.to(model, device)  # PreTrainedModel.to lost its types
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(
         parameters, lr=settings.learning_rate, weight_decay=0.0, fused=True
@@ -302,134 +254,52 @@ def train(work: Work, job: Job, report: Callable[[Evaluation], None]) -> None:
     batches = _Batches(work, job)
     for _ in range(job.begin):
         next(batches)
-    seconds, broken = 0.0, False
+    seconds, bfloat16 = 0.0, settings.precision == "bfloat16"
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(job.order_seed)
         if job.resume is not None:
             _restore(job.resume, model, optimizer, device)
         for step in range(job.begin + 1, job.until + 1):
             begun = time.perf_counter()
-            for group in optimizer.param_groups:
-                group["lr"] = settings.learning_rate * _schedule(step, steps, settings.warmup)
-            loss = _step(model, task, next(batches), optimizer, parameters, settings, device)
+            set_rates(optimizer, rate_share(step, steps, settings.warmup * steps))
+            loss = update(
+                model,
+                optimizer,
+                task.train,
+                halves(next(batches), task.train.lengths),
+                max_grad_norm=settings.max_grad_norm,
+                bfloat16=bfloat16,
+            )
             seconds += time.perf_counter() - begun
             broken = not math.isfinite(loss)
             if not broken and step in points:
-                found = _evaluate(model, task, settings.precision, device)
-                broken = found is None
-                if found is not None:
-                    value, nats, constant = found
+                evaluated = _evaluate(model, task, bfloat16)
+                broken = evaluated is None
+                if evaluated is not None:
+                    value, nats, constant = evaluated
                     seen, kept = batches.seen, batches.kept
-                    report(Evaluation(step, value, nats, seconds, constant, False, seen, kept))
+                    yield Evaluation(step, value, nats, seconds, constant, False, seen, kept)
             if broken:
                 for point in (point for point in points if point >= step):
                     seen, kept = batches.seen, batches.kept
-                    report(Evaluation(point, task.floor, None, seconds, True, True, seen, kept))
+                    yield Evaluation(point, task.floor, None, seconds, True, True, seen, kept)
                 return
         if job.keep is not None:
             _keep(job.keep, model, optimizer, device)
 
 
-def _schedule(step: int, steps: int, warmup: float) -> float:
-    """The share of the learning rate at step 1, 2, ... `steps`."""
-    rising = warmup * steps
-    if step <= rising:
-        return step / rising
-    return (steps - step + 1) / max(1.0, steps - rising)
-
-
-def _step(
-    model: PreTrainedModel,
-    task: EncodedTask,
-    batch: Sequence[int],
-    optimizer: torch.optim.Optimizer,
-    parameters: list[torch.nn.Parameter],
-    settings: TrialSettings,
-    device: torch.device,
-) -> float:
-    """One update on the mean loss of `batch`, which it returns."""
-    model.train()
-    optimizer.zero_grad(set_to_none=True)
-    total = 0.0
-    for part in _parts(batch, task.train):
-        logits = _logits(model, task, task.train, part, settings.precision, device)
-        labels = torch.from_numpy(task.train.labels[part]).to(device)
-        loss = torch.nn.functional.cross_entropy(logits, labels, reduction="sum") / len(batch)
-        loss.backward()
-        total += loss.item()
-    torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
-    optimizer.step()
-    return total
-
-
-def _parts(batch: Sequence[int], examples: Examples) -> list[list[int]]:
-    """The batch in one part, or short and long ones apart where that saves a tenth of the padding.
-
-    Their gradients are added up before the step: the batch, and the order of the data, stay.
-    """
-    ordered = sorted(batch, key=lambda place: len(examples.ids[place]))
-    half = len(ordered) // 2
-    if not half:
-        return [ordered]
-    parts = [ordered[:half], ordered[half:]]
-    split = sum(len(part) * len(examples.ids[part[-1]]) for part in parts)
-    whole = len(ordered) * len(examples.ids[ordered[-1]])
-    return parts if split < _WORTH_SPLITTING * whole else [ordered]
-
-
-def _logits(
-    model: PreTrainedModel,
-    task: EncodedTask,
-    examples: Examples,
-    places: Sequence[int],
-    precision: str,
-    device: torch.device,
-) -> torch.Tensor:
-    """[examples, labels]"""
-    width = max(len(examples.ids[place]) for place in places)
-    ids = np.full((len(places), width), task.pad, dtype=np.int64)
-    mask = np.zeros((len(places), width), dtype=np.int64)
-    types = None if examples.types is None else np.zeros_like(mask)
-    for row, place in enumerate(places):
-        length = len(examples.ids[place])
-        ids[row, :length], mask[row, :length] = examples.ids[place], 1
-        if types is not None and examples.types is not None:
-            types[row, :length] = examples.types[place]
-    inputs = {"input_ids": ids, "attention_mask": mask}
-    if types is not None:
-        inputs["token_type_ids"] = types
-    batch = {name: torch.from_numpy(array).to(device) for name, array in inputs.items()}
-    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-        logits: torch.Tensor = model(**batch).logits
-    return logits.float()
-
-
 def _evaluate(
-    model: PreTrainedModel, task: EncodedTask, precision: str, device: torch.device
+    model: PreTrainedModel, task: EncodedTask, bfloat16: bool
 ) -> tuple[float, float, bool] | None:
     """Score, loss, and whether all answers are the same; None where they are not finite."""
-    model.eval()
-    dev = task.dev
-    logits = torch.empty(len(dev), len(task.labels))
-    with torch.inference_mode():
-        for places in _by_length(dev):
-            logits[places] = _logits(model, task, dev, places, precision, device).cpu()
-    if not bool(logits.isfinite().all()):
+    logits, targets = predict(model, task.dev, bfloat16=bfloat16), task.dev.targets
+    if not np.isfinite(logits).all():
         return None
-    nats = torch.nn.functional.cross_entropy(logits.double(), torch.from_numpy(dev.labels)).item()
-    predicted = logits.argmax(dim=1).numpy()
-    constant = len(np.unique(predicted)) == 1
-    return score(task.metric, predicted, dev.labels), nats, constant
-
-
-def _by_length(examples: Examples) -> Iterator[list[int]]:
-    group: list[int] = []
-    for place in sorted(range(len(examples)), key=lambda place: len(examples.ids[place])):
-        if group and (len(group) + 1) * len(examples.ids[place]) > _TOGETHER:
-            yield group
-            group = []
-        group.append(place)
-    yield group
+    nats = torch.nn.functional.cross_entropy(
+        torch.from_numpy(logits).double(), torch.tensor(targets)
+    ).item()
+    guesses = logits.argmax(axis=1)
+    return score(task.metric, guesses, targets), nats, len(np.unique(guesses)) == 1
 
 
 def _tensors(model: PreTrainedModel) -> list[torch.Tensor]:

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -20,36 +20,33 @@ from secondary_learners.experiments.trials.training import Evaluation, Job, Work
 __all__ = ["do_jobs"]
 
 Next = Callable[[], Job | None]
-Heard = Callable[[Job, Evaluation | None], None]
+Event = tuple[Job, Evaluation | None]
 
 
-def do_jobs(work: Work, processes: int, next_job: Next, heard: Heard) -> None:
+def do_jobs(work: Work, processes: int, next_job: Next) -> Generator[Event, None, None]:
     """Do every job that `next_job` gives, `processes` at a time, until it gives none.
 
-    heard: called in this process, with each evaluation of a job and with None at its end.
-    `next_job` may give None while others run, and is asked again after each of them.
+    Yields each evaluation of a job, and None at its end. `next_job` may give None while others run,
+    and is asked again after each of them.
 
     Raises what a job raised, and TrialsError for a process that died.
     """
-    if processes == 1:
-        _do_here(work, next_job, heard)
-    else:
-        _do_apart(work, processes, next_job, heard)
+    yield from _do_here(work, next_job) if processes == 1 else _do_apart(work, processes, next_job)
 
 
-def _do_here(work: Work, next_job: Next, heard: Heard) -> None:
+def _do_here(work: Work, next_job: Next) -> Iterator[Event]:
     threads = torch.get_num_threads()
     torch.set_num_threads(work.settings.threads)
     try:
         while (job := next_job()) is not None:
-            doing = job
-            train(work, doing, lambda evaluation: heard(doing, evaluation))  # noqa: B023
-            heard(doing, None)
+            for evaluation in train(work, job):
+                yield job, evaluation
+            yield job, None
     finally:
         torch.set_num_threads(threads)
 
 
-def _do_apart(work: Work, processes: int, next_job: Next, heard: Heard) -> None:
+def _do_apart(work: Work, processes: int, next_job: Next) -> Iterator[Event]:
     context = multiprocessing.get_context("spawn")  # forking a process with threads may hang it
     idle: list[Connection] = []
     busy: dict[Connection, Job] = {}
@@ -72,10 +69,11 @@ def _do_apart(work: Work, processes: int, next_job: Next, heard: Heard) -> None:
             for ready in wait(list(busy)):
                 assert isinstance(ready, Connection)
                 message = _receive(ready, busy[ready])
-                heard(busy[ready], message)
+                job = busy[ready]
                 if message is None:
                     del busy[ready]
                     idle.append(ready)
+                yield job, message
     finally:
         for each in started:
             each.terminate()
@@ -111,7 +109,8 @@ def _serve(work: Work, connection: Connection) -> None:
         except EOFError:
             return
         try:
-            train(work, job, connection.send)
+            for evaluation in train(work, job):
+                connection.send(evaluation)
             answer: Any = None
         except SecondaryLearnersError as error:
             answer = error

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secondary_learners.cards.deltas import delta_card
-from secondary_learners.errors import CorpusError
 from secondary_learners.recipes.delta.recipe import DeltaRecipe
 from secondary_learners.recipes.gain_learner.data import portable_names
 from secondary_learners.recipes.parsing import recipe_names, recipe_toml
@@ -18,8 +17,8 @@ from secondary_learners.recipes.parsing import recipe_names, recipe_toml
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from secondary_learners.deltas.deltas import Delta
-    from secondary_learners.deltas.tasks import Examples
+    from secondary_learners.deltas.artifact import Delta
+    from secondary_learners.tasks.encoding import Encoded
 
 __all__ = ["FinishedDelta", "read_task", "run_delta"]
 
@@ -36,30 +35,21 @@ class FinishedDelta:
 
 def read_task(
     recipe: DeltaRecipe, corpus: Path | None, tokenizer: PreTrainedTokenizerBase
-) -> tuple[Examples, Examples]:
+) -> tuple[Encoded, Encoded]:
     """The examples to train on and those to test on.
 
     corpus: the folder that the recipe's files are in, by default the working directory. Raises
-    CorpusError for a file that is not there, and what `read_examples` raises.
+    CorpusError for a file that is not there, and what `read_encoded` raises.
     """
-    from secondary_learners.deltas.tasks import read_examples
+    from secondary_learners.tasks.encoding import read_encoded
+    from secondary_learners.tasks.reading import task_path
 
-    train, test = (_file(name, corpus) for name in (recipe.train, recipe.test))
-    examples = read_examples(train, tokenizer, max_length=recipe.max_length)
+    train, test = (task_path(name, corpus) for name in (recipe.train, recipe.test))
+    examples = read_encoded(train, tokenizer, max_length=recipe.max_length)
     return (
         examples.sample(recipe.examples) if recipe.examples else examples,
-        read_examples(test, tokenizer, names=examples.names, max_length=recipe.max_length),
+        read_encoded(test, tokenizer, classes=examples.classes, max_length=recipe.max_length),
     )
-
-
-def _file(name: str, corpus: Path | None) -> Path:
-    path = (corpus or Path()) / name
-    if not path.is_file():
-        where = "here" if corpus is None else f"in {corpus}"
-        raise CorpusError(
-            f"there is no file {name!r} {where}. Try `--corpus FOLDER`, the folder with it."
-        )
-    return path
 
 
 def run_delta(
@@ -71,7 +61,7 @@ def run_delta(
     device: str = "cpu",
     compare: bool = True,
     progress: bool = True,
-    look: Callable[[Examples, Examples], None] | None = None,
+    look: Callable[[Encoded, Encoded], None] | None = None,
 ) -> FinishedDelta:
     """Make the delta of `recipe` in the folder `out`, where only an older delta may be.
 
@@ -81,12 +71,13 @@ def run_delta(
     """
     import torch
 
-    from secondary_learners.deltas.deltas import make_delta, save_delta
+    from secondary_learners.deltas.artifact import Origin, make_delta, save_delta
     from secondary_learners.deltas.making import fine_tune
-    from secondary_learners.deltas.tasks import classifier, evaluate
     from secondary_learners.learners.artifact import tokenizer_fingerprint
     from secondary_learners.learners.config import Reference
     from secondary_learners.registry.load import load_base
+    from secondary_learners.tasks.classifier import classifier
+    from secondary_learners.tasks.training import evaluate
 
     base, tokenizer = load_base(recipe.base)
     torch.nn.Module.to(base, device)  # PreTrainedModel.to lost its types
@@ -100,20 +91,22 @@ def run_delta(
     delta = make_delta(
         base,
         tuned.model,
-        name=recipe.name,
-        base_model=(repository, revision),
-        tokenizer=Reference(repository, revision, tokenizer_fingerprint(tokenizer)),
-        labels=list(examples.names),
+        Origin(
+            name=recipe.name,
+            base_model=(repository, revision),
+            tokenizer=Reference(repository, revision, tokenizer_fingerprint(tokenizer)),
+            task={
+                "name": recipe.task,
+                "max_length": recipe.max_length,
+                "train": examples.digest,
+                "test": test.digest,
+            },
+            training=_training(recipe, len(examples)),
+        ),
+        classes=list(examples.classes),
         stored=recipe.stored,
-        task={
-            "name": recipe.task,
-            "max_length": recipe.max_length,
-            "train": examples.digest,
-            "test": test.digest,
-        },
-        training=_training(recipe, len(examples)),
     )
-    applied = delta.apply(classifier(base, len(examples.names)))
+    applied = delta.apply(classifier(base, len(examples.classes)))
     evaluation = {
         "command": command,
         "device": _device(base),
@@ -171,6 +164,6 @@ def _device(model: PreTrainedModel) -> str:
     return f"CPU, {torch.get_num_threads()} threads, {platform.machine()}"
 
 
-def _majority(test: Examples) -> float:
-    counts = [test.labels.count(number) for number in range(len(test.names))]
+def _majority(test: Encoded) -> float:
+    counts = [test.targets.count(number) for number in range(len(test.classes))]
     return max(counts) / len(test)

@@ -536,7 +536,7 @@ def check_length(recipe: LearnerRecipe, model: PreTrainedModel) -> None:
 
 
 def _plot(comparison: Comparison, path: Path) -> bool:
-    from secondary_learners.experiments.plots import plot_comparison
+    from secondary_learners.experiments.comparison_figure import plot_comparison
 
     try:
         plot_comparison(comparison, path)

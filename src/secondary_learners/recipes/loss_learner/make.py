@@ -23,10 +23,11 @@ import transformers
 
 from secondary_learners.cards.losses import METHOD, loss_card
 from secondary_learners.errors import CorpusError, SecondaryLearnersError
-from secondary_learners.experiments.multistage import ARMS, Settings, summary
+from secondary_learners.experiments.multistage import StagedSettings, summary
 from secondary_learners.experiments.multistage_runs import (
+    Arms,
     StagedTask,
-    example_losses_of,
+    progress_line,
     run_arms,
     trained,
 )
@@ -43,6 +44,7 @@ from secondary_learners.recipes.parsing import find_recipe, recipe_names, recipe
 from secondary_learners.recipes.provenance import base_commit, device_name, file_digests, versions
 from secondary_learners.registry.index import Entry, entry_toml
 from secondary_learners.registry.load import load_base
+from secondary_learners.tasks.training import example_losses, predict
 from secondary_learners.text.corpus import read_files
 
 __all__ = ["Losses", "loss_learner", "measure_losses", "read_staged_task", "run_multistage"]
@@ -94,30 +96,24 @@ def run_multistage(
     with meter.running() if meter else contextlib.nullcontext():
         losses = _kept_losses(task, recipe, work / "losses.json", device)
         learner, fitted = loss_learner(
-            task, losses, recipe.losses, name=recipe.name, base=(recipe.base, base)
+            task, losses, recipe.losses, name=recipe.name, base=(recipe.base, base, tokenizer)
         )
     log.info("Spearman %.3f with held-out losses", fitted.held_out_spearman)
     rest = task.part(2 * used)
     if recipe.settings.examples:
         rest = rest.part(0, recipe.settings.examples)
-    done = run_arms(
-        rest,
-        recipe.epochs,
-        range(recipe.seeds),
-        ARMS,
-        work,
-        recipe.settings,
-        lambda folder: learner,
-        tell=log.info if progress else log.debug,
-        device=device,
-    )
+    plan_of_arms = Arms(recipe.epochs, range(recipe.seeds), recipe.settings, learner, device=device)
+    done = []
+    for run in run_arms(rest, plan_of_arms, work):
+        log.log(logging.INFO if progress else logging.DEBUG, progress_line(run))
+        done.append(run)
     ids, mask = _padded(task, losses)
     evaluation: dict[str, Any] = {
         "task": {
             "name": task.name,
-            "metric": task.metric,
-            "labels": len(task.labels),
-            "tested": len(task.dev),
+            "metric": task.encoded.metric,
+            "classes": len(task.encoded.classes),
+            "tested": len(task.encoded.dev),
             "floor": task.encoded.floor,
         },
         "losses": {
@@ -128,7 +124,7 @@ def run_multistage(
             "cpu_seconds": losses.cpu_seconds,
         },
         "held_out": {"linear": held_out_figures(fitted)},
-        "fine_tuning": _comparison(recipe, len(rest.train), summary(done)) if done else None,
+        "fine_tuning": _comparison(recipe, len(rest.used), summary(done)) if done else None,
         "tokens": token_weights(learner, tokenizer, ids, mask),
         "command": command,
         "device": device_name(base) if device == "cpu" else torch.cuda.get_device_name(device),
@@ -168,21 +164,21 @@ def read_staged_task(
                 )
             write_bytes(folder / file, files[file].encode())
         # Which examples take part in the comparison is chosen after the learner has had its own.
-        everything = Settings(**{**asdict(recipe.settings), "examples": 0})
-        return StagedTask(folder, base, tokenizer, everything)
+        everything = StagedSettings(**{**asdict(recipe.settings), "examples": 0})
+        return StagedTask.read(folder, base, tokenizer, everything)
 
 
 def measure_losses(
-    task: StagedTask, settings: Settings, plan: LossPlan, *, device: str = "cpu"
+    task: StagedTask, settings: StagedSettings, plan: LossPlan, *, device: str = "cpu"
 ) -> Losses:
     """Train a classifier on some examples and take the losses of as many others from it."""
     begun = time.process_time()
     count = _labelled(task, plan)
-    trainer = trained(task, settings, plan.epochs, plan.seed, task.train[:count], device=device)
-    predicted = np.asarray(trainer.predict(cast(Any, task.dev)).predictions).argmax(axis=1)
+    trainer = trained(task.part(0, count), settings, plan.epochs, plan.seed, device=device)
     model = cast(transformers.PreTrainedModel, trainer.model)
-    values = example_losses_of(model, task, task.train[count : 2 * count])
-    return Losses(count, values, task.score(predicted), time.process_time() - begun)
+    on_dev = task.score(predict(model, task.encoded.dev, bfloat16=settings.bf16))
+    values = example_losses(model, task.part(count, 2 * count).used)
+    return Losses(count, values, on_dev, time.process_time() - begun)
 
 
 def loss_learner(
@@ -191,22 +187,24 @@ def loss_learner(
     plan: LossPlan,
     *,
     name: str,
-    base: tuple[str, transformers.PreTrainedModel],
+    base: tuple[str, transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase],
 ) -> tuple[Learner, Fit]:
-    """A linear learner of the losses, and how it was fitted; base: its reference and the model."""
+    """A linear learner of the losses, and how it was fitted.
+
+    base: its reference, the model and its tokenizer.
+    """
     ids, mask = _padded(task, losses)
-    vocabulary = len(task.tokenizer)
+    reference, model, tokenizer = base
     fitted = fit_linear(
         ids,
         np.array(losses.values),
         np.arange(len(ids)),
-        vocabulary=vocabulary,
+        vocabulary=task.vocabulary,
         bigrams=plan.bigrams,
         counts=plan.counts,
         unit="nats",
         attention_mask=mask,
     )
-    reference, model = base
     commit = base_commit(model)
     repo = reference.partition("@")[0] if commit else reference
     config = LearnerConfig(
@@ -217,8 +215,12 @@ def loss_learner(
         calibration=fitted.calibration,
         context_length=ids.shape[1],
         base_model=Reference(repo, commit, embedding_fingerprint(model)),
-        tokenizer=Reference(repo, commit, tokenizer_fingerprint(task.tokenizer)),
-        objective={"domain": task.name, "metric": task.metric, "labels": list(task.labels)},
+        tokenizer=Reference(repo, commit, tokenizer_fingerprint(tokenizer)),
+        objective={
+            "domain": task.name,
+            "metric": task.encoded.metric,
+            "classes": list(task.encoded.classes),
+        },
         corpus={"name": task.name, "digest": task.encoded.digest},
         optimizer={"name": "adamw"},
         labels={
@@ -235,10 +237,10 @@ def loss_learner(
 
 
 def _labelled(task: StagedTask, plan: LossPlan) -> int:
-    count = int(len(task.train) * plan.share)
+    count = int(len(task.used) * plan.share)
     if count < 20:
         raise CorpusError(
-            f"{task.name} has {len(task.train)} training examples, and a share of {plan.share:g} "
+            f"{task.name} has {len(task.used)} training examples, and a share of {plan.share:g} "
             f"of them is {count}: too few to learn losses from."
         )
     return count
@@ -260,8 +262,7 @@ def _kept_losses(task: StagedTask, recipe: MultistageRecipe, path: Path, device:
 
 
 def _padded(task: StagedTask, losses: Losses) -> tuple[Any, Any]:
-    rows = task.train[losses.begin : losses.begin + len(losses.values)]
-    return pad([row["input_ids"] for row in rows])
+    return pad(task.used.ids[losses.begin : losses.begin + len(losses.values)])
 
 
 def _comparison(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from secondary_learners.errors import RecipeError
-from secondary_learners.experiments.multistage import Settings
+from secondary_learners.experiments.multistage import StagedSettings
 from secondary_learners.recipes.checks import above_zero, check_name
 from secondary_learners.recipes.gain_learner.recipe import LearnerPlan
 from secondary_learners.text.corpus import Source
@@ -56,7 +56,7 @@ class MultistageRecipe:
     epochs: int = 1
     seeds: int = 3
     losses: LossPlan = field(default_factory=LossPlan)
-    settings: Settings = field(default_factory=Settings)
+    settings: StagedSettings = field(default_factory=StagedSettings)
 
     def __post_init__(self) -> None:
         check_name(self.name)

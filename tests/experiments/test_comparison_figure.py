@@ -7,7 +7,7 @@ import pytest
 
 from secondary_learners.errors import MissingExtraError
 from secondary_learners.experiments.compare import Arm, Comparison, Point, Run, Settings
-from secondary_learners.experiments.plots import plot_comparison
+from secondary_learners.experiments.comparison_figure import plot_comparison
 from secondary_learners.filtering.thresholds import Constant
 
 

@@ -18,14 +18,14 @@ from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
 from secondary_learners.artifacts.layout import FILES
-from secondary_learners.deltas.deltas import (
+from secondary_learners.deltas.artifact import (
     Delta,
+    Origin,
     make_delta,
     read_delta,
     save_delta,
 )
 from secondary_learners.deltas.masks import mask_layers, masks_of, merge_masks
-from secondary_learners.deltas.tasks import Examples, classifier, predict
 from secondary_learners.errors import (
     ArtifactError,
     DigestMismatchError,
@@ -33,6 +33,9 @@ from secondary_learners.errors import (
     SecondaryLearnersError,
 )
 from secondary_learners.learners.config import Reference
+from secondary_learners.tasks.classifier import classifier
+from secondary_learners.tasks.encoding import Encoded
+from secondary_learners.tasks.training import predict
 
 FC = "transformer.h.0.mlp.c_fc.weight"
 KINDS = ("layers", "mask")
@@ -65,7 +68,7 @@ def test_through_the_folder_the_logits_are_the_trained_ones(
     deltas: dict[str, Delta],
     tuned: dict[str, PreTrainedModel],
     base: PreTrainedModel,
-    examples: Examples,
+    examples: Encoded,
     tmp_path: Path,
     kind: str,
 ) -> None:
@@ -146,13 +149,10 @@ def test_a_half_precision_model_that_holds_the_numbers_is_accepted(
 
 
 def make(base: PreTrainedModel, tuned: PreTrainedModel, **options: Any) -> Delta:
-    settings: dict[str, Any] = {
-        "name": "x",
-        "base_model": ("tiny", None),
-        "tokenizer": Reference("tiny", None, "0" * 64),
-        "labels": ["no", "yes"],
-    }
-    return make_delta(base, tuned, **settings | options)
+    origin = Origin(
+        name="x", base_model=("tiny", None), tokenizer=Reference("tiny", None, "0" * 64)
+    )
+    return make_delta(base, tuned, origin, **{"classes": ["no", "yes"], **options})
 
 
 def test_what_changed_is_found(base: PreTrainedModel, model: PreTrainedModel) -> None:
@@ -210,11 +210,11 @@ def test_other_heads_are_refused(deltas: dict[str, Delta], base: PreTrainedModel
         deltas["mask"].apply(base)
     with pytest.raises(IncompatibleError, match=r"\[2, 20\].*\[3, 20\]"):
         deltas["mask"].apply(classifier(base, 3))
-    renamed = dataclasses.replace(deltas["mask"].config, labels=["a", "b", "c"])
-    with pytest.raises(IncompatibleError, match=r"3 labels \(a, b, c\), and this model has 2"):
+    renamed = dataclasses.replace(deltas["mask"].config, classes=["a", "b", "c"])
+    with pytest.raises(IncompatibleError, match=r"3 classes \(a, b, c\), and this model has 2"):
         Delta(renamed, deltas["mask"].tensors).apply(classifier(base, 2))
-    with pytest.raises(SecondaryLearnersError, match="2 labels, and 3 are named"):
-        make(base, classifier(base, 2), labels=["a", "b", "c"])
+    with pytest.raises(SecondaryLearnersError, match="2 classes, and 3 are named"):
+        make(base, classifier(base, 2), classes=["a", "b", "c"])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -287,10 +287,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "deep JSON": (write("config.json", b"[" * 100_000), "not JSON"),
     "a learner's config": (edit(kind=...), "'kind'"),
     "no version": (edit(format_version=...), "format_version"),
-    "missing field": (edit(labels=...), "lacks the field 'labels'"),
+    "missing field": (edit(classes=...), "lacks the field 'classes'"),
     "unknown field": (edit(more=1), "unknown field 'more'"),
-    "one label": (edit(labels=["a"]), "'labels'"),
-    "the same labels": (edit(labels=["a", "a"]), "'labels'"),
+    "one class": (edit(classes=["a"]), "'classes'"),
+    "the same classes": (edit(classes=["a", "a"]), "'classes'"),
     "a name that is a path": (edit(name="../x"), "'name'"),
     "no fingerprint": (edit(base_model__fingerprint="f"), r"base_model\.fingerprint"),
     "revision": (edit(base_model__revision=3), r"base_model\.revision"),
@@ -339,6 +339,19 @@ def test_a_changed_byte_is_refused(deltas: dict[str, Delta], tmp_path: Path, nam
 
 def test_a_newer_format_says_to_upgrade(deltas: dict[str, Delta], tmp_path: Path) -> None:
     save(deltas["mask"], tmp_path / "x")
-    edit(format_version=2, more=1)(tmp_path / "x")
+    edit(format_version=3, more=1)(tmp_path / "x")
     with pytest.raises(IncompatibleError, match="pip install --upgrade"):
         read_delta(tmp_path / "x")
+
+
+def test_format_1_called_the_classes_labels(tmp_path: Path, deltas: dict[str, Delta]) -> None:
+    save(deltas["mask"], tmp_path / "x")
+    path = tmp_path / "x" / "config.json"
+    config = json.loads(path.read_bytes())
+    assert config["format_version"] == 2
+    config["labels"] = config.pop("classes")
+    path.write_text(json.dumps(config))
+    with pytest.raises(ArtifactError, match="lacks the field 'classes'"):
+        read_delta(tmp_path / "x")
+    path.write_text(json.dumps({**config, "format_version": 1}))
+    assert read_delta(tmp_path / "x").config.classes == ["no", "yes"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -38,7 +39,7 @@ from secondary_learners.learners.config import Reference
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["Applied", "Delta", "make_delta", "read_delta", "save_delta"]
+__all__ = ["Applied", "Delta", "Origin", "make_delta", "read_delta", "save_delta"]
 
 _TYPES = {name: getattr(torch, name) for name in ("bfloat16", "float16", "float32")}
 _WAY_OUT = "Get the delta again from where it came, or make it again with `learners delta make`."
@@ -73,7 +74,7 @@ class Delta:
         """Put the delta on `model`, in place; `remove()` of what is returned takes it off again.
 
         model: the base model with a head of the right shape, such as
-        `classifier(base, labels=2)` makes. Its class keeps, so it saves, trains and predicts as
+        `classifier(base, 2)` makes. Its class keeps, so it saves, trains and predicts as
         before; `with delta.apply(model):` removes the delta at the end of the block.
 
         Everything is checked before anything changes. Raises IncompatibleError for another base
@@ -84,9 +85,9 @@ class Delta:
 
     def merge(self, model: PreTrainedModel) -> PreTrainedModel:
         """`model` with the delta written into its weights for good; a plain model. As `apply`."""
-        found = self._checked(model)
-        _write(found, self._values(found))
-        _set_labels(model, self.config.labels)
+        weights = self._checked(model)
+        _write(weights, self._values(weights))
+        _set_classes(model, self.config.classes)
         return model
 
     def _checked(self, model: PreTrainedModel) -> dict[str, Tensor]:
@@ -101,9 +102,9 @@ class Delta:
         if set(head) != set(config.head):
             raise IncompatibleError(
                 f"the delta {config.name!r} is for a {config.architecture} with the head "
-                f"{_list(config.head)} ({len(config.labels)} labels), and this "
+                f"{_list(config.head)} ({len(config.classes)} classes), and this "
                 f"{type(model).__name__} has {_list(head)}. Try "
-                f"`classifier(model, {len(config.labels)})`, or `load_delta` without a model."
+                f"`classifier(model, {len(config.classes)})`, or `load_delta` without a model."
             )
         for name, shape in (config.layers | config.head).items():
             weight = (head if name in config.head else backbone).get(name)
@@ -113,18 +114,18 @@ class Delta:
                     f"the delta {config.name!r} is for a weight {name!r} of shape {shape}, and "
                     f"this {type(model).__name__} has {has}. Load {config.base_model.repo}."
                 )
-        if model.config.num_labels != len(config.labels):
+        if model.config.num_labels != len(config.classes):
             raise IncompatibleError(
-                f"the delta {config.name!r} has {len(config.labels)} labels "
-                f"({', '.join(config.labels)}), and this model has {model.config.num_labels}. "
+                f"the delta {config.name!r} has {len(config.classes)} classes "
+                f"({', '.join(config.classes)}), and this model has {model.config.num_labels}. "
                 f"{_WAY_OUT}"
             )
-        found = base_fingerprint(model)
-        if found != config.base_model.fingerprint:
+        fingerprint = base_fingerprint(model)
+        if fingerprint != config.base_model.fingerprint:
             kinds = {str(weight.dtype) for weight in backbone.values()}
             raise IncompatibleError(
                 f"the delta {config.name!r} is for the weights of {config.base_model.repo} "
-                f"({config.base_model.fingerprint}), and this model's are {found} "
+                f"({config.base_model.fingerprint}), and this model's are {fingerprint} "
                 f"({' and '.join(sorted(kinds))}). Load {config.base_model.repo} unchanged, in a "
                 "type that holds its numbers (float32), and remove another delta first."
             )
@@ -148,10 +149,10 @@ class Applied:
     def __init__(self, delta: Delta, model: PreTrainedModel, weights: Mapping[str, Tensor]) -> None:
         self.delta, self.model = delta, model
         self._before = {name: weight.detach().clone() for name, weight in weights.items()}
-        self._labels = (model.config.id2label, model.config.label2id)
+        self._classes = (model.config.id2label, model.config.label2id)
         self._weights: Mapping[str, Tensor] | None = weights
         _write(weights, delta._values(weights))
-        _set_labels(model, delta.config.labels)
+        _set_classes(model, delta.config.classes)
 
     def __repr__(self) -> str:
         return f"<{'Applied' if self._weights else 'Removed'} {self.delta!r}>"
@@ -171,7 +172,7 @@ class Applied:
         """Give the model back every bit of the weights that it had; nothing when it has."""
         if self._weights is not None:
             _write(self._weights, self._before)
-            self.model.config.id2label, self.model.config.label2id = self._labels
+            self.model.config.id2label, self.model.config.label2id = self._classes
             self._weights, self._before = None, {}
 
 
@@ -181,43 +182,54 @@ def _write(weights: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
             weight.copy_(values[name])
 
 
-def _set_labels(model: PreTrainedModel, labels: list[str]) -> None:
-    model.config.id2label = dict(enumerate(labels))
-    model.config.label2id = {label: number for number, label in enumerate(labels)}
+def _set_classes(model: PreTrainedModel, classes: list[str]) -> None:
+    model.config.id2label = dict(enumerate(classes))
+    model.config.label2id = {name: number for number, name in enumerate(classes)}
 
 
 def _list(names: Mapping[str, Any]) -> str:
     return ", ".join(sorted(names)) or "none"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where a delta comes from, for its config.json.
+
+    name: its own. base_model: where the base is (repo, revision). task, training: what it was made
+    from and how.
+    """
+
+    name: str
+    base_model: tuple[str, str | None]
+    tokenizer: Reference
+    task: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+
 def make_delta(
     base: PreTrainedModel,
     tuned: PreTrainedModel,
+    origin: Origin,
     *,
-    name: str,
-    base_model: tuple[str, str | None],
-    tokenizer: Reference,
-    labels: list[str],
+    classes: list[str],
     stored: StoredType = "float16",
-    task: Mapping[str, Any] | None = None,
-    training: Mapping[str, Any] | None = None,
 ) -> Delta:
     """The delta from `base` to `tuned`, which has the same backbone and a head of its own.
 
     Of kind "mask" when `tuned` has masks (see `mask_layers`), of kind "layers" when it has none:
     then every weight that differs is in it.
 
-    base_model: where the base is (repo, revision). stored: the type for changed weights. In 16 bits
-    they are rounded, so measure what is applied, not what was trained; masks and heads are exact.
+    stored: the type for changed weights. In 16 bits they are rounded, so measure what is applied,
+    not what was trained; masks and heads are exact.
 
     Raises IncompatibleError when the two have other weights, SecondaryLearnersError for another
-    number of labels than `tuned` has or when weights beside the masks changed, and ArtifactError
+    number of classes than `tuned` has or when weights beside the masks changed, and ArtifactError
     for weights that the stored type cannot hold.
     """
-    if len(labels) != tuned.config.num_labels:
+    if len(classes) != tuned.config.num_labels:
         raise SecondaryLearnersError(
-            f"this model has {tuned.config.num_labels} labels, and {len(labels)} are named: "
-            f"{', '.join(labels)}. Name each once, in the order of its logits."
+            f"this model has {tuned.config.num_labels} classes, and {len(classes)} are named: "
+            f"{', '.join(classes)}. Name each once, in the order of its logits."
         )
     prefix = backbone_prefix(tuned)
     old = _own_names(base)
@@ -246,16 +258,16 @@ def make_delta(
 
     config = DeltaConfig(
         kind="mask" if masks else "layers",
-        name=name,
-        base_model=Reference(*base_model, base_fingerprint(base)),
-        tokenizer=tokenizer,
+        name=origin.name,
+        base_model=Reference(*origin.base_model, base_fingerprint(base)),
+        tokenizer=origin.tokenizer,
         architecture=type(tuned).__name__,
         layers={n: list((masks or changed)[n].shape) for n in sorted(tensors)},
         head={n: list(head[n].shape) for n in sorted(head)},
         stored=stored,
-        labels=labels,
-        task=dict(task or {}),
-        training=dict(training or {}),
+        classes=classes,
+        task=dict(origin.task),
+        training=dict(origin.training),
         versions={"torch": torch.__version__, "transformers": transformers.__version__},
     )
     return Delta(config, tensors | head)

@@ -7,7 +7,7 @@ import pytest
 
 from secondary_learners.errors import MissingExtraError
 from secondary_learners.experiments.trials.analysis import analyse
-from secondary_learners.experiments.trials.plots import plot_analysis
+from secondary_learners.experiments.trials.analysis_figure import plot_analysis
 from secondary_learners.experiments.trials.table import TrialsTable, read_table
 from trials_helpers import sweep
 

@@ -68,5 +68,5 @@ def plot_distances(distances: Sequence[Distance], path: Path) -> None:
 
 def _place(name: str) -> tuple[str, int | None]:
     """What kind of layer a weight is, and in which block."""
-    found = _BLOCK.match(name)
-    return (found[3], int(found[2])) if found else (".".join(name.split(".")[-2:]), None)
+    block = _BLOCK.match(name)
+    return (block[3], int(block[2])) if block else (".".join(name.split(".")[-2:]), None)

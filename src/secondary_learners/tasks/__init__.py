@@ -1,0 +1,1 @@
+"""Classification tasks: reading, encoding, a classifier, batches, updates, metrics."""
