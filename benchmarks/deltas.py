@@ -272,7 +272,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "base": "mini",
             "full_model_bytes": whole,
             "examples": plan.examples,
-            "seeds": plan.seeds,
             "arms": {arm: asdict(tuning) for arm, tuning in plan.arms.items()},
             "rows": rows,
             "distances": {
@@ -280,6 +279,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 for task, distances in zip(options.tasks, first, strict=True)
             },
         },
+        seeds=range(plan.seeds),
+        data={task: options.data / task for task in options.tasks} if options.data else {},
     )
     plot(rows, options.out / "deltas.png")
     plot_distances(first[0], options.out / "deltas_distances.png")

@@ -22,7 +22,6 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +30,17 @@ import torch
 import transformers
 from common import RESULTS, table, write_result
 
-from secondary_learners.experiments.multistage import ARMS, HEADER, Run, Settings, cells, summary
-from secondary_learners.experiments.multistage_runs import StagedTask, run_arms
+from secondary_learners.experiments.multistage import (
+    ARMS,
+    HEADER,
+    StagedRun,
+    StagedSettings,
+    cells,
+    summary,
+)
+from secondary_learners.experiments.multistage_runs import Arms, StagedTask, progress_line, run_arms
 from secondary_learners.experiments.statistics import permutation_test
-from secondary_learners.files import atomic_path, write_json
+from secondary_learners.files import atomic_path, json_bytes, sha256_bytes, write_json
 from secondary_learners.learners.artifact import Learner, save_learner
 from secondary_learners.recipes.loss_learner.make import loss_learner, measure_losses
 from secondary_learners.recipes.loss_learner.recipe import LossPlan
@@ -50,7 +56,9 @@ LOOKS = {
 CLASSES = {"sst2": 2, "agnews": 4, "cola": 2}
 
 
-def make_learner(task: StagedTask, settings: Settings, base: Any, folder: Path) -> Learner:
+def make_learner(
+    task: StagedTask, settings: StagedSettings, base: tuple[str, Any, Any], folder: Path
+) -> Learner:
     """The learner of losses in `folder`, made when it is not there; its facts in made.json."""
     note = folder / "made.json"
     if not note.exists():
@@ -58,7 +66,7 @@ def make_learner(task: StagedTask, settings: Settings, base: Any, folder: Path) 
         losses = measure_losses(task, settings, plan)
         begun = time.process_time()
         name = f"{task.name}-losses"
-        learner, fitted = loss_learner(task, losses, plan, name=name, base=("mini", base))
+        learner, fitted = loss_learner(task, losses, plan, name=name, base=base)
         facts = {
             "cpu_seconds": losses.cpu_seconds + time.process_time() - begun,
             "spearman": fitted.held_out_spearman,
@@ -74,7 +82,7 @@ def make_learner(task: StagedTask, settings: Settings, base: Any, folder: Path) 
     return load_learner(folder / "learner")
 
 
-def against_random(done: Sequence[Run]) -> list[dict[str, Any]]:
+def against_random(done: Sequence[StagedRun]) -> list[dict[str, Any]]:
     """Each filter against skipping blindly at its rate: points of score, and the paired p.
 
     A pair is a task and a seed, its numbers of epochs averaged: they share their first weights.
@@ -181,7 +189,7 @@ def main() -> None:
         help="other --epochs for one task; may be given several times",
     )
     parser.add_argument("--quick", action="store_true", help="toy data, for a smoke run")
-    for name, default in asdict(Settings()).items():
+    for name, default in asdict(StagedSettings()).items():
         option = f"--{name.replace('_', '-')}"
         if isinstance(default, bool):
             parser.add_argument(option, action="store_true")
@@ -191,7 +199,7 @@ def main() -> None:
     torch.set_num_threads(1)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     transformers.logging.set_verbosity_error()
-    settings = Settings(**{name: getattr(given, name) for name in asdict(Settings())})
+    settings = StagedSettings(**{name: getattr(given, name) for name in asdict(StagedSettings())})
     limits = {name: int(count) for name, count in _by_task(given.limit)}
     epochs_of = dict(_by_task(given.epochs_of))
     if given.quick:
@@ -203,21 +211,20 @@ def main() -> None:
         parser.error("--arms begins with plain, which the others are compared with")
     given.runs.mkdir(parents=True, exist_ok=True)
     base, tokenizer = load_base("mini")
-    done = []
+    done: list[StagedRun] = []
     for name in given.tasks.split(","):
         own = replace(settings, examples=limits.get(name, settings.examples))
-        task = StagedTask(given.data / name, base, tokenizer, own)
+        task = StagedTask.read(given.data / name, base, tokenizer, own)
+        arms = given.arms.split(",")
+        learner = None
+        if "learner" in arms:
+            made = given.runs / f"{name}-learner-{sha256_bytes(json_bytes(asdict(own)))[:8]}"
+            learner = make_learner(task, own, ("mini", base, tokenizer), made)
         for epochs in map(int, epochs_of.get(name, given.epochs).split(",")):
-            done += run_arms(
-                task,
-                epochs,
-                range(given.seeds),
-                given.arms.split(","),
-                given.runs,
-                own,
-                partial(make_learner, task, own, base),
-                tell=partial(print, flush=True),
-            )
+            plan = Arms(epochs, range(given.seeds), own, learner, arms)
+            for run in run_arms(task, plan, given.runs):
+                print(progress_line(run), flush=True)
+                done.append(run)
     rows, differences = summary(done), against_random(done)
     print(table(HEADER, map(cells, rows)))
     print(table(("", "points over random skipping", "p", "pairs"), map(_shown, differences)))
@@ -233,7 +240,8 @@ def main() -> None:
         "against_random": differences,
         "runs": [asdict(run) for run in done],
     }
-    write_result(given.out / "multistage.json", figures)
+    data = {name: given.data / name for name in given.tasks.split(",")}
+    write_result(given.out / "multistage.json", figures, seeds=range(given.seeds), data=data)
     plot(rows, given.out / "multistage.png")
 
 

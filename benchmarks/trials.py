@@ -26,7 +26,6 @@ from typing import Any
 import numpy as np
 from common import RESULTS, table, write_result
 from dodge import drawn_best, exact_best, looped_deviations
-from secondary_learners.experiments.trials.tasks import read_task
 
 from secondary_learners import load_base, load_learner
 from secondary_learners.experiments.trials.analysis import TaskAnalysis, analyse
@@ -38,10 +37,17 @@ from secondary_learners.experiments.trials.stopping import (
     paper_setting,
     value_setting,
 )
-from secondary_learners.experiments.trials.sweep import Filter, Sweep, run_trials
+from secondary_learners.experiments.trials.sweep import (
+    Filter,
+    Running,
+    Sweep,
+    SweepPlan,
+    run_trials,
+)
 from secondary_learners.experiments.trials.table import Floats, Trial, write_table
 from secondary_learners.experiments.trials.training import TrialSettings
 from secondary_learners.filtering.thresholds import parse_threshold
+from secondary_learners.tasks.reading import read_task
 
 HERE = Path(__file__).parents[2] / "shared" / "data" / "classification"
 BUDGETS = (1, 2, 5, 10)
@@ -143,17 +149,18 @@ def run(options: argparse.Namespace) -> Sweep:
         tokenizer,
         init_seeds=range(2 if options.quick else options.seeds),
         order_seeds=range(2 if options.quick else options.seeds),
-        filters=(None, Filter(name, load_learner(name), parse_threshold(threshold))),
-        settings=TrialSettings(
-            epochs=options.epochs,
-            learning_rate=options.learning_rate,
-            evaluations=4,
-            max_length=32 if options.quick else options.max_length,
-            precision=options.precision,
+        plan=SweepPlan(
+            filters=(None, Filter(name, load_learner(name), parse_threshold(threshold))),
+            settings=TrialSettings(
+                epochs=options.epochs,
+                learning_rate=options.learning_rate,
+                evaluations=4,
+                max_length=32 if options.quick else options.max_length,
+                precision=options.precision,
+            ),
         ),
-        processes=options.processes,
+        running=Running(processes=options.processes, progress=sys.stderr.isatty()),
         folder=options.folder,
-        progress=sys.stderr.isatty(),
     )
 
 
@@ -188,7 +195,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.getLogger("secondary_learners").setLevel(logging.INFO)
 
     sweep = run(options)
-    analysis = analyse(sweep.table, floors=sweep.floors)
+    analysis = analyse(sweep.table)
     in_json = analysis.to_dict()
     figures = [
         task_figures(found, plain, sweep.table.of(found.task, found.arm), draws)
@@ -245,13 +252,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         {
             "settings": asdict(sweep.settings),
             "tasks": figures,
-            "floors": sweep.floors,
+            "floors": dict(sweep.table.floors),
             "arms": in_json["arms"],
             "initializations": in_json["initializations"],
             "kept": statistics.fmean(kept),
             "training_seconds": sum(seconds),
             "draws": draws,
         },
+        seeds=range(2 if options.quick else options.seeds),
+        data={task: options.data / task for task in options.tasks},
     )
 
 

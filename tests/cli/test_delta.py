@@ -41,7 +41,7 @@ def test_make_measures_what_it_wrote(task: Task, mask: tuple[Path, Any]) -> None
     out, value = mask
     delta = read_delta(out)
     assert delta.config.kind == "mask"
-    assert delta.config.labels == ["ship", "tax"]
+    assert delta.config.classes == ["ship", "tax"]
     assert value == {"folder": str(out), **json.loads((out / "evaluation.json").read_text())}
     assert value["full_model_bytes"] / value["bytes"] > 20
     assert value["full_fine_tuning"]["accuracy"] > 0.9
