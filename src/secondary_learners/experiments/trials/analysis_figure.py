@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["plot_analysis"]
 
 # Okabe and Ito's colors, told apart with any color vision.
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-_INK, _GREY = "#222222", "#888888"
+_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+_INK, _GRAY = "#222222", "#888888"
 
 
 def plot_analysis(table: TrialsTable, analysis: Analysis, path: Path) -> None:
@@ -43,7 +43,7 @@ def plot_analysis(table: TrialsTable, analysis: Analysis, path: Path) -> None:
         for name in dict.fromkeys(task.task for task in analysis.tasks)
     ]
     arms = dict.fromkeys(task.arm for task in analysis.tasks)
-    colors = dict(zip(arms, _COLOURS * len(arms), strict=False))
+    colors = dict(zip(arms, _COLORS * len(arms), strict=False))
     across = 2 if len(arms) == 1 else 3
     panels = 1 + len(arms) + across * any(task.stopping for task in analysis.tasks)
     lines = math.ceil(panels / across)
@@ -173,8 +173,8 @@ def _draw_settings(axes: Axes, row: Sequence[TaskAnalysis], colors: dict[str, st
                         color=_INK,
                     )
     above = " (above: looked at)" if len(colors) == 1 else ""
-    axes.plot([], [], "o-", color=_GREY, label=f"started{above}")
-    axes.plot([], [], "o--", color=_GREY, mfc="white", label="finished")
+    axes.plot([], [], "o-", color=_GRAY, label=f"started{above}")
+    axes.plot([], [], "o--", color=_GRAY, mfc="white", label="finished")
     axes.set_ylim(bottom=0)
     axes.margins(y=0.12)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
@@ -212,8 +212,8 @@ def _draw_gains(axes: Axes, row: Sequence[TaskAnalysis], colors: dict[str, str])
             axes.plot(budgets, plain, "--", color=color, linewidth=1.5)
             advised = [value.mean for value in task.advised]
             axes.plot(budgets, advised, ":", color=color, linewidth=2)
-    axes.plot([], [], ":", color=_GREY, linewidth=2, label="the paper's advice")
-    axes.plot([], [], "--", color=_GREY, label="all to the end")
+    axes.plot([], [], ":", color=_GRAY, linewidth=2, label="the paper's advice")
+    axes.plot([], [], "--", color=_GRAY, label="all to the end")
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     _plain(axes)
     axes.legend(frameon=False, fontsize=7, loc="lower right")
