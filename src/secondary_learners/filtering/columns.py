@@ -23,7 +23,14 @@ class ScoreColumn:
     Works with `Dataset` and `IterableDataset`, tokenized in the column `key`. For a threshold that
     changes on the way, use `filtered(dataset, learner, threshold)`.
 
-    Raises IncompatibleError for a tokenizer that the learner was not made for.
+    Args:
+        learner: as `load_learner` gives it.
+        column: the name of the new column.
+        key: the column with the token ids.
+        tokenizer: the one that made the ids, checked against the learner's.
+
+    Raises:
+        IncompatibleError: for a tokenizer that the learner was not made for.
     """
 
     def __init__(

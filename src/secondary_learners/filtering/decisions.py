@@ -113,7 +113,15 @@ class _Blind:
 class LearnerFilter(_Blind):
     """Trains on what a secondary learner scores at or above a threshold; skips all else unrun.
 
-    Arguments as for `filtered`, but a threshold's schedule follows the training loop's own step.
+    Args:
+        learner: as `load_learner` gives it.
+        threshold: a threshold, or what `parse_threshold` reads; its schedule follows the training
+            loop's own step.
+        max_skips: after that many skips in a row the next candidate is taken.
+
+    Raises:
+        UnknownNameError: for an unknown threshold.
+        SecondaryLearnersError: for values out of range.
     """
 
     reads_tokens = True
@@ -145,7 +153,15 @@ class LearnerFilter(_Blind):
 
 
 class RandomFilter(_Blind):
-    """Trains on a share of the candidates, chosen blindly: what every filter has to beat."""
+    """Trains on a share of the candidates, chosen blindly: what every filter has to beat.
+
+    Args:
+        share: of the candidates, above 0 and up to 1.
+        seed: of the choice.
+
+    Raises:
+        SecondaryLearnersError: for a share out of that range.
+    """
 
     def __init__(self, share: float, *, seed: int = 0) -> None:
         super().__init__()

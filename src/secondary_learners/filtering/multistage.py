@@ -30,20 +30,25 @@ class MultistageFilter:
     2. The predictor is asked first, and what it takes for uninformative is not even run. Of the
        rest, what is over the threshold is trained on, and the predictor goes on learning.
 
-    predictor: by default a new `NaiveBayes`. One that is `ready`, such as a `LearnerPredictor`, is
-        asked from the first step, and stage 2 follows stage 0 at once.
-    warmup: the share of all steps that stage 0 takes.
-    window: examples in the moving average of losses.
-    bound, patience: stage 2 begins when the predictor's negative log-likelihood (nats), averaged
-        over the last `patience` times that it learnt, is under `bound` ...
-    latest: ... and at the latest after this share of all steps: the second of two epochs.
-    reestimate: follow the moving average after stage 0 too. A frozen threshold can starve late
-        training, when nearly every loss has fallen under it.
-    keep_at_least: the other way against starving: whatever the threshold, the highest losses are
-        kept, so many that this share of the last `window` examples run would have been.
-
     Stages move only between steps and never back; a run never ends for lack of examples. A loss
     that is not finite is kept, and leaves thresholds and predictor alone.
+
+    Args:
+        predictor: by default a new `NaiveBayes`. One that is `ready`, such as a
+            `LearnerPredictor`, is asked from the first step, and stage 2 follows stage 0 at once.
+        warmup: the share of all steps that stage 0 takes.
+        window: examples in the moving average of losses.
+        bound: stage 2 begins when the predictor's negative log-likelihood (nats), averaged over
+            the last `patience` times that it learnt, is under `bound` ...
+        patience: see `bound`.
+        latest: ... and at the latest after this share of all steps: the second of two epochs.
+        reestimate: follow the moving average after stage 0 too. A frozen threshold can starve late
+            training, when nearly every loss has fallen under it.
+        keep_at_least: the other way against starving: whatever the threshold, the highest losses
+            are kept, so many that this share of the last `window` examples run would have been.
+
+    Raises:
+        SecondaryLearnersError: for shares outside of 0 to 1, and for counts below 1.
     """
 
     reads_tokens = True

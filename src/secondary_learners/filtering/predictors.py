@@ -72,18 +72,22 @@ class NaiveBayes:
     not used itself because it costs several percent of a small language model's training step, most
     of it in checks of its arguments.
 
-    admit_above: a row is worth a forward pass when its probability of being informative is at least
-        this.
-    admit_share: instead, the share of rows that are worth one: those likeliest to be informative,
-        compared with the last 512. Losses of a model that learns keep moving the probabilities, and
-        with a fixed bar the share goes where they go. All of the first 64 are worth one, and all
-        while only one class is known.
-    smoothing: what is added to every count. Every token of the vocabulary that neither class has
-        shown yet speaks for the larger class, so that with the usual 1 and a large vocabulary the
-        vocabulary's size outweighs the evidence.
-    together: how many examples it waits for before it learns from them, which is faster than
-        learning from each batch.
-    vocabulary: the number of token ids; by default grows with the ids that come.
+    Args:
+        admit_above: a row is worth a forward pass when its probability of being informative is at
+            least this.
+        admit_share: instead, the share of rows that are worth one: those likeliest to be
+            informative, compared with the last 512. Losses of a model that learns keep moving the
+            probabilities, and with a fixed bar the share goes where they go. All of the first 64
+            are worth one, and all while only one class is known.
+        smoothing: what is added to every count. Every token of the vocabulary that neither class
+            has shown yet speaks for the larger class, so that with the usual 1 and a large
+            vocabulary the vocabulary's size outweighs the evidence.
+        together: how many examples it waits for before it learns from them, which is faster than
+            learning from each batch.
+        vocabulary: the number of token ids; by default grows with the ids that come.
+
+    Raises:
+        SecondaryLearnersError: for values out of range.
     """
 
     ready = False
@@ -221,9 +225,14 @@ def _recent_odds() -> RecentScores:
 class LearnerPredictor:
     """A secondary learner as a meta predictor: forward passes are skipped from the first step.
 
-    learner: as `load_learner` gives it. threshold: the score that a row must reach, as in
-    `filtered`; a schedule follows `step`. max_skips: after that many skips in a row the next row is
-    admitted.
+    Args:
+        learner: as `load_learner` gives it.
+        threshold: the score that a row must reach, as in `filtered`; a schedule follows `step`.
+        max_skips: after that many skips in a row the next row is admitted.
+
+    Raises:
+        UnknownNameError: for an unknown threshold.
+        SecondaryLearnersError: for values out of range.
     """
 
     ready = True

@@ -48,9 +48,13 @@ class Scorer(Protocol):
 class FilterReport:
     """What a filter did so far, up to the last candidate of the last batch it yielded.
 
-    seen, kept: candidates; forced: those of `kept` that were under the threshold and taken because
-    of `max_skips`; batches: batches yielded, a last partial one included (0 where examples are
-    yielded singly); tokens_seen, tokens_kept: tokens in the candidates, padding left out.
+    Attributes:
+        seen: candidates looked at.
+        kept: candidates yielded.
+        forced: those of `kept` that were under the threshold and taken because of `max_skips`.
+        batches: batches yielded, a last partial one included; 0 where examples come singly.
+        tokens_seen: tokens in the candidates looked at, padding left out.
+        tokens_kept: tokens in the candidates yielded, padding left out.
     """
 
     seen: int = 0

@@ -38,26 +38,30 @@ def filtered(
 ) -> Any:
     """`source` without the candidates whose score is under `threshold`.
 
-    source: one of
-        - a DataLoader: batches of the same size and collation, made of survivors only;
-        - a `datasets.Dataset` or `IterableDataset`: one of the same kind and columns;
-        - an iterable of batches (2-D ids, or mappings with 2-D ids): batches of the same type and
-          size, made of survivors only;
-        - an iterable of examples (1-D ids, or mappings with 1-D ids): surviving examples, in lists
-          of `batch_size` when that is given.
-    threshold: a threshold, or what `parse_threshold` reads, such as 1.0 or "shifting:1,-1,10".
-    batch_size: kept examples a batch; by default that of `source`.
-    key: where mappings have their token ids.
-    tokenizer: the one that made the ids, checked against the learner's; a DataLoader's collator
-        that has a tokenizer is checked without asking.
-    max_skips: after that many skips in a row the next candidate is taken.
+    The order stays, nothing is repeated, and every iteration starts the filter afresh. A candidate
+    is scored from its token ids alone, so a skipped one costs no pass of the language model.
 
-    The order stays, nothing is repeated, and every iteration starts the filter afresh. The result
-    has a `report`, a FilterReport. A candidate is scored from its token ids alone, so a skipped one
-    costs no pass of the language model.
+    Args:
+        source: a DataLoader, a `datasets.Dataset` or `IterableDataset`, an iterable of batches (2-D
+            ids, or mappings with 2-D ids), or an iterable of examples (1-D ids, or mappings with
+            1-D ids).
+        learner: as `load_learner` gives it.
+        threshold: a threshold, or what `parse_threshold` reads, such as 1.0 or "shifting:1,-1,10".
+        batch_size: kept examples a batch; by default that of `source`.
+        key: where mappings have their token ids.
+        tokenizer: the one that made the ids, checked against the learner's; a DataLoader's collator
+            that has a tokenizer is checked without asking.
+        max_skips: after that many skips in a row the next candidate is taken.
 
-    Raises IncompatibleError for a foreign tokenizer, UnknownNameError for an unknown threshold and
-    SecondaryLearnersError for examples without token ids.
+    Returns:
+        What `source` is, made of survivors only, with a `report`, a FilterReport: batches of the
+        same type, size and collation, or a data set of the same kind and columns, or examples, in
+        lists of `batch_size` when that is given.
+
+    Raises:
+        IncompatibleError: for a foreign tokenizer.
+        UnknownNameError: for an unknown threshold.
+        SecondaryLearnersError: for examples without token ids.
     """
     if isinstance(threshold, (int, float, str)):
         threshold = parse_threshold(str(threshold))

@@ -68,7 +68,14 @@ class Threshold(Protocol):
 
 @dataclass(frozen=True)
 class Constant:
-    """The same threshold throughout."""
+    """The same threshold throughout.
+
+    Args:
+        value: the score that a candidate must reach, in standard deviations of predictions.
+
+    Raises:
+        SecondaryLearnersError: for a value that is not finite.
+    """
 
     value: float
 
@@ -87,6 +94,14 @@ class Shifting:
     """`start` until `after` batches were filled, then `end`: choosy while it matters most.
 
     The defaults are those of Antonello et al. 2021 (arXiv 2005.00175).
+
+    Args:
+        start: the threshold at first, in standard deviations of predictions.
+        end: the threshold from then on, in the same unit.
+        after: how many batches are filled before it changes.
+
+    Raises:
+        SecondaryLearnersError: for thresholds that are not finite, and for `after` below 0.
     """
 
     start: float = 1.0
@@ -111,6 +126,12 @@ class Quantile:
 
     Use it when a corpus scores unlike the learner's own, where a fixed threshold would keep nearly
     all of it or nearly nothing.
+
+    Args:
+        keep: the share that is kept, above 0 and up to 1.
+
+    Raises:
+        SecondaryLearnersError: for a share out of that range.
     """
 
     keep: float = 0.3
@@ -135,7 +156,15 @@ def parse_threshold(text: str) -> Threshold:
     >>> str(parse_threshold("quantile:0.3"))
     'quantile:0.3'
 
-    Raises UnknownNameError for another kind, SecondaryLearnersError for values out of range.
+    Args:
+        text: a kind of threshold and its values.
+
+    Returns:
+        The threshold.
+
+    Raises:
+        UnknownNameError: for another kind.
+        SecondaryLearnersError: for values out of range.
     """
     kind, colon, values = text.strip().partition(":")
     if not colon:
