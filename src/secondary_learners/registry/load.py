@@ -43,18 +43,31 @@ def load_learner(
 ) -> Learner:
     """The learner that `ref` names, every byte compared with a recorded sha256.
 
-    ref: a name ("books-mini", see `learners list`), a name in a registry that was added
-        ("team:books"), a model repository on a Hub ("owner/name", "owner/name@v1.0"), or a folder.
-        Names are compared with the digests in their registry, repositories with learners.lock or
-        with what was recorded when they were first loaded; a folder has no digests.
-    locked: refuse whatever learners.lock does not pin; by default as SECONDARY_LEARNERS_LOCKED
-        says. What the lock pins is always loaded as pinned.
-    endpoint, token: the Hub to load from and the token for it, in place of those of the registry
-        or of huggingface_hub. Your own token is never sent to another Hub than HF_ENDPOINT's.
-
     What was loaded once loads again without a network. Only .safetensors, .json, .toml and .md
-    files are fetched. Raises UnknownNameError, LockError, HubError (OfflineError without a
-    network), DigestMismatchError, and what `read_learner` raises for a folder that is not sound.
+    files are fetched.
+
+    Args:
+        ref: a name ("books-mini", see `learners list`), a name in a registry that was added
+            ("team:books"), a model repository on a Hub ("owner/name", "owner/name@v1.0"), or a
+            folder. Names are compared with the digests in their registry, repositories with
+            learners.lock or with what was recorded when they were first loaded; a folder has no
+            digests.
+        device: where it scores.
+        locked: refuse whatever learners.lock does not pin; by default as SECONDARY_LEARNERS_LOCKED
+            says. What the lock pins is always loaded as pinned.
+        endpoint: the Hub to load from, in place of that of the registry or of huggingface_hub.
+        token: for that Hub. Your own token is never sent to another Hub than HF_ENDPOINT's.
+
+    Returns:
+        The learner: `score(input_ids, attention_mask)` gives [batch] scores, in standard deviations
+        of its predictions on held-out contexts.
+
+    Raises:
+        UnknownNameError: for a name that is in no registry.
+        LockError: for what learners.lock does not pin, when only that may be loaded.
+        HubError: for what the Hub refuses; OfflineError when it does not answer.
+        DigestMismatchError: for a file with other bytes than were recorded.
+        ArtifactError: for a folder that is not sound.
     """
     from secondary_learners.learners.artifact import read_learner
 
@@ -111,17 +124,25 @@ def _unlocked_folder(reference: FolderReference) -> LockError:
 def load_base(ref: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A causal language model (float32, in eval mode) and its tokenizer.
 
-    ref: a base model of a registry (see `learners list`), else a folder, or a Hub id for
-    transformers ("owner/name", "owner/name@revision"); what learners.lock pins is loaded as
-    pinned. `model.config._commit_hash` is the commit of what came from a Hub.
-
     Names of registries and what is locked are compared with recorded digests, and transformers
     reads a folder with the recorded files alone. A Hub id that is in no registry and not locked is
     transformers' own affair: it fetches and reads it, and there is no recorded digest to compare
     with; `learners lock owner/name` makes one. A folder has no digests either. In every case only
     safetensors weights are read, and code that a repository ships is never run.
 
-    Raises SecondaryLearnersError when there is no such model, or when it needs code of its own.
+    Args:
+        ref: a base model of a registry (see `learners list`), else a folder, or a Hub id for
+            transformers ("owner/name", "owner/name@revision"); what learners.lock pins is loaded as
+            pinned.
+
+    Returns:
+        The model and its tokenizer. `model.config._commit_hash` is the commit of what came from a
+        Hub.
+
+    Raises:
+        LockError: for what learners.lock does not pin, when only that may be loaded.
+        DigestMismatchError: for a file with other bytes than were recorded.
+        SecondaryLearnersError: when there is no such model, or when it needs code of its own.
     """
     import torch
     import transformers

@@ -25,6 +25,15 @@ class FilteredSFTTrainer(FilteredTrainer, SFTTrainer):  # type: ignore[misc]
     Everything else is SFTTrainer's: data preparation, PEFT, its loss and its metrics, which are
     those of updates. Examples must be told apart, so packing into padding-free batches is refused
     at the first of them.
+
+    Args:
+        filter: which examples are run and trained on; see `FilteredTrainer`, whose other arguments
+            it has too.
+        **kwargs: those of SFTTrainer.
+
+    Raises:
+        MissingExtraError: on import, without the extra `trl`.
+        SecondaryLearnersError: as `FilteredTrainer` does.
     """
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
