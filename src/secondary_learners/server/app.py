@@ -29,10 +29,11 @@ from secondary_learners.server.api.access import repository_not_found
 from secondary_learners.server.api.web import kind_of, parameter
 from secondary_learners.server.api.xet import xet_routes
 from secondary_learners.server.errors import Refused
-from secondary_learners.server.hosts import KnownHosts
+from secondary_learners.server.hosts import HostGate, KnownHosts
 from secondary_learners.server.memory import Accounted, Memory
 from secondary_learners.server.observing import AccessLog, Figures, Observed
-from secondary_learners.server.rates import RateLimit
+from secondary_learners.server.quick import Quick
+from secondary_learners.server.rates import RateGate, RateLimit
 from secondary_learners.server.refusals import refusal
 from secondary_learners.server.store.hub import Hub
 from secondary_learners.server.store.limits import Limits
@@ -76,14 +77,18 @@ def create_app(root: Path, limits: Limits | None = None, front: Front | None = N
     app.add_middleware(_RawPath)
     app.state.hub, app.state.answers = hub, downloads.Answers(hub)
     app.add_middleware(downloads.Shortcut, answers=app.state.answers)
+    rate, hosts = None, None
     if front.upstream is not None:
         app.add_middleware(PullThrough, upstream=Upstream(hub, front.upstream))
     if front.requests_per_minute is not None:
-        app.add_middleware(RateLimit, per_minute=front.requests_per_minute)
+        rate = RateLimit(front.requests_per_minute)
+        app.add_middleware(RateGate, rate=rate)
     if front.hosts is not None:
-        app.add_middleware(KnownHosts, hosts=front.hosts)
+        hosts = KnownHosts(front.hosts)
+        app.add_middleware(HostGate, hosts=hosts)
     app.state.log = AccessLog(front.access_log) if front.access_log else None
     app.add_middleware(Observed, figures=app.state.figures, log=app.state.log)
+    app.state.quick = Quick(app.state.answers, hosts, rate, app.state.figures, app.state.log)
     return app
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from secondary_learners.server.quick import Quick
+
 __all__ = ["BoundedProtocol", "Deadlines", "WatchedServer"]
 
 _GATHERED = 128 * 1024
@@ -45,8 +47,10 @@ class BoundedProtocol(HttpToolsProtocol):
 
     deadlines = Deadlines()
     most_connections = 1000
+    quick: Quick | None = None
 
     _gathered = 0
+    _answered = False
     _received = 0
     _waited_for = ""
     _since = 0.0
@@ -68,7 +72,30 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._gathered = 0
-        super().on_headers_complete()
+        answer = self._quick_answer() if self.quick is not None else None
+        if answer is None:
+            super().on_headers_complete()
+            return
+        date = b"".join(
+            name + b": " + value + b"\r\n" for name, value in self.server_state.default_headers
+        )
+        self._answered = True
+        self.transport.write(b"HTTP/1.1 200 OK\r\n" + date + answer)
+
+    def _quick_answer(self) -> bytes | None:
+        """An answer without the application, where nothing is under way on this connection."""
+        cycle, parser = self.cycle, self.parser
+        if (
+            (cycle is not None and (not cycle.response_complete or cycle.more_body))
+            or self.pipeline
+            or self.flow.write_paused
+            or parser.get_method() != b"GET"
+            or parser.get_http_version() != "1.1"
+            or self.transport.is_closing()
+        ):
+            return None
+        assert self.quick is not None
+        return self.quick.find(self.url, self.headers, self.client)
 
     def on_body(self, body: bytes) -> None:
         self._gathered = 0
@@ -76,6 +103,12 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._gathered = 0
+        if self._answered:
+            self._answered = False
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+            return
         super().on_message_complete()
 
     def hang_up_if_late(self, now: float) -> None:
@@ -104,7 +137,11 @@ class BoundedProtocol(HttpToolsProtocol):
 
     @property
     def _is_idle(self) -> bool:
-        done = self.cycle is not None and self.cycle.response_complete and not self.cycle.more_body
+        cycle = self.cycle
+        if cycle is None:
+            done = self._received > 0
+        else:
+            done = cycle.response_complete and not cycle.more_body
         return done and not self._gathered and not self.transport.is_closing()
 
     def _make_room(self) -> bool:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from secondary_learners.server.errors import Refused
 from secondary_learners.server.refusals import refusal
 
-__all__ = ["Buckets", "RateLimit"]
+__all__ = ["Buckets", "RateGate", "RateLimit"]
 
 _REMEMBERED = 10_000
 _WRONG_TOKENS_A_MINUTE = 30
@@ -51,25 +51,41 @@ class Buckets:
 
 
 class RateLimit:
-    """Middleware: a token, or an address that sends none, asks `per_minute` times at most.
+    """A token, or an address that sends none, asks `per_minute` times at most.
 
     An address that sends wrong tokens is not listened to for a while, whatever token it sends.
     """
 
-    def __init__(
-        self, app: ASGIApp, per_minute: int, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._app = app
+    def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._requests = Buckets(per_minute, clock)
         self._failures = Buckets(_WRONG_TOKENS_A_MINUTE, clock)
 
+    def wait(self, tokens: Sequence[bytes], address: str) -> float:
+        """Count a request. Returns 0.0, or for how many seconds its sender must wait."""
+        if tokens and self._failures.level(address) < 1:
+            return 60.0
+        return self._requests.take(
+            hashlib.sha256(b"\n".join(tokens)).digest() if tokens else address
+        )
+
+    def allows(self, tokens: Sequence[bytes], address: str) -> bool:
+        return self.wait(tokens, address) == 0.0
+
+    def count_failure(self, address: str) -> None:
+        """A token that nobody has came from `address`."""
+        self._failures.take(address)
+
+
+class RateGate:
+    """Middleware: who asks too often is refused."""
+
+    def __init__(self, app: ASGIApp, rate: RateLimit) -> None:
+        self._app, self._rate = app, rate
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         address = (scope.get("client") or ("",))[0]
-        token = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-        sender = hashlib.sha256(token).digest() if token else address
-        wait = self._requests.take(sender)
-        if not wait and token and self._failures.level(address) < 1:
-            wait = 60.0
+        tokens = [value for name, value in scope["headers"] if name == b"authorization"]
+        wait = self._rate.wait(tokens, address)
         if wait:
             message = "You ask too often. Wait as long as Retry-After says."
             headers = {"Retry-After": str(math.ceil(wait))}
@@ -77,8 +93,8 @@ class RateLimit:
             return
 
         async def sending(answer: Message) -> None:
-            if token and answer["type"] == "http.response.start" and answer["status"] == 401:
-                self._failures.take(address)
+            if tokens and answer["type"] == "http.response.start" and answer["status"] == 401:
+                self._rate.count_failure(address)
             await send(answer)
 
         await self._app(scope, receive, sending)

@@ -16,6 +16,7 @@ from secondary_learners.server.app import Front, close_app, create_app
 from secondary_learners.server.hosts import is_loopback
 from secondary_learners.server.logs import server_log
 from secondary_learners.server.protocol import BoundedProtocol, WatchedServer
+from secondary_learners.server.quick import Quick
 from secondary_learners.server.store.alone import alone
 from secondary_learners.server.store.database import make_root
 from secondary_learners.server.store.limits import Limits
@@ -84,7 +85,7 @@ def serve(root: Path, service: Service, say: Callable[[str], None]) -> None:
         drop_old_xorbs(root)
         config = uvicorn.Config(
             app,
-            http=_protocol(),
+            http=_protocol(app.state.quick),
             log_config=None,
             ws="none",
             lifespan="off",
@@ -105,7 +106,7 @@ def serve(root: Path, service: Service, say: Callable[[str], None]) -> None:
         close_app(app)
 
 
-def _protocol() -> type[BoundedProtocol]:
+def _protocol(quick: Quick) -> type[BoundedProtocol]:
     """With as many connections as there are files to open; more are allowed where they may be."""
     most = BoundedProtocol.most_connections
     if resource is not None:
@@ -116,7 +117,7 @@ def _protocol() -> type[BoundedProtocol]:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
                 soft = wanted
         most = max(16, min(most, (soft - _FILES_BESIDE) // 2))
-    return type("Protocol", (BoundedProtocol,), {"most_connections": most})
+    return type("Protocol", (BoundedProtocol,), {"most_connections": most, "quick": quick})
 
 
 @contextmanager

@@ -23,6 +23,7 @@ __all__ = ["Answers", "Shortcut", "resolve"]
 _RANGE = re.compile(r"\s*bytes\s*=\s*(\d*)\s*-\s*(\d*)\s*", re.ASCII | re.IGNORECASE)
 _CONDITIONS = {b"range", b"if-range", b"if-none-match"}
 _REMEMBERED = 4096
+_SMALL, _REMEMBERED_SMALL = 16 * 1024, 1024  # bytes of a file; files: 16 MB at most
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,15 @@ def _find(hub: Hub, request: Request) -> _File:
     return _File(hub.objects, Stored(entry.sha256, entry.size), etag, headers)
 
 
+@dataclass(frozen=True)
+class Small:
+    """A whole answer to a GET, from its first header on. `sender`: as in a request's scope."""
+
+    answer: bytes
+    size: int
+    sender: dict[str, str]
+
+
 class Answers:
     """What was just answered, for the same question, until anything is written.
 
@@ -91,12 +101,14 @@ class Answers:
         self._hub = hub
         self._version = -1
         self._answers: dict[tuple[bytes, bytes], tuple[Sending, dict[str, str]]] = {}
+        self._small: dict[tuple[bytes, bytes], Small] = {}
 
     def add(self, scope: Scope, version: int, answer: Sending) -> None:
         """Remember what `scope` is answered; it was looked up after `version` was read."""
         if version != self._version or len(self._answers) >= _REMEMBERED:
             self._version = version
             self._answers.clear()
+            self._small.clear()
         self._answers[_question(scope)] = answer, scope["sender"]
 
     def find(self, scope: Scope) -> Sending | None:
@@ -110,7 +122,24 @@ class Answers:
             return None
         answer, sender = known
         scope["sender"].update(sender)
-        return answer if answer.is_sound() else None
+        if not answer.is_sound():
+            return None
+        if answer.size <= _SMALL:
+            self._remember_small(scope, answer, sender)
+        return answer
+
+    def find_small(self, path: bytes, sender: bytes) -> Small | None:
+        """The whole answer to a GET, where the file is small and was asked for before."""
+        small = self._small.get((path, sender))
+        if small is None or self._hub.database.version() != self._version:
+            return None
+        return small
+
+    def _remember_small(self, scope: Scope, answer: Sending, sender: dict[str, str]) -> None:
+        if not scope["query_string"] and len(self._small) < _REMEMBERED_SMALL:
+            whole = answer.whole()
+            if whole is not None:
+                self._small[_question(scope)] = Small(whole, answer.size, sender)
 
 
 class Shortcut:

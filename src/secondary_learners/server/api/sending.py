@@ -51,15 +51,31 @@ class Sending:
     def __init__(self, objects: Objects, part: Part, status: int, headers: dict[str, str]) -> None:
         self._objects, self._part = objects, part
         self._path = str(objects.path(part.content.sha256))
-        encoded = [
+        self._headers = [
             (name.lower().encode("latin-1"), value.encode("latin-1"))
             for name, value in headers.items()
         ]
         self._opening = {
             "type": "http.response.start",
             "status": status,
-            "headers": encoded,
+            "headers": self._headers,
         }
+
+    @property
+    def size(self) -> int:
+        return self._part.stop - self._part.start
+
+    def whole(self) -> bytes | None:
+        """The answer to a GET from its first header on, where the object is right. Reads it all."""
+        try:
+            with open(self._path, "rb") as file:
+                data = file.read()
+        except OSError:
+            return None
+        if hashlib.sha256(data).hexdigest() != self._part.content.sha256:
+            return None
+        lines = [name + b": " + value + b"\r\n" for name, value in self._headers]
+        return b"".join((*lines, b"\r\n", data[self._part.start : self._part.stop]))
 
     def is_sound(self) -> bool:
         """Whether the object is there with the right size, and was hashed lately."""
