@@ -45,8 +45,8 @@ def test_a_card_is_right_by_itself_too() -> None:
 
 SPOILT: list[tuple[CardFault, Callable[[str], str], str]] = [
     (CardFault.METADATA, lambda card: card.removeprefix("---\n"), "no metadata"),
-    (CardFault.METADATA, lambda card: card.replace("license: ", "license: [", 1), "no YAML"),
-    (CardFault.METADATA, lambda card: "---\n- one\n---\n" + card, "no table"),
+    (CardFault.METADATA, lambda card: card.replace("license: ", "license: [", 1), "not YAML"),
+    (CardFault.METADATA, lambda card: "---\n- one\n---\n" + card, "not a table"),
     (CardFault.METADATA, lambda card: without("library_name"), "library_name"),
     (CardFault.METADATA, lambda card: card.replace("tags:\n", "tags: one\nmore:\n", 1), "tags"),
     (
@@ -80,7 +80,8 @@ SPOILT: list[tuple[CardFault, Callable[[str], str], str]] = [
     ),
     (CardFault.SECTION, lambda card: card.replace("## License", "## End"), "license"),
     (CardFault.SECTION, lambda card: card.replace("load_learner(", "get("), "load_learner"),
-    (CardFault.PLACEHOLDER, lambda card: card + "\n$summary\n", "$summary"),
+    (CardFault.PLACEHOLDER, lambda card: card + "\n{{ summary }}\n", "{{ summary }}"),
+    (CardFault.PLACEHOLDER, lambda card: card + "\n{% endif %}\n", "endif"),
     (CardFault.PLACEHOLDER, lambda card: card + "\n[More Information Needed]\n", "Needed"),
     (CardFault.PATH, lambda card: card + "\nsee /home/me/text.txt\n", "/home/me/text.txt"),
     (CardFault.PATH, lambda card: card + "\nsee `C:\\Users\\me`\n", "Users"),
@@ -95,8 +96,72 @@ def test_what_is_wrong_is_said(kind: CardFault, spoil: Callable[[str], str], wor
     assert any(words in message for message in said), check_card(text)
 
 
+READ_DIFFERENTLY: list[tuple[Callable[[str], str], str]] = [
+    (lambda card: card.replace("tags:\n", "license: mit\ntags:\n", 1), "'license' comes twice"),
+    (lambda card: card.replace("- type: spear", "- type: x\n      type: spear", 1), "'type' comes"),
+    (lambda card: card.replace("tags:\n", "created: 2024-02-30\ntags:\n", 1), "'2024-02-30'"),
+    (lambda card: card.replace("tags:\n", f"size: {'9' * 5000}\ntags:\n", 1), "'9999"),
+    (lambda card: card.replace("tags:\n", f"x: {'[' * 3000}\ntags:\n", 1), "deeply"),
+    (lambda card: "\ufeff" + card, "byte order mark"),
+    (lambda card: "\ufeff\ufeff" + card, "byte order mark"),
+    (lambda card: card.replace("---\n", "---\n\ufeff", 1), "byte order mark"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "words"), READ_DIFFERENTLY)
+def test_metadata_that_readers_may_read_differently_is_named_alone(
+    spoil: Callable[[str], str], words: str
+) -> None:
+    text = spoil(CARD)
+    assert text != CARD
+    (problem,) = check_card(text)
+    assert problem.kind is CardFault.METADATA and words in problem.message
+
+
+def test_a_byte_order_mark_in_the_file_is_named(folder: Path) -> None:
+    (folder / "README.md").write_text(CARD, encoding="utf-8-sig")
+    (problem,) = check_card(folder)
+    assert "byte order mark" in problem.message
+
+
+def test_a_language_that_yaml_reads_as_false_is_explained() -> None:
+    (problem,) = check_card(CARD.replace("language: en", "language: no", 1))
+    assert problem.kind is CardFault.IDENTIFIER and "in quotes" in problem.message
+    assert check_card(CARD.replace("language: en", 'language: "no"', 1)) == []
+
+
+@pytest.mark.parametrize("shipped", SHIPPED, ids=lambda path: path.name)
+@pytest.mark.parametrize("tag", ["delta", "distilled", "loss-prediction", "base-model", "learner"])
+def test_a_tag_does_not_say_what_the_folder_is(shipped: Path, tag: str, tmp_path: Path) -> None:
+    folder = shutil.copytree(shipped, tmp_path / shipped.name)
+    path = folder / "README.md"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace("\ntags:\n", f"\ntags:\n- {tag}\n", 1), encoding="utf-8")
+    assert check_card(folder) == []
+    path.write_text(text.replace("\ntags:\n", f"\ntags:\n- {tag}\nx:\n", 1), encoding="utf-8")
+    assert check_card(folder) == []  # nor do those that are taken away
+
+
+def test_the_sections_asked_for_are_those_of_the_artifact(folder: Path) -> None:
+    text = CARD.replace("## What it looks for", "## More").replace("## Energy and CO₂", "## Also")
+    (folder / "README.md").write_text(text, encoding="utf-8")
+    assert [problem.kind for problem in check_card(folder)] == [CardFault.SECTION] * 2
+    assert check_card(text) == []  # by itself nobody knows what it is a card of
+
+
+def test_a_figure_is_not_found_inside_another(folder: Path) -> None:
+    path = folder / "evaluation.json"
+    evaluation = json.loads(path.read_text())
+    evaluation["energy"] = {"kwh": 0.5, "co2_kg": 0.1}
+    path.write_text(json.dumps(evaluation))
+    for shown, right in (("0.5 kWh", True), ("10.5 kWh", False), ("2,0.5 kWh", False)):
+        card = CARD.replace("Not measured. `learners run", f"{shown}. `learners run", 1)
+        (folder / "README.md").write_text(card, encoding="utf-8")
+        assert (check_card(folder) == []) is right
+
+
 def test_a_token_may_look_like_a_placeholder() -> None:
-    assert check_card(CARD + "\n`` $summary ``, `` TODO ``\n") == []
+    assert check_card(CARD + "\n`` {{ summary }} ``, `` TODO ``\n") == []
 
 
 def test_a_maker_may_word_headings_otherwise() -> None:
@@ -105,7 +170,7 @@ def test_a_maker_may_word_headings_otherwise() -> None:
 
 def test_every_problem_is_found_at_once(folder: Path) -> None:
     text = without("license").replace("| linear | 0.804", "| linear | 0.904")
-    (folder / "README.md").write_text(text + "[a](gone.png) $base", encoding="utf-8")
+    (folder / "README.md").write_text(text + "[a](gone.png) {{ base }}", encoding="utf-8")
     assert kinds(folder) == {
         *(CardFault.LICENSE, CardFault.FIGURE, CardFault.LINK, CardFault.PLACEHOLDER)
     }

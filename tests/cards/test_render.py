@@ -3,33 +3,25 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import pytest
-import yaml
 from huggingface_hub import ModelCard
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jinja2 import UndefinedError
 
+from secondary_learners.cards.card import About
 from secondary_learners.cards.check import check_card
-from secondary_learners.cards.distilled import distilled_card
-from secondary_learners.cards.render import base_model_card, learner_card, markdown_table
+from secondary_learners.cards.kinds import CARDS, card, card_of
+from secondary_learners.cards.metadata import read_front_matter
+from secondary_learners.cards.render import figures, render_card
 from secondary_learners.content import content
-from secondary_learners.recipes.distilled_learner.recipe import DistilledRecipe
-from secondary_learners.recipes.gain_learner.recipe import LearnerRecipe
 from secondary_learners.recipes.parsing import find_recipe
-from secondary_learners.registry.index import Entry, list_learners, read_index
+from secondary_learners.registry.index import Entry, read_index
 
+SHIPPED = [entry for entry in read_index().values() if entry.location == "bundled"]
 
-def made_by(kind: type) -> list[Entry]:
-    """The bundled learners whose recipe is of this kind."""
-    paths = {e.name: content("learners") / e.name / "recipe.toml" for e in list_learners()}
-    return [e for e in list_learners() if isinstance(find_recipe(str(paths[e.name])), kind)]
-
-
-LEARNERS, DISTILLED = made_by(LearnerRecipe), made_by(DistilledRecipe)
-BASES = [entry for entry in read_index().values() if entry.kind == "base-model"]
 
 CONFIG: dict[str, Any] = {
     "name": "tiny",
@@ -112,23 +104,19 @@ BASE_EVALUATION: dict[str, Any] = {
 }
 
 
-def card_of(**changes: Any) -> str:
+def with_figures(**changes: Any) -> str:
     return rendered(CONFIG, {**EVALUATION, **changes})
 
 
 def rendered(config: dict[str, Any], evaluation: dict[str, Any], **more: Any) -> str:
-    given = {"license": "mit", "summary": "Finds ships"} | more
-    return learner_card(config, evaluation, attribution="Ships: public domain.", **given)
+    words = {"name": config["name"], "license": "mit", "summary": "Finds ships"} | more
+    about = About(attribution="Ships: public domain.", **words)
+    return render_card(card("learner"), config, evaluation, about)
 
 
 def on_hub(commit: str = "c" * 40) -> dict[str, Any]:
     reference = {"repo": "openai-community/gpt2", "revision": commit}
     return {**CONFIG, "base_model": reference, "tokenizer": reference}
-
-
-def placeholders(template: str) -> set[str]:
-    text = (content("cards") / template).read_text(encoding="utf-8")
-    return set(Template(text).get_identifiers())
 
 
 def row_starting(card: str, first: str) -> list[str]:
@@ -137,7 +125,7 @@ def row_starting(card: str, first: str) -> list[str]:
 
 
 def test_metadata_is_what_the_hub_reads() -> None:
-    data = ModelCard(card_of()).data
+    data = ModelCard(with_figures()).data
     assert data.license == "mit"
     assert (data.library_name, data.pipeline_tag) == ("secondary-learners", "text-ranking")
     assert data.model_name == "tiny"
@@ -158,12 +146,12 @@ SEEN = "ships+taxes, unseen documents"
 
 
 def test_a_base_model_counts_as_one_of_the_hub_only_with_a_commit() -> None:
-    assert ModelCard(card_of()).data.base_model is None
+    assert ModelCard(with_figures()).data.base_model is None
     card = rendered(on_hub(), EVALUATION)
     data = ModelCard(card).data
     assert (data.base_model, data.base_model_relation) == ("openai-community/gpt2", "adapter")
     assert f"`openai-community/gpt2` at commit `{'c' * 40}`" in card
-    assert "`mini`, which ships with secondary-learners" in card_of()
+    assert "`mini`, which ships with secondary-learners" in with_figures()
 
 
 def test_data_sets_and_language_are_named_where_they_are_known() -> None:
@@ -191,25 +179,36 @@ def test_metadata_survives_awkward_names() -> None:
     assert data.eval_results[0].dataset_name == f"{name}, unseen documents"
 
 
-WORDS = st.text(st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp")), min_size=1)
+WORDS = st.text(st.characters(exclude_categories=("Cs",)), min_size=1) | st.sampled_from(
+    [
+        "a\n---\nb",
+        "---",
+        "a\n---\nlicense: mit",
+        "\ufeff",
+        "a\u2028---",
+        "no",
+        "2024-02-30",
+        "{{ x }}",
+    ]
+)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(name=WORDS, value=st.floats(-1, 1), license=WORDS)
 def test_any_text_gives_metadata_that_reads_back(name: str, value: float, license: str) -> None:
     evaluation = {
         **EVALUATION,
         "held_out": {"linear": {"spearman": value, "r2": 0.5, "contexts": 10}},
     }
-    card = rendered({**CONFIG, "name": name}, evaluation, license=license)
-    data = yaml.safe_load(card.removeprefix("---\n").split("\n---\n")[0])
-    assert data["model-index"][0]["name"] == name
-    assert license in (data["license"], data.get("license_name"))
-    assert data["model-index"][0]["results"][0]["metrics"][0]["value"] == round(value, 4)
+    text = rendered({**CONFIG, "name": name}, evaluation, license=license)
+    for data in (read_front_matter(text), ModelCard(text).data.to_dict()):
+        assert data["model-index"][0]["name"] == name
+        assert license in (data["license"], data.get("license_name"))
+        assert data["model-index"][0]["results"][0]["metrics"][0]["value"] == round(value, 4)
 
 
 def test_energy_is_in_grams_for_the_hub_and_in_words_for_people() -> None:
-    card = card_of(energy=ENERGY)
+    card = with_figures(energy=ENERGY)
     assert ModelCard(card).data.co2_eq_emissions == {
         "emissions": 0.5678,
         "source": "codecarbon 3.2",
@@ -218,22 +217,22 @@ def test_energy_is_in_grams_for_the_hub_and_in_words_for_people() -> None:
     }
     assert "0.01234 kWh and 0.5678 g of CO₂ equivalent in 312 seconds of labelling" in card
     assert "by codecarbon 3.2 (CPU estimated)" in card
-    assert "co2_eq_emissions" not in card_of()
-    assert "## Energy and CO₂\n\nNot measured." in card_of()
+    assert "co2_eq_emissions" not in with_figures()
+    assert "## Energy and CO₂\n\nNot measured." in with_figures()
 
 
 def test_transfer_is_a_table_where_it_was_measured() -> None:
-    assert row_starting(card_of(transfer=[TRANSFER]), "other") == [
+    assert row_starting(with_figures(transfer=[TRANSFER]), "other") == [
         "other",
         "1,200",
         "0.457",
         "3,000",
     ]
-    assert "### Transfer\n\nNot measured" in card_of()
+    assert "### Transfer\n\nNot measured" in with_figures()
 
 
 def test_the_example_loads_from_where_the_learner_is() -> None:
-    assert 'load_learner("tiny")' in card_of()
+    assert 'load_learner("tiny")' in with_figures()
     card = rendered(CONFIG, EVALUATION, reference="./mine")
     assert 'load_learner("./mine")' in card and 'load_learner("tiny")' not in card
 
@@ -241,21 +240,41 @@ def test_the_example_loads_from_where_the_learner_is() -> None:
 def test_a_folder_of_the_maker_s_machine_is_named_without_its_path() -> None:
     for path in ("/home/me/base", "C:\\Users\\me\\base"):
         card = rendered({**CONFIG, "base_model": {"repo": path, "revision": None}}, EVALUATION)
-        assert "`base`, in a folder of its maker's" in card
+        assert "`base`, in a folder on its maker's machine" in card
         assert path not in card
 
 
-def test_every_placeholder_is_filled_and_values_are_left_alone() -> None:
-    card = card_of()
-    names = "|".join(placeholders("learner.md"))
-    # `$name`, `$most` and `$HOME` are values here: a token, words and a command.
-    assert set(re.findall(rf"\$(?:{names})\b", card)) == {"$name"}
-    assert "$most of it" in card
-    assert "learners run tiny --corpus '$HOME/text'" in card
+def test_values_are_data_and_never_templates() -> None:
+    # A token, words and a command that look like jinja2's.
+    evaluation = {
+        **EVALUATION,
+        "tokens": {"raise": ["{{ name }}", "{% raw %}"], "lower": ["``", "`"]},
+        "command": "learners run tiny --corpus '{{ config }}'",
+    }
+    text = rendered(CONFIG, evaluation, summary="Finds {{ 7 * 7 }} {% include 'README.md' %}.")
+    assert "Finds {{ 7 * 7 }} {% include 'README.md' %}." in text
+    assert "`` {{ name }} ``, `` {% raw %} ``" in text
+    assert "``` `` ```, `` ` ``" in text
+    assert "learners run tiny --corpus '{{ config }}'" in text
+
+
+def test_a_figure_that_is_missing_is_an_error_that_names_it() -> None:
+    evaluation = {key: value for key, value in EVALUATION.items() if key != "tokens"}
+    with pytest.raises(UndefinedError, match="tokens"):
+        rendered(CONFIG, evaluation)
+    broken = {**CONFIG, "optimizer": {"name": "adamw"}}
+    with pytest.raises(UndefinedError, match="learning_rate"):
+        rendered(broken, EVALUATION)
+
+
+def test_a_pipe_does_not_break_a_table() -> None:
+    rows = [{**ROWS[0], "arm": "a|b"}]
+    text = with_figures(fine_tuning={**EVALUATION["fine_tuning"], "rows": rows})
+    assert r"| a\|b | 123.46 ± 0.12 |" in text
 
 
 def test_the_chosen_architecture_comes_first_with_its_figures() -> None:
-    card = card_of()
+    card = with_figures()
     assert row_starting(card, "linear") == ["linear", "0.612", "0.360", "1,500"]
     assert card.index("| linear |") < card.index("| conv |")
     assert "**0.988**" in card
@@ -265,7 +284,7 @@ def test_the_chosen_architecture_comes_first_with_its_figures() -> None:
 
 
 def test_the_comparison_is_a_table_of_all_arms() -> None:
-    card = card_of()
+    card = with_figures()
     assert row_starting(card, "standard") == ["standard", "123.46 ± 0.12", "1.0", "–", "–", "60"]
     assert row_starting(card, "constant:1") == [
         *("constant:1", "98.77", "3.2", "1.0e-04", "0.250", "–"),
@@ -278,7 +297,7 @@ def test_the_comparison_is_a_table_of_all_arms() -> None:
 
 
 def test_a_learner_that_was_not_tried_says_so_and_shows_no_plot() -> None:
-    card = card_of(fine_tuning=None, plot=False)
+    card = with_figures(fine_tuning=None, plot=False)
     assert "It was not tried in fine-tuning when it was made" in card
     assert "its use in fine-tuning is untested" in card
     assert "![" not in card
@@ -288,9 +307,9 @@ def test_a_learner_that_was_not_tried_says_so_and_shows_no_plot() -> None:
 @pytest.mark.parametrize(
     "card",
     [
-        card_of(),
-        card_of(energy=ENERGY, transfer=[TRANSFER]),
-        card_of(fine_tuning=None, plot=False),
+        with_figures(),
+        with_figures(energy=ENERGY, transfer=[TRANSFER]),
+        with_figures(fine_tuning=None, plot=False),
         rendered(on_hub(), EVALUATION, language="en", datasets=["Salesforce/wikitext"]),
         rendered(CONFIG, EVALUATION, license="ship-license-1.0", reference="./mine"),
         rendered(
@@ -308,53 +327,69 @@ def test_an_agreement_that_was_not_measured_is_said_to_be_so() -> None:
 
 
 def test_a_base_model_card_is_complete() -> None:
-    card = base_model_card(
-        "small", "A model.", "apache-2.0", "Prose: mine.", "learners run small", BASE_EVALUATION
+    about = About(
+        name="small", summary="A model.", license="apache-2.0", attribution="Prose: mine."
     )
-    data = ModelCard(card).data
+    evaluation = BASE_EVALUATION | {"command": "learners run small"}
+    text = render_card(card("base-model"), {}, evaluation, about)
+    data = ModelCard(text).data
     assert (data.library_name, data.pipeline_tag) == ("transformers", "text-generation")
-    assert not re.search(rf"\$(?:{'|'.join(placeholders('base-model.md'))})\b", card)
     for figure in ("4.567", "6.789", "0.673", "200,000", "4,765,000", "12,288,000", "77 seconds"):
-        assert figure in card
+        assert figure in text
+    assert check_card(text) == []
 
 
-def test_a_table_is_markdown() -> None:
-    assert markdown_table(["a", "b"], [["1", "2"]]) == "| a | b |\n| --- | --- |\n| 1 | 2 |"
+@pytest.mark.parametrize("kind", CARDS)
+def test_every_kind_of_card_ships_an_artifact_whose_figures_are_compared(kind: str) -> None:
+    assert any(
+        figures(card(kind), *data_of(entry)) for entry in SHIPPED if kind_of_card(entry) == kind
+    )
+
+
+def kind_of_card(entry: Entry) -> str:
+    config, _ = data_of(entry)
+    (kind,) = (kind for kind in CARDS if card(kind) is card_of(config))
+    return kind
+
+
+def data_of(entry: Entry) -> tuple[dict[str, Any], dict[str, Any]]:
+    folder: Path = content("learners") / entry.name
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return config, json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
 
 
 def shipped(entry: Entry) -> tuple[str, dict[str, Any], dict[str, Any]]:
-    folder: Path = content("learners") / entry.name
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    evaluation = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
-    return (folder / "README.md").read_text(encoding="utf-8"), config, evaluation
+    text = (content("learners") / entry.name / "README.md").read_text(encoding="utf-8")
+    return text, *data_of(entry)
 
 
 def named(entries: list[Entry]) -> Any:
     return pytest.mark.parametrize("entry", entries, ids=lambda entry: entry.name)
 
 
-@named(LEARNERS)
-def test_a_bundled_learner_s_card_is_its_figures_rendered(entry: Entry) -> None:
-    card, config, evaluation = shipped(entry)
+def made_as(kind: str) -> list[Entry]:
+    return [entry for entry in SHIPPED if kind_of_card(entry) == kind]
+
+
+@named(SHIPPED)
+def test_a_bundled_card_is_its_figures_rendered(entry: Entry) -> None:
+    text, config, evaluation = shipped(entry)
     recipe = find_recipe(str(content("learners") / entry.name / "recipe.toml"))
-    assert card == learner_card(
-        config,
-        evaluation,
-        summary=entry.summary,
-        license=entry.license,
-        attribution=recipe.attribution,
-        language=recipe.language,
-    )
-    assert ModelCard(card).data.model_name == entry.name
+    if entry.kind == "base-model":  # the command of one that was made before is in its card alone
+        evaluation["command"] = re.findall(r"^learners run .*", text, re.MULTILINE)[0]
+    about = About.of(recipe)
+    assert text == render_card(card(kind_of_card(entry)), config, evaluation, about)
+    assert (about.summary, about.license) == (entry.summary, entry.license)
+    assert ModelCard(text).data.model_name == entry.name
 
 
-@named(LEARNERS)
+@named(made_as("learner"))
 def test_the_figures_in_a_bundled_learner_s_card_are_those_of_evaluation_json(
     entry: Entry,
 ) -> None:
     card, config, evaluation = shipped(entry)
-    for name, figures in evaluation["held_out"].items():
-        assert row_starting(card, name)[1] == f"{figures['spearman']:.3f}"
+    for name, measured in evaluation["held_out"].items():
+        assert row_starting(card, name)[1] == f"{measured['spearman']:.3f}"
     assert f"**{config['labels']['spearman_with_exact']:.3f}**" in card
     for row in evaluation["fine_tuning"]["rows"]:
         cells = row_starting(card, row["arm"])
@@ -364,7 +399,7 @@ def test_the_figures_in_a_bundled_learner_s_card_are_those_of_evaluation_json(
     assert (content("learners") / entry.name / "comparison.png").is_file() == evaluation["plot"]
 
 
-@named(LEARNERS)
+@named(made_as("learner"))
 def test_a_bundled_learner_s_entry_agrees_with_its_config(entry: Entry) -> None:
     _, config, evaluation = shipped(entry)
     assert (entry.name, entry.architecture) == (config["name"], config["architecture"])
@@ -378,18 +413,9 @@ def test_a_bundled_learner_s_entry_agrees_with_its_config(entry: Entry) -> None:
     assert max(held_out, key=lambda name: held_out[name]) == entry.architecture
 
 
-@named(DISTILLED)
-def test_a_bundled_distilled_learner_s_card_is_its_figures_rendered(entry: Entry) -> None:
+@named(made_as("distilled"))
+def test_a_bundled_distilled_learner_s_card_has_its_figures(entry: Entry) -> None:
     card, config, evaluation = shipped(entry)
-    recipe = find_recipe(str(content("learners") / entry.name / "recipe.toml"))
-    assert card == distilled_card(
-        config,
-        evaluation,
-        summary=entry.summary,
-        license=entry.license,
-        attribution=recipe.attribution,
-        language=recipe.language,
-    )
     assert ModelCard(card).data.base_model == entry.base == config["base_model"]["repo"]
     for label, name in (("**this learner**", "conv"), ("ridge", "ridge")):
         figures = evaluation["held_out"][name]
@@ -404,17 +430,16 @@ def test_a_bundled_distilled_learner_s_card_is_its_figures_rendered(entry: Entry
     )
 
 
-@named(BASES)
+@named(made_as("base-model"))
 def test_a_bundled_base_model_s_card_has_its_figures(entry: Entry) -> None:
     card, _, evaluation = shipped(entry)
     assert ModelCard(card).data.license == entry.license
-    assert not re.search(rf"\$(?:{'|'.join(placeholders('base-model.md'))})\b", card)
     assert f"{evaluation['held_out_loss']:.3f} nats per token" in card
     assert f"{evaluation['loss_to_unigram_entropy']:.3f}" in card
     assert entry.summary in card
 
 
 def test_a_precision_of_its_own_is_said() -> None:
-    assert "passes in" not in card_of()
+    assert "passes in" not in with_figures()
     config = {**CONFIG, "labels": {**CONFIG["labels"], "precision": "bfloat16"}}
     assert "seed 3, the model's passes in bfloat16." in rendered(config, EVALUATION)

@@ -1,1 +1,1 @@
-"""Model cards: structured data, rendered late with the templates in cards/."""
+"""Model cards: structured data, rendered late with the templates in cards/ (see its README)."""

@@ -7,22 +7,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from string import Template
 from typing import Any
 
-from secondary_learners.cards.deltas import delta_figures, delta_results
-from secondary_learners.cards.distilled import distilled_figures, distilled_results
-from secondary_learners.cards.losses import TAG, loss_figures, loss_results
-from secondary_learners.cards.render import (
-    base_model_figures,
-    base_model_results,
-    learner_figures,
-    learner_results,
-)
+from secondary_learners.cards.card import EVERY, Card
+from secondary_learners.cards.kinds import card_of
+from secondary_learners.cards.metadata import MetadataError, read_front_matter
+from secondary_learners.cards.render import figures
 from secondary_learners.cards.vocabulary import (
     HUB_ID,
     LANGUAGE,
@@ -30,7 +24,6 @@ from secondary_learners.cards.vocabulary import (
     LICENSES,
     UNSTATED,
 )
-from secondary_learners.content import content
 
 __all__ = ["CardFault", "Problem", "check_card", "machine_paths"]
 
@@ -60,39 +53,24 @@ class Problem:
         return f"{self.kind}: {self.message}"
 
 
+# The names and values of a model-index.
+_Named = list[tuple[str | None, Any]]
 # Headings by what they must speak of, so that a maker may word them otherwise.
-_LEARNER = {
+_HEADINGS = {
     "how it is used": r"\buse\b|\busage\b",
     "its figures": r"figures|results|evaluation",
+    "how it was made": r"made",
     "what it looks for": r"looks for|tokens",
     "intended use and limits": r"intended|limit",
     "energy and CO₂": r"energy|co2|co₂|emission",
     "how it is rebuilt": r"rebuil|reproduc",
     "its license": r"licen[cs]e",
 }
-_SECTIONS = {
-    "learner": _LEARNER,
-    "loss-learner": _LEARNER,
-    "distilled": _LEARNER | {"how it was made": r"made"},
-    "delta": {
-        "how it is used": r"\buse\b|\busage\b",
-        "its figures": r"figures|results|evaluation",
-        "intended use and limits": r"intended|limit",
-        "how it is rebuilt": r"rebuil|reproduc",
-        "its license": r"licen[cs]e",
-    },
-    "base-model": {
-        "how it is used": r"\buse\b|\busage\b",
-        "its figures": r"figures|results|evaluation",
-        "intended use and limits": r"intended|limit",
-        "how it is rebuilt": r"rebuil|reproduc",
-        "its license": r"licen[cs]e",
-    },
-}
-_BLOCK = re.compile(r"\s*---(?:\r\n|\r|\n)(.*?)(?:\r\n|\r|\n)---[ \t]*(?:\r\n|\n|$)", re.DOTALL)
 _LOADS = re.compile(r"\b(load_learner|load_delta|load_base|from_pretrained)\(")
 _LINK = re.compile(r"\]\(\s*<?([^)>\s]+)")
-_LEFT_OPEN = re.compile(r"\[More Information Needed\]|\bTODO\b|\bFIXME\b|\bTBD\b")
+_LEFT_OPEN = re.compile(
+    r"\{\{.*?\}\}|\{%.*?%\}|\[More Information Needed\]|\bTODO\b|\bFIXME\b|\bTBD\b"
+)
 _QUOTED = re.compile(r"(`{2,}).*?\1", re.DOTALL)
 _ELSEWHERE = re.compile(r"[a-z][a-z0-9+.-]*:|#", re.IGNORECASE)
 # A posix path of two parts or more that starts a word, or one on a Windows drive.
@@ -117,14 +95,18 @@ def check_card(card: str | Path, folder: Path | None = None) -> list[Problem]:
 
 
 def _check(text: str, folder: Path | None) -> Iterator[Problem]:
-    data = yield from _metadata(text)
     config, evaluation = _json(folder, "config.json"), _json(folder, "evaluation.json")
-    kind = _kind(data)
-    yield from _license(data, folder)
-    yield from _identifiers(data)
-    yield from _sections(text, kind)
-    yield from _figures(text, data, kind, config, evaluation)
-    yield from _placeholders(text, kind)
+    card = card_of(config)
+    data = yield from _metadata(text)
+    results = None
+    if data is not None:
+        yield from _license(data, folder)
+        yield from _identifiers(data)
+        results = yield from _results(data)
+    yield from _sections(text, EVERY if card is None else card.sections)
+    if card is not None and evaluation is not None:
+        yield from _figures(text, results, card, config, evaluation)
+    yield from _placeholders(text)
     yield from _links(text, folder)
     if paths := machine_paths(text):
         yield Problem(
@@ -132,15 +114,6 @@ def _check(text: str, folder: Path | None) -> Iterator[Problem]:
             f"it names {' and '.join(paths)}, which is on the machine it was made on. Name the "
             "file alone.",
         )
-
-
-def _kind(data: Mapping[str, Any]) -> str:
-    if data.get("library_name") == "transformers":
-        return "base-model"
-    tags = data.get("tags")
-    tags = tags if isinstance(tags, list) else []
-    known = {"delta": "delta", "distilled": "distilled", TAG: "loss-learner"}
-    return next((kind for tag, kind in known.items() if tag in tags), "learner")
 
 
 def machine_paths(text: str) -> list[str]:
@@ -153,49 +126,44 @@ def _json(folder: Path | None, name: str) -> Any:
         return None
     try:
         return json.loads((folder / name).read_bytes())
-    except ValueError:
+    except (ValueError, RecursionError):
         return None  # said by the audit, in words of its own
 
 
-def _metadata(text: str) -> Generator[Problem, None, dict[str, Any]]:
-    """Yields problems and returns the metadata as a dictionary, empty when there is none."""
-    import yaml
+def _metadata(text: str) -> Generator[Problem, None, dict[str, Any] | None]:
+    """Yields problems and returns the metadata, or None when it does not parse."""
     from huggingface_hub import ModelCard
 
-    block = _BLOCK.match(text)
-    if block is None:
+    if text.startswith("\ufeff"):
         yield Problem(
-            CardFault.METADATA, "there is no metadata between two lines `---` at its top."
+            CardFault.METADATA,
+            "it starts with a byte order mark (U+FEFF), and so the Hub finds no metadata. Save it "
+            "as UTF-8 without one.",
         )
-        return {}
+        text = text.lstrip("\ufeff")
     try:
-        data = yaml.safe_load(block[1])
-    except yaml.YAMLError as error:
-        yield Problem(
-            CardFault.METADATA, f"its metadata is no YAML: {' '.join(str(error).split())}"
-        )
-        return {}
-    if not isinstance(data, dict):
-        yield Problem(CardFault.METADATA, "its metadata is no table of keys and values.")
-        return {}
+        data = read_front_matter(text)
+    except MetadataError as error:
+        yield Problem(CardFault.METADATA, str(error))
+        return None
     try:
         ModelCard(text)
     except (ValueError, TypeError) as error:  # the client's own reading
         yield Problem(CardFault.RESULTS, f"huggingface_hub cannot read its metadata: {error}")
     for key in ("library_name", "pipeline_tag", "license_name", "license_link"):
         if key in data and not isinstance(data[key], str):
-            yield Problem(CardFault.METADATA, f"`{key}` must be a string, and is {data[key]!r}.")
+            yield Problem(CardFault.METADATA, f"`{key}` must be a string, not {data[key]!r}.")
     if not isinstance(data.get("library_name"), str):
         yield Problem(CardFault.METADATA, "`library_name` is missing: secondary-learners.")
     tags = data.get("tags")
     if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
-        yield Problem(CardFault.METADATA, f"`tags` must be a list of strings, and is {tags!r}.")
+        yield Problem(CardFault.METADATA, f"`tags` must be a list of strings, not {tags!r}.")
     co2 = data.get("co2_eq_emissions")
     grams = co2.get("emissions") if isinstance(co2, dict) else co2
     if co2 is not None and not _is_number(grams):
         yield Problem(
             CardFault.METADATA,
-            f"`co2_eq_emissions` must have `emissions` in grams, and has {grams!r}.",
+            f"`co2_eq_emissions` must have `emissions` in grams, not {grams!r}.",
         )
     return data
 
@@ -216,7 +184,7 @@ def _license(data: Mapping[str, Any], folder: Path | None) -> Iterator[Problem]:
     elif not isinstance(license, str) or license not in LICENSES:
         yield Problem(
             CardFault.LICENSE,
-            f"{license!r} is no license of the Hub's list "
+            f"{license!r} is not a license of the Hub's list "
             "(https://huggingface.co/docs/hub/repositories-licenses). For one of your own write "
             "`license: other`, `license_name: a-name` and `license_link: LICENSE`.",
         )
@@ -247,41 +215,30 @@ def _identifiers(data: Mapping[str, Any]) -> Iterator[Problem]:
         given = data.get(key, [])
         for value in given if isinstance(given, list) else [given]:
             if not isinstance(value, str) or not pattern.fullmatch(value):
-                yield Problem(CardFault.IDENTIFIER, f"`{key}` takes {what}, and not {value!r}.")
+                quoted = " YAML reads `no` as false: put it in quotes." if value is False else ""
+                yield Problem(CardFault.IDENTIFIER, f"`{key}` takes {what}, not {value!r}.{quoted}")
 
 
-def _sections(text: str, kind: str) -> Iterator[Problem]:
-    headings = "\n".join(re.findall(r"^#{2,}\s+(.*)", text, re.MULTILINE)).lower()
-    for what, pattern in _SECTIONS[kind].items():
-        if not re.search(pattern, headings):
-            yield Problem(CardFault.SECTION, f"no heading speaks of {what}.")
-    if not _LOADS.search(text):
-        yield Problem(
-            CardFault.SECTION, "it does not show how to load it: `load_learner(…)` in a code block."
-        )
-
-
-def _figures(
-    text: str, data: Mapping[str, Any], kind: str, config: Any, evaluation: Any
-) -> Iterator[Problem]:
+def _results(data: Mapping[str, Any]) -> Generator[Problem, None, _Named | None]:
+    """Yields problems and returns what the model-index has, or None when it does not parse."""
     from huggingface_hub.repocard_data import model_index_to_eval_results
 
     index = data.get("model-index")
     try:
-        found = model_index_to_eval_results(index)[1] if index else []
+        results = model_index_to_eval_results(index)[1] if index else []
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         yield Problem(CardFault.RESULTS, f"its model-index lacks {error}, or has it elsewhere.")
-        return
-    if not found:
+        return None
+    if not results:
         yield Problem(
             CardFault.RESULTS,
             "it has no figures: a model-index with at least one metric is needed.",
         )
-    for result in found:
+    for result in results:
         if not _is_number(result.metric_value):
             yield Problem(
                 CardFault.RESULTS,
-                f"the value of {result.metric_type} is {result.metric_value!r}, and no number.",
+                f"the value of {result.metric_type} is {result.metric_value!r}, not a number.",
             )
         if not isinstance(result.dataset_type, str) or not HUB_ID.fullmatch(result.dataset_type):
             yield Problem(
@@ -289,45 +246,55 @@ def _figures(
                 f"the Hub refuses the data set type {result.dataset_type!r} of a result: letters, "
                 "digits, . _ and - only.",
             )
-    if evaluation is None or (kind != "base-model" and config is None):
-        return
+    return [(result.metric_name, result.metric_value) for result in results]
+
+
+def _sections(text: str, sections: Iterable[str]) -> Iterator[Problem]:
+    headings = "\n".join(re.findall(r"^#{2,}\s+(.*)", text, re.MULTILINE)).lower()
+    for section in sections:
+        if not re.search(_HEADINGS[section], headings):
+            yield Problem(CardFault.SECTION, f"no heading speaks of {section}.")
+    if not _LOADS.search(text):
+        yield Problem(
+            CardFault.SECTION, "it does not show how to load it: `load_learner(…)` in a code block."
+        )
+
+
+def _figures(
+    text: str, results: _Named | None, card: Card, config: Any, evaluation: Any
+) -> Iterator[Problem]:
+    """results: those of the card's model-index; None when that was not read."""
+    from jinja2 import UndefinedError
+
     try:
-        if kind == "learner":
-            expected = learner_results(config, evaluation)
-            shown = learner_figures(config, evaluation)
-        elif kind == "loss-learner":
-            expected, shown = loss_results(config, evaluation), loss_figures(config, evaluation)
-        elif kind == "distilled":
-            expected = distilled_results(config, evaluation)
-            shown = distilled_figures(config, evaluation)
-        elif kind == "delta":
-            expected, shown = delta_results(config, evaluation), delta_figures(evaluation)
-        else:
-            expected, shown = base_model_results(evaluation), base_model_figures(evaluation)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        missing = card.missing(config, evaluation)
+        expected = card.results(config, evaluation)
+        shown = figures(card, config, evaluation)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         yield Problem(
             CardFault.FIGURE, f"config.json or evaluation.json lacks a figure: {error!r}."
         )
         return
-    values = {(result.metric_name, result.metric_value) for result in found}
+    except UndefinedError as error:
+        yield Problem(CardFault.FIGURE, f"config.json or evaluation.json lacks a figure: {error}.")
+        return
+    for name in missing:
+        yield Problem(CardFault.FIGURE, f"evaluation.json lacks `{name}`.")
     for result in expected:
-        if (result.metric_name, result.metric_value) not in values:
+        if results is not None and (result.name, result.value) not in results:
             yield Problem(
                 CardFault.FIGURE,
-                f"its model-index lacks {result.metric_name!r} = {result.metric_value}, which "
+                f"its model-index lacks {result.name or result.metric!r} = {result.value}, which "
                 "evaluation.json has.",
             )
     for figure in shown:
-        if figure not in text:
+        if not re.search(rf"(?<![\d.,]){re.escape(figure)}(?!\d)", text):
             yield Problem(CardFault.FIGURE, f"it lacks {figure!r}, which evaluation.json has.")
 
 
-def _placeholders(text: str, kind: str) -> Iterator[Problem]:
-    template = Template((content("cards") / f"{kind}.md").read_text(encoding="utf-8"))
-    names = "|".join(template.get_identifiers())
-    plain = _QUOTED.sub("", text)  # a token or a command may well be `` $name ``
-    left = re.findall(rf"\$\{{?(?:{names})\b\}}?", plain) + _LEFT_OPEN.findall(plain)
-    for word in dict.fromkeys(left):
+def _placeholders(text: str) -> Iterator[Problem]:
+    plain = _QUOTED.sub("", text)  # a token or a command may well be `` {{ name }} ``
+    for word in dict.fromkeys(_LEFT_OPEN.findall(plain)):
         yield Problem(CardFault.PLACEHOLDER, f"{word!r} was left to be filled in.")
 
 

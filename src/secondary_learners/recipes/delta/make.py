@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from secondary_learners.cards.deltas import delta_card
+from secondary_learners.cards.card import About
+from secondary_learners.cards.kinds import card
+from secondary_learners.cards.render import render_card
 from secondary_learners.recipes.delta.recipe import DeltaRecipe
 from secondary_learners.recipes.gain_learner.data import portable_names
 from secondary_learners.recipes.parsing import recipe_names, recipe_toml
@@ -123,16 +125,10 @@ def run_delta(
         full = dataclasses.replace(recipe.tuning, kind="full")
         whole = fine_tune(base, examples, full, seed=recipe.seed, progress=progress).model
         evaluation["full_fine_tuning"] = dataclasses.asdict(evaluate(whole, test))
-    readme = delta_card(
-        delta.config.to_dict(),
-        evaluation,
-        summary=recipe.summary,
-        license=recipe.license,
-        attribution=recipe.attribution,
-        language=recipe.language,
-        # What a recipe of this package makes goes by its name; the rest is where it was made.
-        reference=recipe.name if recipe.name in recipe_names() else f"./{out.absolute().name}",
-    )
+    # What a recipe of this package makes goes by its name; the rest is where it was made.
+    reference = recipe.name if recipe.name in recipe_names() else f"./{out.absolute().name}"
+    about = About.of(recipe, reference=reference)
+    readme = render_card(card("delta"), delta.config.to_dict(), evaluation, about)
     digests = save_delta(
         delta, out, recipe_toml=recipe_toml(recipe), evaluation=evaluation, readme=readme
     )

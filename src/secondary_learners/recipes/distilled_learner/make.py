@@ -27,7 +27,9 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from tqdm import tqdm
 
-from secondary_learners.cards.distilled import distilled_card
+from secondary_learners.cards.card import About
+from secondary_learners.cards.kinds import card
+from secondary_learners.cards.render import render_card
 from secondary_learners.errors import CorpusError
 from secondary_learners.files import (
     atomic_path,
@@ -147,20 +149,13 @@ def run_distilled(
         "device": f"CPU, {torch.get_num_threads()} threads, {platform.machine()}",
     }
     evaluation = json.loads(json_bytes(evaluation))  # as it will be read, for the card
-    card = distilled_card(
-        config.to_dict(),
-        evaluation,
-        summary=recipe.summary,
-        license=recipe.license,
-        attribution=recipe.attribution,
-        language=recipe.language,
-    )
+    readme = render_card(card("distilled"), config.to_dict(), evaluation, About.of(recipe))
     save_learner(
         learner,
         out,
         recipe_toml=recipe_toml(recipe),
         evaluation=evaluation,
-        readme=card,
+        readme=readme,
         half=True,
     )
     write_bytes(out / "work" / f"{recipe.name}.toml", entry_toml(_entry(recipe, out)).encode())

@@ -18,7 +18,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from secondary_learners.cards.render import base_model_card, learner_card
+from secondary_learners.cards.card import About
+from secondary_learners.cards.kinds import card
+from secondary_learners.cards.render import render_card
 from secondary_learners.errors import MissingExtraError, RecipeError
 from secondary_learners.experiments.compare import Comparison, Settings, compare
 from secondary_learners.experiments.summary import summary
@@ -105,16 +107,9 @@ def _package_base(
     recipe: PretrainRecipe, evaluation: dict[str, Any], out: Path, command: str
 ) -> None:
     write_bytes(out / "recipe.toml", recipe_toml(recipe).encode())
-    card = base_model_card(
-        recipe.name,
-        recipe.summary,
-        recipe.license,
-        recipe.attribution,
-        command,
-        evaluation,
-        language=recipe.language,
-    )
-    write_bytes(out / "README.md", card.encode())
+    shown = {**evaluation, "command": command}
+    readme = render_card(card("base-model"), {}, shown, About.of(recipe))
+    write_bytes(out / "README.md", readme.encode())
     entry = Entry(
         name=recipe.name,
         kind="base-model",
@@ -296,8 +291,10 @@ def _package(
         evaluation["stand_in"] = stand_in
     if energy:
         evaluation["energy"] = energy
-    card = card_of(recipe, config, evaluation, out)
-    save_learner(learner, out, recipe_toml=recipe_toml(recipe), evaluation=evaluation, readme=card)
+    readme = card_of(recipe, config, evaluation, out)
+    save_learner(
+        learner, out, recipe_toml=recipe_toml(recipe), evaluation=evaluation, readme=readme
+    )
     return Finished(out, evaluation, comparison)
 
 
@@ -305,17 +302,13 @@ def card_of(
     recipe: LearnerRecipe, config: LearnerConfig, evaluation: Mapping[str, Any], folder: Path
 ) -> str:
     """The card of the learner that `recipe` made in `folder`."""
-    return learner_card(
-        config.to_dict(),
-        evaluation,
-        summary=recipe.summary,
-        license=recipe.license,
-        attribution=recipe.attribution,
+    about = About.of(
+        recipe,
         # What a recipe of this package makes goes by its name; the rest is where it was made.
         reference=recipe.name if recipe.name in recipe_names() else f"./{folder.absolute().name}",
-        language=recipe.language,
         datasets=[source.dataset for source in recipe.sources if source.dataset],
     )
+    return render_card(card("learner"), config.to_dict(), evaluation, about)
 
 
 def _learner_entry(recipe: LearnerRecipe, made: Finished) -> Entry:

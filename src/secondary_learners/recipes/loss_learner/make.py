@@ -21,7 +21,9 @@ import numpy as np
 import torch
 import transformers
 
-from secondary_learners.cards.losses import METHOD, loss_card
+from secondary_learners.cards.card import About
+from secondary_learners.cards.kinds import LOSS_METHOD, card
+from secondary_learners.cards.render import render_card
 from secondary_learners.errors import CorpusError, SecondaryLearnersError
 from secondary_learners.experiments.multistage import StagedSettings, summary
 from secondary_learners.experiments.multistage_runs import (
@@ -132,16 +134,11 @@ def run_multistage(
     if meter:
         evaluation["energy"] = meter.figures()
     own = any(find_recipe(name).name == recipe.name for name in recipe_names())
-    card = loss_card(
-        learner.config.to_dict(),
-        evaluation,
-        summary=recipe.summary,
-        license=recipe.license,
-        attribution=recipe.attribution,
-        reference=recipe.name if own else f"./{out.absolute().name}",
-        language=recipe.language,
+    about = About.of(recipe, reference=recipe.name if own else f"./{out.absolute().name}")
+    readme = render_card(card("loss-learner"), learner.config.to_dict(), evaluation, about)
+    save_learner(
+        learner, out, recipe_toml=recipe_toml(recipe), evaluation=evaluation, readme=readme
     )
-    save_learner(learner, out, recipe_toml=recipe_toml(recipe), evaluation=evaluation, readme=card)
     write_bytes(out / "work" / f"{recipe.name}.toml", entry_toml(_entry(recipe, out)).encode())
     return Finished(out, evaluation, None)
 
@@ -225,7 +222,7 @@ def loss_learner(
         optimizer={"name": "adamw"},
         labels={
             "count": len(losses.values),
-            "method": METHOD,
+            "method": LOSS_METHOD,
             "trained_on": losses.begin,
             "epochs": plan.epochs,
             "seed": plan.seed,
