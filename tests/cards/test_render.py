@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -344,6 +345,19 @@ def test_every_kind_of_card_ships_an_artifact_whose_figures_are_compared(kind: s
     assert any(
         figures(card(kind), *data_of(entry)) for entry in SHIPPED if kind_of_card(entry) == kind
     )
+
+
+@pytest.mark.parametrize("entry", SHIPPED, ids=lambda entry: entry.name)
+def test_energy_is_shown_whatever_was_made(entry: Entry, tmp_path: Path) -> None:
+    folder = shutil.copytree(content("learners") / entry.name, tmp_path / entry.name)
+    config, evaluation = data_of(entry)
+    evaluation = {"command": "learners run x", **evaluation, "energy": ENERGY}
+    about = About(name=entry.name, summary=entry.summary, license="mit")
+    text = render_card(card(kind_of_card(entry)), config, evaluation, about)
+    (folder / "evaluation.json").write_text(json.dumps(evaluation), encoding="utf-8")
+    (folder / "README.md").write_text(text, encoding="utf-8")
+    assert "0.01234 kWh and 0.5678 g" in text and text.count("## Energy and CO₂") == 1
+    assert check_card(folder) == []
 
 
 def kind_of_card(entry: Entry) -> str:

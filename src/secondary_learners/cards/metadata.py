@@ -104,7 +104,9 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]
         except MetadataError:
             raise
         except (ValueError, OverflowError) as error:
-            raise MetadataError(f"{str(node.value)[:40]!r} cannot be: {error}; {_line(node)}.") from error
+            raise MetadataError(
+                f"{str(node.value)[:40]!r} cannot be: {error}; {_line(node)}."
+            ) from error
 
 
 def _line(node: yaml.Node) -> str:

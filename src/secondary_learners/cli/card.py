@@ -28,23 +28,23 @@ def check_command(output: Output, cards: tuple[Path, ...]) -> int:
     """
     from secondary_learners.cards.check import check_card
 
-    found = {}
+    problems_of = {}
     for card in cards:
         try:
-            found[str(card)] = check_card(card)
+            problems_of[str(card)] = check_card(card)
         except FileNotFoundError as error:
             raise ArtifactError(
                 f"there is no card {error.filename}. Give a folder with a README.md, or the file."
             ) from error
     lines = []
-    for name, problems in found.items():
+    for name, problems in problems_of.items():
         lines.append(f"{name}: {'nothing is wrong' if not problems else ''}".rstrip())
         lines += [f"  - {problem}" for problem in problems]
     output.result(
         "\n".join(lines),
         {
             name: [{"kind": str(p.kind), "message": p.message} for p in problems]
-            for name, problems in found.items()
+            for name, problems in problems_of.items()
         },
     )
-    return 1 if any(found.values()) else 0
+    return 1 if any(problems_of.values()) else 0
