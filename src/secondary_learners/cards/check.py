@@ -96,7 +96,7 @@ def check_card(card: str | Path, folder: Path | None = None) -> list[Problem]:
 
 def _check(text: str, folder: Path | None) -> Iterator[Problem]:
     config, evaluation = _json(folder, "config.json"), _json(folder, "evaluation.json")
-    card = card_of(config)
+    card = None if folder is None else card_of(folder)
     data = yield from _metadata(text)
     results = None
     if data is not None:

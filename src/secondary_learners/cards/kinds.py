@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
+from pathlib import Path
 
-from secondary_learners.cards.card import Card, Data
+from secondary_learners.artifacts.checks import read_json
+from secondary_learners.artifacts.kinds import kind_of
+from secondary_learners.cards.card import Card
+from secondary_learners.errors import ArtifactError
 
 __all__ = ["CARDS", "LOSS_METHOD", "card", "card_of"]
 
@@ -27,23 +31,20 @@ def card(kind: str) -> Card:
     return row
 
 
-def card_of(config: object) -> Card | None:
-    """The card of the artifact with this config.json, or None for what is not an artifact's."""
-    kind = _kind(config) if isinstance(config, Mapping) else None
-    return None if kind is None else card(kind)
+def card_of(folder: Path) -> Card | None:
+    """The card of the artifact in `folder`, by its config.json; None where there is no artifact.
 
-
-def _kind(config: Data) -> str | None:
-    """Learners of gains, of losses and from published labels are one kind of artifact; what their
+    Learners of gains, of losses and from published labels are one kind of artifact; what their
     labels are tells them apart.
     """
-    if "model_type" in config:
-        return "base-model"
-    if "layers" in config:
-        return "delta"
-    labels = config.get("labels")
-    if not isinstance(labels, Mapping):
+    try:
+        artifact = kind_of(folder).kind
+        labels = read_json(folder / "config.json").get("labels")
+    except ArtifactError:
         return None
-    if labels.get("method") == LOSS_METHOD:
-        return "loss-learner"
-    return "distilled" if "source" in labels else "learner"
+    if artifact == "learner" and isinstance(labels, Mapping):
+        if labels.get("method") == LOSS_METHOD:
+            return card("loss-learner")
+        if "source" in labels:
+            return card("distilled")
+    return card(artifact)
