@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from common import RESULTS, table, write_result
 
-from secondary_learners.experiments.trials.analysis import analyse, spread
+from secondary_learners.experiments.trials.analysis import analyse
 from secondary_learners.experiments.trials.analysis_figure import plot_analysis
 from secondary_learners.experiments.trials.best import expected_best
 from secondary_learners.experiments.trials.stopping import Setting
@@ -67,16 +67,16 @@ def drawn_best(scores: Sequence[float], budget: int, draws: int, seed: int) -> t
 
 
 def looped_deviations(trials: Sequence[Trial]) -> dict[str, float]:
-    """Deviations over n - 1, by the standard library, seed by seed."""
+    """The population's deviations, by the standard library, seed by seed."""
     by_init: dict[int, list[float]] = {}
     by_order: dict[int, list[float]] = {}
     for trial in trials:
         by_init.setdefault(trial.init_seed, []).append(trial.score)
         by_order.setdefault(trial.order_seed, []).append(trial.score)
     return {
-        "all": statistics.stdev(trial.score for trial in trials),
-        "init": statistics.fmean(map(statistics.stdev, by_init.values())),
-        "order": statistics.fmean(map(statistics.stdev, by_order.values())),
+        "all": statistics.pstdev(trial.score for trial in trials),
+        "init": statistics.fmean(map(statistics.pstdev, by_init.values())),
+        "order": statistics.fmean(map(statistics.pstdev, by_order.values())),
     }
 
 
@@ -140,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 "drawn_error": error,
                 "with_replacement": expected_best(scores, budget, replacement=True).mean,
             }
-        looped, over_n = looped_deviations(held), spread(held, ddof=0)
+        looped = looped_deviations(held)
         ours_all = (found.spread.deviation, found.spread.within_init, found.spread.within_order)
         for value, name in zip(ours_all, ("all", "init", "order"), strict=True):
             assert value is not None
@@ -151,11 +151,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "deviation": found.spread.deviation,
             "within_init": found.spread.within_init,
             "within_order": found.spread.within_order,
-            "over_n": {
-                "deviation": over_n.deviation,
-                "within_init": over_n.within_init,
-                "within_order": over_n.within_order,
-            },
             "diverged": found.diverged,
             "expected_best": best,
             "contrasts": {
@@ -203,7 +198,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         figures["stopping"] = check_stopping(stopping, scores_of)
         print("published early stopping:", figures["stopping"])
     plot_analysis(trials, analysis, options.out / "dodge.png")
-    write_result(options.out / "dodge.json", figures)
+    data = {path.name: path for path in (options.trials, stopping) if path.is_file()}
+    # Seeds: of the draws for each budget.
+    write_result(options.out / "dodge.json", figures, seeds=BUDGETS, data=data)
 
 
 def _known(value: float | None) -> float:

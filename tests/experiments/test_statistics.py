@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from itertools import product
 
 import numpy as np
@@ -8,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from secondary_learners.errors import MissingExtraError
 from secondary_learners.experiments.statistics import (
+    crossed_permutation_test,
     deviation,
     fewest_pairs,
     mean,
@@ -134,3 +137,55 @@ def test_seeds_needed_without_a_difference_or_without_luck():
     assert seeds_needed(1e-9, 1.0, paired=True) is None
     assert seeds_needed(0.1, 0.0, paired=True) == 6
     assert seeds_needed(0.1, 0.0, paired=False) == 2
+
+
+def test_the_crossed_test_flips_whole_rows_and_whole_columns():
+    differences = np.array([[0.3, -0.1, 0.2], [0.5, 0.4, 0.1]])
+    by_kind = []
+    for values in (differences, differences.T):
+        reached = []
+        for signs in product((1, -1), repeat=len(values)):
+            total = sum(np.array(signs) @ values)
+            reached.append(abs(total) >= abs(differences.sum()) - 1e-12)
+        by_kind.append(sum(reached) / len(reached))
+    assert crossed_permutation_test(differences) == max(by_kind)
+    assert crossed_permutation_test(-differences.T) == max(by_kind)
+    assert crossed_permutation_test(np.full((5, 5), 0.1)) == 2 / 2**5
+    hole = differences.copy()
+    hole[0, 1] = np.nan
+    without = crossed_permutation_test(np.where(np.isnan(hole), 0.0, hole))
+    assert crossed_permutation_test(hole) == without
+
+
+def test_one_order_alone_leaves_independent_pairs():
+    values = [0.3, 0.1, 0.4, -0.2]
+    expected = permutation_test(values, [0.0] * 4)
+    assert crossed_permutation_test([[value] for value in values]) == expected
+    assert crossed_permutation_test([values]) == expected
+    assert crossed_permutation_test([[0.3]]) == 1.0
+
+
+def test_the_crossed_test_is_less_sure_than_pairs_where_seeds_matter():
+    # Two good initializations, whatever the order: two facts, and not ten.
+    differences = np.full((5, 5), 0.01) * np.random.default_rng(0).choice([1, -1], (5, 5))
+    differences[:2] += 0.3
+    pairs = permutation_test(differences.ravel().tolist(), [0.0] * 25)
+    assert pairs < 0.01 < 0.2 < crossed_permutation_test(differences)
+
+
+def test_seeds_that_matter_by_chance_are_not_taken_for_a_difference():
+    # No difference, but initializations with luck of their own: at most 1 in 16 is "significant".
+    rng = np.random.default_rng(0)
+    tables = rng.normal(0, 1, (400, 6, 1)) + rng.normal(0, 0.2, (400, 6, 6))
+    crossed = np.mean([crossed_permutation_test(table) <= 0.05 for table in tables])
+    assert crossed < 0.07
+
+
+def test_without_scipy_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    for call in (
+        lambda: one_way([[1.0, 2.0], [3.0, 4.0]]),
+        lambda: seeds_needed(0.1, 0.2, paired=False),
+    ):
+        with pytest.raises(MissingExtraError, match=r"scipy.*secondary-learners\[trials\]"):
+            call()

@@ -1,16 +1,18 @@
-"""The little statistics that comparisons and trials over seeds need, in numpy."""
+"""The statistics that comparisons and trials over seeds need: numpy, and scipy for tails."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from secondary_learners.experiments.distributions import f_tail, t_power
+from secondary_learners.errors import MissingExtraError
 
 __all__ = [
+    "crossed_permutation_test",
     "deviation",
     "fewest_pairs",
     "mean",
@@ -31,11 +33,11 @@ def mean(values: Sequence[float]) -> float:
     return float(np.mean(np.asarray(values, dtype=np.float64)))
 
 
-def deviation(values: Sequence[float]) -> float | None:
-    """The standard deviation, over n - 1; None for a single value, which tells nothing of it."""
+def deviation(values: Sequence[float], ddof: int = 1) -> float | None:
+    """The standard deviation, over n - `ddof`; None for one value, which tells nothing of it."""
     if len(values) < 2:
         return None
-    return float(np.std(np.asarray(values, dtype=np.float64), ddof=1))
+    return float(np.std(np.asarray(values, dtype=np.float64), ddof=ddof))
 
 
 def standard_error(values: Sequence[float]) -> float | None:
@@ -67,7 +69,15 @@ def one_way(groups: Sequence[Sequence[float]]) -> tuple[float, float]:
     if within <= rounding:
         return math.inf, 0.0
     value = float((between / freedom[0]) / (within / freedom[1]))
-    return value, f_tail(value, *freedom)
+    return value, float(_distributions().f.sf(value, *freedom))
+
+
+def _distributions() -> Any:
+    try:
+        from scipy import stats
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("scipy", "trials") from error
+    return stats
 
 
 def smallest_p(pairs: int) -> float:
@@ -101,20 +111,27 @@ def seeds_needed(
     if spread == 0:
         return least
 
-    def enough(seeds: int) -> bool:
-        freedom = seeds - 1 if paired else 2 * seeds - 2
-        effect = abs(difference) / spread * math.sqrt(seeds if paired else seeds / 2)
-        return t_power(effect, freedom, alpha) >= power
-
+    effect = abs(difference) / spread
     low, high = least - 1, least
-    while not enough(high):
+    while _power(effect, high, paired, alpha) < power:
         if high > _MOST_SEEDS:
             return None
         low, high = high, high * 2
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
+        low, high = (
+            (low, middle) if _power(effect, middle, paired, alpha) >= power else (middle, high)
+        )
     return high
+
+
+def _power(effect: float, seeds: int, paired: bool, alpha: float) -> float:
+    """The chance that a two-sided t test shows a true difference of `effect` deviations."""
+    stats = _distributions()
+    freedom = seeds - 1 if paired else 2 * seeds - 2
+    shift = effect * math.sqrt(seeds if paired else seeds / 2)
+    limit = stats.t.isf(alpha / 2, freedom)
+    return float(stats.nct.sf(limit, freedom, shift) + stats.nct.cdf(-limit, freedom, shift))
 
 
 def permutation_test(first: Sequence[float], second: Sequence[float], *, seed: int = 0) -> float:
@@ -137,6 +154,20 @@ def permutation_test(first: Sequence[float], second: Sequence[float], *, seed: i
         signs = rng.integers(0, 2, size=(10_000, len(differences)), dtype=np.int8) * 2 - 1
         count += int(np.sum(np.abs(signs @ differences) >= reached))
     return (1 + count) / (1 + _DRAWS)
+
+
+def crossed_permutation_test(differences: npt.ArrayLike) -> float:
+    """The two-sided p of a sign-flip test on the mean of a crossed design.
+
+    differences: [rows, columns], NaN where there is none: of two methods, for each pair of an
+    initialization and an order. Trials that share either are alike, so the signs of whole rows are
+    flipped, and of whole columns, each by `permutation_test`, never that of one pair; the larger p
+    of both counts. With n rows and n columns it is at least 2 / 2**n. One row or column alone has
+    nothing to share, and then the pairs themselves are flipped.
+    """
+    values = np.nan_to_num(np.asarray(differences, dtype=np.float64))
+    sums = [values.sum(axis=axis).tolist() for axis in (0, 1) if values.shape[1 - axis] > 1]
+    return max((permutation_test(one, [0.0] * len(one)) for one in sums), default=1.0)
 
 
 def _all_sums(differences: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from secondary_learners.errors import TrialsError
+from secondary_learners.errors import MissingExtraError, TrialsError
 from secondary_learners.experiments.statistics import (
+    crossed_permutation_test,
     deviation,
     mean,
     one_way,
-    permutation_test,
     seeds_needed,
 )
 from secondary_learners.experiments.trials.best import Best, expected_best
@@ -57,7 +57,7 @@ class Spread:
 
     deviation: over all trials. within_init, within_order: the mean, over the seeds of that kind
     with two trials or more, of the deviation of the trials that share it; None where there are
-    none. Each is over n - `ddof`; published figures have 0, which makes the small groups look
+    none. Each is the population's (over n), as the paper's are, which makes small groups look
     steadier than the whole.
     """
 
@@ -111,8 +111,9 @@ class GoodSeeds:
 class ArmTest:
     """Two arms of one task, on the seeds that both ran.
 
-    p: of the paired permutation test on the mean. p_spread: of the same test on each trial's
-    distance from its arm's median (Brown and Forsythe's, paired): does one vary more?
+    p: of `crossed_permutation_test` on the mean: trials that share an initialization or an order
+    are not independent. p_spread: of the same test on each trial's distance from its arm's median
+    (Brown and Forsythe's, paired): does one vary more?
     seeds_paired, seeds_unpaired: seeds for each arm that would show a true difference of this size
     with a power of 80 %; the first with the same seeds for both. None for no difference.
     """
@@ -165,8 +166,8 @@ class Analysis:
         tasks = []
         for task in self.tasks:
             stopping, advised = (
-                [{**asdict(s), "gain": s.gain, "cost": s.setting.cost} for s in found]
-                for found in (task.stopping, task.advised)
+                [{**asdict(s), "gain": s.gain, "cost": s.setting.cost} for s in listed]
+                for listed in (task.stopping, task.advised)
             )
             seeds = [{"difference": d, "seeds": n} for d, n in task.seeds_for.items()]
             lists = {"seeds_for": seeds, "stopping": stopping, "advised": advised}
@@ -191,16 +192,16 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def spread(trials: Sequence[Trial], *, ddof: int = 1) -> Spread:
+def spread(trials: Sequence[Trial]) -> Spread:
     """Mean and deviations of the trials of one task and arm; see `Spread`."""
     _, _, scores = grid(trials)
     values = _present(scores)
     return Spread(
         trials=len(values),
         mean=mean(values),
-        deviation=_deviation(values, ddof),
-        within_init=_within(scores, ddof),
-        within_order=_within(scores.T, ddof),
+        deviation=deviation(values, ddof=0),
+        within_init=_within(scores),
+        within_order=_within(scores.T),
         best=max(values),
         worst=min(values),
     )
@@ -211,17 +212,10 @@ def _present(scores: Floats) -> list[float]:
     return values
 
 
-def _deviation(values: Sequence[float], ddof: int) -> float | None:
-    value = deviation(values)
-    if value is None or ddof == 1:
-        return value
-    return value * math.sqrt((len(values) - 1) / (len(values) - ddof))
-
-
-def _within(scores: Floats, ddof: int) -> float | None:
-    """The mean over the rows of [seeds, others] of each row's deviation."""
-    found = [_deviation(_present(row), ddof) for row in scores]
-    known = [value for value in found if value is not None]
+def _within(scores: Floats) -> float | None:
+    """The mean over the rows of [seeds, others] of each row's population deviation."""
+    deviations = [deviation(_present(row), ddof=0) for row in scores]
+    known = [value for value in deviations if value is not None]
     return mean(known) if known else None
 
 
@@ -281,7 +275,7 @@ def good_initializations(table: TrialsTable, arm: str, *, seed: int = 0) -> Good
             f"it takes two tasks that share three initializations, and here are {len(tasks)} and "
             f"{len(shared)}"
         )
-    ranks = np.array([_ranks([-task[init] for init in shared]) for task in means])
+    ranks = _ranks([[-task[init] for init in shared] for task in means])
     agreement = _kendall(ranks[None])[0]
     rng = np.random.default_rng(seed)
     shuffled = rng.permuted(np.broadcast_to(ranks, (_DRAWS, *ranks.shape)), axis=2)
@@ -299,12 +293,13 @@ def good_initializations(table: TrialsTable, arm: str, *, seed: int = 0) -> Good
     )
 
 
-def _ranks(values: Sequence[float]) -> list[float]:
-    """1 for the lowest; equal values share the mean of their places."""
-    array = np.asarray(values, dtype=np.float64)
-    below = (array[:, None] > array).sum(axis=1)
-    same = (array[:, None] == array).sum(axis=1)
-    ranks: list[float] = (below + (same + 1) / 2).tolist()
+def _ranks(values: Sequence[Sequence[float]]) -> Floats:
+    """In each row 1 for the lowest; equal values share the mean of their places."""
+    try:
+        from scipy.stats import rankdata
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("scipy", "trials") from error
+    ranks: Floats = rankdata(values, axis=1)
     return ranks
 
 
@@ -345,17 +340,24 @@ def compare_arms(table: TrialsTable, task: str, first: str, second: str) -> ArmT
         second=second,
         pairs=len(shared),
         difference=difference,
-        p=permutation_test(b.tolist(), a.tolist()),
+        p=_crossed(shared, b - a),
         deviations=spreads,
-        p_spread=permutation_test(
-            np.abs(b - np.median(b)).tolist(), np.abs(a - np.median(a)).tolist()
-        ),
+        p_spread=_crossed(shared, np.abs(b - np.median(b)) - np.abs(a - np.median(a))),
         correlation=_correlation(a, b) if varying else None,
         seeds_paired=seeds_needed(difference, deviation((b - a).tolist()) or 0.0, paired=True),
         seeds_unpaired=seeds_needed(
             difference, math.sqrt((spreads[0] ** 2 + spreads[1] ** 2) / 2), paired=False
         ),
     )
+
+
+def _crossed(pairs: Sequence[tuple[int, int]], differences: Floats) -> float:
+    """The p of `crossed_permutation_test` of differences [pairs] by their two seeds."""
+    inits, orders = (sorted({pair[kind] for pair in pairs}) for kind in (0, 1))
+    values = np.full((len(inits), len(orders)), np.nan)
+    for (init, order), difference in zip(pairs, differences, strict=True):
+        values[inits.index(init), orders.index(order)] = difference
+    return crossed_permutation_test(values)
 
 
 def analyse(
@@ -414,22 +416,22 @@ def _task(
     trials: Sequence[Trial], floor: float | None, differences: Sequence[float]
 ) -> TaskAnalysis:
     scores = np.array([trial.score for trial in trials])
-    found = spread(trials)
+    spread_, sample = spread(trials), deviation(scores.tolist())
     contrasts = (contrast(trials, "init"), contrast(trials, "order"))
     stopping, advised = _stopping(trials)
     return TaskAnalysis(
         task=trials[0].task,
         arm=trials[0].arm,
-        spread=found,
+        spread=spread_,
         best_of=tuple(
             expected_best(scores, budget) for budget in _BUDGETS if budget <= len(scores)
         ),
         contrasts=tuple(value for value in contrasts if value is not None),
         diverged=diverged(trials, floor),
         seeds_for={
-            difference: seeds_needed(difference, found.deviation or 0.0, paired=False)
+            difference: seeds_needed(difference, sample or 0.0, paired=False)
             for difference in differences
-            if found.deviation is not None
+            if sample is not None
         },
         stopping=stopping,
         advised=advised,
