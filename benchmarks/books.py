@@ -16,9 +16,8 @@ from pathlib import Path
 from common import RESULTS, write_result
 
 from secondary_learners.experiments.summary import plain_words
-from secondary_learners.recipes.gain_learner.make import run_learner
-from secondary_learners.recipes.gain_learner.recipe import LearnerRecipe
 from secondary_learners.recipes.parsing import find_recipe
+from secondary_learners.recipes.run import Run, run_recipe
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -31,15 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print("books: skipped, as it needs --corpus DATA")
         return
     recipe = find_recipe("books-mini")
-    assert isinstance(recipe, LearnerRecipe)
-    made = run_learner(
-        recipe,
-        options.corpus,
-        options.run,
-        device="cpu",
-        command=f"learners run {recipe.name} --corpus DATA",
-    )
-    assert made.comparison is not None
+    command = f"learners run {recipe.name} --corpus DATA"
+    made = run_recipe(recipe, Run(out=options.run, corpus=options.corpus, command=command))
+    assert made and made.comparison is not None
     print(made.comparison.table(), "", plain_words(made.comparison), sep="\n")
     write_result(
         options.out / "books.json",

@@ -53,7 +53,6 @@ from secondary_learners.learners.statistics import spearman
 from secondary_learners.recipes.gain_learner.data import (
     finetuning_data,
     labelling_data,
-    own_recipe,
     read_splits,
 )
 from secondary_learners.recipes.gain_learner.recipe import (
@@ -61,6 +60,7 @@ from secondary_learners.recipes.gain_learner.recipe import (
     InstructionPlan,
     LabelPlan,
     LearnerRecipe,
+    own_recipe,
 )
 from secondary_learners.registry.load import load_base, load_learner
 from secondary_learners.text.examples import Examples

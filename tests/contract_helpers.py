@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cli_helpers import learners
-from secondary_learners.recipes.parsing import _KINDS
+from secondary_learners.recipes.kinds import ROWS
 
 RECIPES = Path(__file__).parent / "contract" / "recipes"
 IDS = [[5, 9, 200, 7, 31], [4, 4, 8, 15, 16]]
@@ -24,7 +24,7 @@ IDS = [[5, 9, 200, 7, 31], [4, 4, 8, 15, 16]]
 
 def recipe_kinds() -> list[str]:
     """The kinds of recipes, as the package has them."""
-    return sorted(_KINDS)
+    return sorted(ROWS)
 
 
 def recipe_of(kind: str) -> Path:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from secondary_learners.recipes.gain_learner.data import own_recipe
-from secondary_learners.recipes.gain_learner.recipe import LabelPlan, LearnerRecipe
+from secondary_learners.recipes.gain_learner.recipe import LabelPlan, LearnerRecipe, own_recipe
+from secondary_learners.recipes.record import Record
+from secondary_learners.recipes.run import Made, Run, run_recipe
 
 _WANTED = "sea ship wave storm sail anchor captain harbour deck crew tide mast rope gull"
 _OTHER = "tax form rule office page line table data code list value unit sum rate"
@@ -40,3 +42,10 @@ def tiny_recipe(objective: Path, pool: Path, base: Path) -> LearnerRecipe:
     labels = LabelPlan(contexts=200, objective_contexts=16, exact=8)
     recipe = own_recipe("tiny", objective, pool)
     return replace(recipe, base=str(base), context_length=16, labels=labels)
+
+
+def make(recipe: Record, corpus: Path | None, out: Path, **options: Any) -> Made:
+    """What `run_recipe` makes of `recipe` in the folder `out`."""
+    made = run_recipe(recipe, Run(out=out, corpus=corpus, **options))
+    assert made is not None
+    return made

@@ -60,6 +60,14 @@ def test_what_is_none_is_left_out_and_tables_are_plain_values() -> None:
     assert values["added"] == date(2026, 1, 2)
 
 
+def test_defaults_are_written_out_of_what_was_read_without_them() -> None:
+    thing = read('name = "x"\nplace = {license = "mit"}')
+    values = {"license": "mit", "neighbors": 3, "unit": "nats"}
+    assert as_values(thing)["place"] == values
+    assert as_values(thing)["rates"] == []
+    assert "neighbors = 3" in record_toml(thing)
+
+
 def test_old_spellings_are_read() -> None:
     thing = read('name = "x"\nplace = {licence = "mit", neighbours = 2}')
     assert thing.place == Place("mit", 2)

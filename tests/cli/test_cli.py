@@ -139,7 +139,6 @@ def test_a_folder_that_happens_to_have_a_learner_s_name_does_not_hide_it(
         ),
         (["run", "mini", "--context-length", "50"], 2, "--context-length is for learners"),
         (["run", "mini", "--seeds", "3"], 2, "--seeds is for learners whose gains are"),
-        (["run", "mini", "--energy"], 2, "measured here; mini is a base model"),
         (
             ["run", "wikitext-gpt2", "--method", "exact"],
             2,
@@ -227,7 +226,7 @@ def test_run_goes_on_in_its_folder_and_says_where_the_learner_is(tiny: Tiny) -> 
 def test_run_with_other_options_in_that_folder_is_refused(tiny: Tiny) -> None:
     result = learners("run", *tiny.options, "--method", "exact", "--out", tiny.learner)
     assert result.code == 1
-    assert "holds labels with method 'swapped', and this run has 'exact'" in result.err
+    assert "begun with other settings: labels.method was swapped and is now exact." in result.err
 
 
 def test_gains_then_fit_is_run(tiny: Tiny, tmp_path: Path) -> None:
@@ -506,7 +505,7 @@ def test_finetune_on_own_text_uses_the_learner_s_base_and_length(
         lengths.append((pool.length, model.config.n_embd))
         return compare(model, pool, *rest, **options)
 
-    monkeypatch.setattr("secondary_learners.recipes.gain_learner.make.compare", watched)
+    monkeypatch.setattr("secondary_learners.recipes.gain_learner.comparing.compare", watched)
     own = ("--objective", tiny.objective, "--pool", tiny.pool)
     budget = ("--seeds", 1, "--updates", 1, "--batch-size", 4, "--threshold", "quantile:0.5")
     command = ("finetune", "-l", tiny.learner, *own, *budget, "--out", tmp_path, "--json")

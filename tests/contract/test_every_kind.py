@@ -30,11 +30,6 @@ pytestmark = pytest.mark.slow
 
 FILES = ("config.json", "model.safetensors", "recipe.toml")
 TIMED = ("seconds", "speed", "less_time", "overhead")
-GAPS = {  # what a kind lacks, and why: none may stay
-    ("delta", "test_a_killed_run_goes_on_to_the_same_bytes"): "a delta does not resume",
-    ("delta", "test_a_run_writes_the_registry_entry_of_what_it_made"): "a delta writes no entry",
-    ("delta", "test_the_entry_of_what_was_published_is_that_of_the_run"): "a delta writes no entry",
-}
 
 
 @pytest.fixture(scope="module")
@@ -52,13 +47,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def kind(request: pytest.FixtureRequest) -> str:
     value: str = request.param
     return value
-
-
-@pytest.fixture(autouse=True)
-def gap(request: pytest.FixtureRequest) -> None:
-    place = request.node.callspec.params.get("kind") if hasattr(request.node, "callspec") else None
-    if reason := GAPS.get((place, request.node.originalname)):
-        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,14 @@ import pytest
 from recipes_helpers import OTHER, WANTED, prose
 from secondary_learners.errors import CorpusError
 from secondary_learners.recipes.gain_learner.data import (
-    describe_sources,
     finetuning_data,
     labelling_data,
-    own_recipe,
     portable,
     read_splits,
 )
-from secondary_learners.recipes.gain_learner.recipe import LearnerRecipe
+from secondary_learners.recipes.gain_learner.recipe import LearnerRecipe, own_recipe
 from secondary_learners.recipes.parsing import parse_recipe, recipe_toml
+from secondary_learners.recipes.sources import describe_sources
 from secondary_learners.registry.load import load_base
 from secondary_learners.text.corpus import Source
 

@@ -12,17 +12,19 @@ import safetensors.numpy
 
 from cli_helpers import learners
 from distil_helpers import LENGTH, RECIPE, REPORTED, ROWS, write_data
+from recipes_helpers import make
 from secondary_learners.cards.check import check_card
 from secondary_learners.errors import CorpusError
 from secondary_learners.learners.artifact import read_learner
 from secondary_learners.learners.statistics import r2, spearman
 from secondary_learners.publishing.audit import audit
 from secondary_learners.recipes.distilled_learner import make as distil_module
-from secondary_learners.recipes.distilled_learner.make import run_distilled
+from secondary_learners.recipes.distilled_learner import stages
 from secondary_learners.recipes.distilled_learner.published import fold_rows, read_published_labels
 from secondary_learners.recipes.likeness import Verdict
 from secondary_learners.recipes.parsing import parse_recipe, recipe_toml
 from secondary_learners.recipes.rebuild import read_published, rebuild
+from secondary_learners.recipes.run import Run
 from secondary_learners.registry.entries import artifact_entry
 from secondary_learners.registry.index import read_index
 
@@ -114,7 +116,7 @@ def test_labels_kept_for_reporting_change_nothing_but_the_report(
     made: Path, tmp_path: Path
 ) -> None:
     turned = write_data(tmp_path / "turned", reported_sign=-1.0)
-    other = run_distilled(RECIPE, turned, tmp_path / "out", **COMMON).folder
+    other = make(RECIPE, turned, tmp_path / "out", **COMMON).folder
     for name in ("model.safetensors",):
         assert (other / name).read_bytes() == (made / name).read_bytes()
     configs = [json.loads((folder / "config.json").read_bytes()) for folder in (made, other)]
@@ -132,26 +134,27 @@ def test_a_killed_run_goes_on_where_it_was(
 ) -> None:
     work = tmp_path / "out" / "work"
     shutil.copytree(made / "work", work)
-    (work / "student-3.safetensors").write_bytes(b"cut off")
+    (student,) = (work / "runs").glob("student-3-*.safetensors")
+    student.write_bytes(b"cut off")
 
     def again(*_: object, **__: object) -> None:
         raise AssertionError("made twice")
 
-    monkeypatch.setattr(distil_module, "token_embeddings", again)
-    monkeypatch.setattr(distil_module, "fit_kernel_ridge", again)
-    monkeypatch.setattr(distil_module, "fit_baseline", again)
-    other = run_distilled(RECIPE, data, tmp_path / "out", **COMMON).folder
+    monkeypatch.setattr(stages, "token_embeddings", again)
+    monkeypatch.setattr(stages, "fit_kernel_ridge", again)
+    monkeypatch.setattr(stages, "fit_baseline", again)
+    other = make(RECIPE, data, tmp_path / "out", **COMMON).folder
     for name in ("model.safetensors", "config.json"):
         assert (other / name).read_bytes() == (made / name).read_bytes()
     changed = replace(RECIPE, embeddings=replace(RECIPE.embeddings, neighbors=59))
     with pytest.raises(AssertionError, match="made twice"):
-        run_distilled(changed, data, tmp_path / "out", **COMMON)
+        make(changed, data, tmp_path / "out", **COMMON)
 
 
 def test_a_rebuild_has_the_same_bytes(made: Path, data: Path, tmp_path: Path) -> None:
     published = read_published(made)
     out = tmp_path / "again"
-    found = rebuild(published, data, out, device="cpu", progress=False)
+    found = rebuild(published, Run(out=out, corpus=data))
     assert found.verdict is Verdict.IDENTICAL
     names = {figure.name for figure in found.figures}
     assert {"correlation of scores", "Spearman (conv, held out)", "R2 (ridge, held out)"} <= names
@@ -159,7 +162,7 @@ def test_a_rebuild_has_the_same_bytes(made: Path, data: Path, tmp_path: Path) ->
 
 def test_what_is_missing_or_wrong_is_explained(data: Path, tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match=r"no corpus folder.*needs labels\.npz.*--corpus FOLDER"):
-        run_distilled(RECIPE, None, tmp_path / "out", **COMMON)
+        make(RECIPE, None, tmp_path / "out", **COMMON)
     copy = shutil.copytree(data, tmp_path / "data")
     (copy / "labels.npz").write_bytes(b"PK\x03\x04 cut off")
     with pytest.raises(CorpusError, match="does not hold contexts"):
@@ -169,7 +172,7 @@ def test_what_is_missing_or_wrong_is_explained(data: Path, tmp_path: Path) -> No
     shutil.copy(data / "labels.npz", copy)
     (copy / "tokenizer.json").write_text("{}")
     with pytest.raises(CorpusError, match="no file of tokenizers"):
-        run_distilled(RECIPE, copy, tmp_path / "out", **COMMON)
+        make(RECIPE, copy, tmp_path / "out", **COMMON)
 
 
 def test_contexts_that_share_twelve_tokens_are_in_one_fold() -> None:

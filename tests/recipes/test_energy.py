@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from recipes_helpers import make
 from secondary_learners.errors import (
     MissingExtraError,
     SecondaryLearnersError,
@@ -19,7 +20,6 @@ from secondary_learners.errors import (
 from secondary_learners.gains import store
 from secondary_learners.recipes.energy import WORLD, Meter, open_meter
 from secondary_learners.recipes.gain_learner import make as run_module
-from secondary_learners.recipes.gain_learner.make import run_learner
 from secondary_learners.recipes.gain_learner.recipe import LearnerRecipe
 
 pytestmark = pytest.mark.slow
@@ -50,7 +50,7 @@ def test_a_run_records_its_energy_and_says_how_it_was_had(
     here = tmp_path / "here"
     here.mkdir()
     monkeypatch.chdir(here)
-    made = run_learner(recipe, None, tmp_path / "tiny", energy="FRA", **COMMON)
+    made = make(recipe, None, tmp_path / "tiny", energy="FRA", **COMMON)
     energy = made.evaluation["energy"]
     assert 0 < energy["kwh"] < 0.01
     # France: some 50 g of CO2 a kWh, by codecarbon's table.
@@ -67,7 +67,7 @@ def test_a_run_records_its_energy_and_says_how_it_was_had(
     assert capfd.readouterr() == ("", "")
     assert logging.getLogger("codecarbon").disabled is False
 
-    again = run_learner(recipe, None, made.folder, **COMMON)  # such as after a killed comparison
+    again = make(recipe, None, made.folder, **COMMON)  # such as after a killed comparison
     assert again.evaluation["energy"] == energy
 
 
@@ -78,9 +78,9 @@ def test_a_killed_run_goes_on_measuring_and_adds_up(
     with monkeypatch.context() as patch:
         patch.setattr(store if stage == "labeller" else run_module, stage, killed)
         with pytest.raises(KeyboardInterrupt):
-            run_learner(recipe, None, tmp_path, energy=WORLD, **COMMON)
+            make(recipe, None, tmp_path, energy=WORLD, **COMMON)
     before = json.loads((tmp_path / "work" / "energy.json").read_text())["energy"]
-    made = run_learner(recipe, None, tmp_path, **COMMON)
+    made = make(recipe, None, tmp_path, **COMMON)
     energy = made.evaluation["energy"]
     assert energy["runs"] == 2
     assert energy["country"] == WORLD
@@ -97,16 +97,16 @@ def test_a_run_begun_without_measuring_is_never_given_a_part_of_its_energy(
     with monkeypatch.context() as patch:
         patch.setattr(run_module, "fit_learners", killed)
         with pytest.raises(KeyboardInterrupt):
-            run_learner(recipe, None, tmp_path, **COMMON)
-    made = run_learner(recipe, None, tmp_path, energy="FRA", **COMMON)
+            make(recipe, None, tmp_path, **COMMON)
+    made = make(recipe, None, tmp_path, energy="FRA", **COMMON)
     assert "energy" not in made.evaluation
     assert "was done without measuring it" in caplog.text
 
 
 def test_energy_of_another_plan_is_not_taken_over(recipe: LearnerRecipe, tmp_path: Path) -> None:
-    run_learner(recipe, None, tmp_path, energy="FRA", **COMMON)
+    make(recipe, None, tmp_path, energy="FRA", **COMMON)
     other = replace(recipe, learner=replace(recipe.learner, counts="frequency"))
-    assert "energy" not in run_learner(other, None, tmp_path, **COMMON).evaluation
+    assert "energy" not in make(other, None, tmp_path, **COMMON).evaluation
 
 
 def test_a_complete_measurement_does_not_go_on(tmp_path: Path) -> None:

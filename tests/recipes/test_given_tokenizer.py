@@ -16,7 +16,7 @@ import torch
 from tokenizers import Tokenizer
 
 from cli_helpers import learners
-from recipes_helpers import OTHER, WANTED, prose, tiny_recipe, write_text
+from recipes_helpers import OTHER, WANTED, make, prose, tiny_recipe, write_text
 from registry_helpers import Machine, Team
 from secondary_learners.cards.check import check_card
 from secondary_learners.errors import CorpusError, IncompatibleError, RecipeError
@@ -25,14 +25,10 @@ from secondary_learners.learners.artifact import read_learner, tokenizer_fingerp
 from secondary_learners.recipes.base_model import training as pretrain_module
 from secondary_learners.recipes.base_model.recipe import PretrainRecipe
 from secondary_learners.recipes.base_model.training import END_OF_TEXT, train_tokenizer
-from secondary_learners.recipes.gain_learner.make import (
-    Finished,
-    fit_labels,
-    run_learner,
-    run_pretraining,
-)
+from secondary_learners.recipes.gain_learner.make import fit_labels
 from secondary_learners.recipes.gain_learner.recipe import LearnerRecipe, TokenizerPlan
 from secondary_learners.recipes.parsing import find_recipe, parse_recipe, recipe_toml
+from secondary_learners.recipes.run import Made
 from secondary_learners.registry.index import read_index
 from secondary_learners.registry.load import load_base, load_learner
 from secondary_learners.text.corpus import Source
@@ -76,11 +72,9 @@ def small() -> PretrainRecipe:
 
 
 @pytest.fixture(scope="module")
-def trained(
-    small: PretrainRecipe, corpus: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Finished:
+def trained(small: PretrainRecipe, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
     out = tmp_path_factory.mktemp("trained") / "stand-in"
-    return run_pretraining(small, corpus, out, **COMMON)
+    return make(small, corpus, out, **COMMON)
 
 
 def fingerprint_of(file: Path) -> str:
@@ -88,7 +82,7 @@ def fingerprint_of(file: Path) -> str:
 
 
 def test_a_model_is_trained_on_the_tokenizer_of_a_file(
-    trained: Finished, small: PretrainRecipe, corpus: Path
+    trained: Made, small: PretrainRecipe, corpus: Path
 ) -> None:
     model, tokenizer = load_base(trained.folder)
     assert model.config.vocab_size == BASE_VOCABULARY
@@ -107,7 +101,7 @@ def test_a_killed_training_with_large_logits_goes_on_to_the_same_weights(
 ) -> None:
     monkeypatch.setattr(pretrain_module, "_LOGITS_BYTES", 1000)  # takes the loss in blocks
     monkeypatch.setattr(pretrain_module, "_CHECKPOINT_EVERY", 5)
-    whole = run_pretraining(small, corpus, tmp_path / "whole", **COMMON)
+    whole = make(small, corpus, tmp_path / "whole", **COMMON)
     batch_of, stopped = pretrain_module._batch, tmp_path / "stopped"
 
     def killed(train: Any, recipe: PretrainRecipe, step: int) -> torch.Tensor:
@@ -118,8 +112,8 @@ def test_a_killed_training_with_large_logits_goes_on_to_the_same_weights(
     with monkeypatch.context() as patch:
         patch.setattr(pretrain_module, "_batch", killed)
         with pytest.raises(KeyboardInterrupt):
-            run_pretraining(small, corpus, stopped, **COMMON)
-    run_pretraining(small, corpus, stopped, **COMMON)
+            make(small, corpus, stopped, **COMMON)
+    make(small, corpus, stopped, **COMMON)
     for name in ("model.safetensors", "tokenizer.json", "config.json"):
         assert (stopped / name).read_bytes() == (whole.folder / name).read_bytes()
 
@@ -127,12 +121,12 @@ def test_a_killed_training_with_large_logits_goes_on_to_the_same_weights(
 def test_the_loss_in_blocks_trains_the_same_model(
     small: PretrainRecipe,
     corpus: Path,
-    trained: Finished,
+    trained: Made,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(pretrain_module, "_LOGITS_BYTES", 1000)
-    blocks = run_pretraining(small, corpus, tmp_path / "blocks", **COMMON)
+    blocks = make(small, corpus, tmp_path / "blocks", **COMMON)
     losses = [made.evaluation["held_out_loss"] for made in (blocks, trained)]
     assert losses[0] == pytest.approx(losses[1], rel=0.01)
 
@@ -169,7 +163,7 @@ def test_a_tokenizer_that_will_not_do_is_refused(
 ) -> None:
     write(tmp_path / "odd.json")
     with pytest.raises(error, match=message):
-        run_pretraining(replace(small, tokenizer="odd.json"), tmp_path, tmp_path / "x", **COMMON)
+        make(replace(small, tokenizer="odd.json"), tmp_path, tmp_path / "x", **COMMON)
     assert not (tmp_path / "x").exists()
 
 
@@ -189,19 +183,17 @@ def recipe(corpus: Path) -> LearnerRecipe:
 
 
 @pytest.fixture(scope="module")
-def made(
-    recipe: LearnerRecipe, trained: Finished, tmp_path_factory: pytest.TempPathFactory
-) -> Finished:
+def made(recipe: LearnerRecipe, trained: Made, tmp_path_factory: pytest.TempPathFactory) -> Made:
     """Made on the stand-in."""
     out = tmp_path_factory.mktemp("made") / "tiny"
     command = "learners run tiny --corpus 'my text' --base ./stand-in"
-    return run_learner(
+    return make(
         replace(recipe, base=str(trained.folder)), None, out, **{**COMMON, "command": command}
     )
 
 
 def test_labels_of_a_stand_in_are_put_down_as_its_own(
-    made: Finished, recipe: LearnerRecipe, trained: Finished, tmp_path: Path
+    made: Made, recipe: LearnerRecipe, trained: Made, tmp_path: Path
 ) -> None:
     config = load_learner(made.folder).config
     model, _ = load_base(trained.folder)
@@ -221,7 +213,7 @@ def test_labels_of_a_stand_in_are_put_down_as_its_own(
     assert find_recipe(str(made.folder / "recipe.toml")).base == "./stand-in"  # type: ignore[union-attr]
 
 
-def test_its_card_says_so_first_and_how_to_do_without(made: Finished, trained: Finished) -> None:
+def test_its_card_says_so_first_and_how_to_do_without(made: Made, trained: Made) -> None:
     card = (made.folder / "README.md").read_text()
     first = card.split("# tiny\n\n")[1].split("\n\n")[0]
     loss = trained.evaluation["held_out_loss"]
@@ -236,7 +228,7 @@ def test_its_card_says_so_first_and_how_to_do_without(made: Finished, trained: F
 
 
 def test_labels_and_fit_by_themselves_give_the_same_learner(
-    made: Finished, recipe: LearnerRecipe, trained: Finished, tmp_path: Path
+    made: Made, recipe: LearnerRecipe, trained: Made, tmp_path: Path
 ) -> None:
     own = replace(recipe, base=str(trained.folder))
     fitted = fit_labels(
@@ -252,7 +244,7 @@ def test_labels_and_fit_by_themselves_give_the_same_learner(
 def test_a_base_with_another_tokenizer_is_refused(recipe: LearnerRecipe, tmp_path: Path) -> None:
     wrong = replace(recipe, base="mini")
     with pytest.raises(IncompatibleError, match=rf"'tiny' is for token ids of {GPT2}.* of mini is"):
-        run_learner(wrong, None, tmp_path / "x", **COMMON)
+        make(wrong, None, tmp_path / "x", **COMMON)
 
 
 @pytest.mark.slow
@@ -295,7 +287,7 @@ def test_the_default_base_comes_from_the_hub_and_is_no_stand_in(
 
 
 def test_the_command_line_takes_a_stand_in(
-    recipe: LearnerRecipe, trained: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: LearnerRecipe, trained: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("own.toml").write_text(recipe_toml(recipe))

@@ -12,6 +12,7 @@ import pytest
 
 from classification_helpers import write_task
 from cli_helpers import learners
+from recipes_helpers import make
 from secondary_learners.cards.check import CardFault, check_card
 from secondary_learners.content import content
 from secondary_learners.errors import CorpusError, RecipeError
@@ -21,13 +22,13 @@ from secondary_learners.filtering.multistage import MultistageFilter
 from secondary_learners.filtering.predictors import LearnerPredictor
 from secondary_learners.filtering.selection import pad
 from secondary_learners.publishing.audit import audit
-from secondary_learners.recipes.gain_learner.make import Finished
 from secondary_learners.recipes.likeness import Verdict
 from secondary_learners.recipes.loss_learner import make as multistage
-from secondary_learners.recipes.loss_learner.make import read_staged_task, run_multistage
+from secondary_learners.recipes.loss_learner.make import read_staged_task
 from secondary_learners.recipes.loss_learner.recipe import LossPlan, MultistageRecipe
 from secondary_learners.recipes.parsing import recipe_toml
 from secondary_learners.recipes.rebuild import read_published, rebuild
+from secondary_learners.recipes.run import Made, Run
 from secondary_learners.registry.load import load_base, load_learner
 from secondary_learners.text.corpus import Source
 
@@ -58,15 +59,13 @@ def plan(base: Path) -> MultistageRecipe:
 
 
 @pytest.fixture(scope="module")
-def made(
-    plan: MultistageRecipe, corpus: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Finished:
+def made(plan: MultistageRecipe, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
     out = tmp_path_factory.mktemp("made") / "sea-losses"
-    return run_multistage(plan, corpus, out, progress=False, **COMMON)
+    return make(plan, corpus, out, progress=False, **COMMON)
 
 
 def test_is_an_ordinary_learner_that_skips_from_the_first_step(
-    made: Finished, plan: MultistageRecipe, corpus: Path
+    made: Made, plan: MultistageRecipe, corpus: Path
 ) -> None:
     learner = load_learner(made.folder)
     base, tokenizer = load_base(plan.base)
@@ -81,7 +80,7 @@ def test_is_an_ordinary_learner_that_skips_from_the_first_step(
     assert learner.config.labels["count"] == learner.config.labels["trained_on"] == 60
 
 
-def test_compares_on_examples_that_the_learner_had_nothing_to_do_with(made: Finished) -> None:
+def test_compares_on_examples_that_the_learner_had_nothing_to_do_with(made: Made) -> None:
     comparison = made.evaluation["fine_tuning"]
     rows = {row["arm"]: row for row in comparison["rows"]}
     assert list(rows) == ["plain", "multistage", "random", "learner", "random-learner"]
@@ -93,7 +92,7 @@ def test_compares_on_examples_that_the_learner_had_nothing_to_do_with(made: Fini
     assert all(row["seeds"] == 2 and row["seconds"] > 0 for row in rows.values())
 
 
-def test_the_card_is_complete_and_says_what_it_predicts(made: Finished, tmp_path: Path) -> None:
+def test_the_card_is_complete_and_says_what_it_predicts(made: Made, tmp_path: Path) -> None:
     assert check_card(made.folder) == []
     text = (made.folder / "README.md").read_text()
     for words in ("not an information gain", "trained once on 60 examples", "blindly", "2 seeds"):
@@ -106,7 +105,7 @@ def test_the_card_is_complete_and_says_what_it_predicts(made: Finished, tmp_path
 
 
 def test_a_killed_run_goes_on(
-    made: Finished,
+    made: Made,
     plan: MultistageRecipe,
     corpus: Path,
     tmp_path: Path,
@@ -122,10 +121,10 @@ def test_a_killed_run_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr(multistage, "run_arms", killed)
         with pytest.raises(KeyboardInterrupt):
-            run_multistage(plan, corpus, tmp_path, progress=False, **COMMON)
+            make(plan, corpus, tmp_path, progress=False, **COMMON)
     assert not (tmp_path / "config.json").exists()
     monkeypatch.setattr(multistage, "measure_losses", None)  # never again
-    again = run_multistage(plan, corpus, tmp_path, progress=False, **COMMON)
+    again = make(plan, corpus, tmp_path, progress=False, **COMMON)
     for name in ("model.safetensors", "config.json", "recipe.toml"):
         assert sha256_file(tmp_path / name) == sha256_file(made.folder / name)
     scores, expected = (
@@ -135,10 +134,8 @@ def test_a_killed_run_goes_on(
     assert scores == expected
 
 
-def test_is_rebuilt_to_the_same_bytes(made: Finished, corpus: Path, tmp_path: Path) -> None:
-    found = rebuild(
-        read_published(made.folder), corpus, tmp_path / "again", device="cpu", progress=False
-    )
+def test_is_rebuilt_to_the_same_bytes(made: Made, corpus: Path, tmp_path: Path) -> None:
+    found = rebuild(read_published(made.folder), Run(out=tmp_path / "again", corpus=corpus))
     assert found.verdict is Verdict.IDENTICAL
     names = {figure.name for figure in found.figures}
     assert {"score (learner)", "Spearman (linear, held out)", "correlation of scores"} <= names
@@ -166,11 +163,11 @@ def test_says_what_is_missing(plan: MultistageRecipe, corpus: Path, tmp_path: Pa
         read_staged_task(plan, tmp_path, *loaded)
     little = replace(plan, losses=LossPlan(share=0.01))
     with pytest.raises(CorpusError, match="too few to learn losses from"):
-        run_multistage(little, corpus, tmp_path / "out", **COMMON)
+        make(little, corpus, tmp_path / "out", **COMMON)
 
 
 def test_refuses_plans_that_make_no_sense(plan: MultistageRecipe) -> None:
-    for make, words in (
+    for plan_of, words in (
         (lambda: LossPlan(share=0.5), "share is 0.5"),
         (lambda: LossPlan(bigrams=3), "power of two"),
         (lambda: replace(plan, sources=(FILES, FILES)), "one source"),
@@ -178,11 +175,11 @@ def test_refuses_plans_that_make_no_sense(plan: MultistageRecipe) -> None:
         (lambda: replace(plan, name="No name"), "lower-case"),
     ):
         with pytest.raises(RecipeError, match=words):
-            make()
+            plan_of()
 
 
 def test_the_command_runs_it(
-    plan: MultistageRecipe, corpus: Path, made: Finished, tmp_path: Path
+    plan: MultistageRecipe, corpus: Path, made: Made, tmp_path: Path
 ) -> None:
     path = tmp_path / "sea.toml"
     path.write_text(recipe_toml(plan))
@@ -199,7 +196,10 @@ def test_the_command_runs_it(
     assert "does not predict information gain" in result.err
     result = learners(*arguments, "--contexts", "50")
     assert result.code == 2
-    assert "--contexts is for recipes of information gain" in result.err
+    assert (
+        "--contexts is for learners whose gains are measured here; sea-losses is a learner of"
+        in result.err
+    )
 
 
 def test_what_ships_was_made_by_the_bundled_recipe_and_its_card_is_sound() -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from delta_helpers import write_task
-from recipes_helpers import OTHER, WANTED, prose, write_text
+from recipes_helpers import OTHER, WANTED, make, prose, write_text
 from secondary_learners.content import content
 from secondary_learners.deltas.settings import Training, Tuning
 from secondary_learners.errors import (
@@ -26,12 +26,11 @@ from secondary_learners.errors import (
     UnknownNameError,
 )
 from secondary_learners.gains import store
-from secondary_learners.recipes import rebuild as rebuild_module
+from secondary_learners.recipes.base_model import make as base_model
 from secondary_learners.recipes.base_model.recipe import PretrainRecipe
-from secondary_learners.recipes.delta.make import run_delta
+from secondary_learners.recipes.delta import make as delta
 from secondary_learners.recipes.delta.recipe import DeltaRecipe
 from secondary_learners.recipes.gain_learner import make as run_module
-from secondary_learners.recipes.gain_learner.make import run_learner, run_pretraining
 from secondary_learners.recipes.gain_learner.recipe import EvaluationPlan, LearnerRecipe
 from secondary_learners.recipes.likeness import (
     DECISIVE,
@@ -50,6 +49,7 @@ from secondary_learners.recipes.rebuild import (
     read_published,
     rebuild,
 )
+from secondary_learners.recipes.run import Run
 from secondary_learners.text.corpus import Source
 
 COMMON: dict[str, Any] = {"device": "cpu", "command": "learners run tiny", "progress": False}
@@ -60,7 +60,7 @@ EVALUATION = EvaluationPlan(seeds=2, updates=3, batch_size=4, test_contexts=20)
 def published(recipe: LearnerRecipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Made of own text, which the published recipe knows by name only."""
     out = tmp_path_factory.mktemp("published") / "tiny"
-    made = run_learner(replace(recipe, evaluation=EVALUATION), None, out, **COMMON).folder
+    made = make(replace(recipe, evaluation=EVALUATION), None, out, **COMMON).folder
     shutil.rmtree(made / "work")
     return made
 
@@ -76,7 +76,7 @@ def rebuilt(published: Path, corpus: Path, tmp_path_factory: pytest.TempPathFact
 
 
 def again(published: Path, corpus: Path | None, out: Path) -> Rebuild:
-    return rebuild(read_published(published), corpus, out, device="cpu", progress=False)
+    return rebuild(read_published(published), Run(out=out, corpus=corpus))
 
 
 def altered(published: Path, folder: Path, **changes: Any) -> Path:
@@ -204,12 +204,12 @@ def test_one_process_at_a_time_and_a_killed_one_leaves_no_lock(
         "    print('held', flush=True)\n"
         "    time.sleep(60)\n"
     )
-    lock = str(out / "work" / ".rebuild.lock")
+    lock = str(out / "work" / ".lock")
     holder = subprocess.Popen([sys.executable, "-c", hold, lock], stdout=subprocess.PIPE, text=True)
     try:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(SecondaryLearnersError, match="another process is rebuilding"):
+        with pytest.raises(SecondaryLearnersError, match="another process is working in"):
             again(published, corpus, out)
     finally:
         holder.kill()
@@ -224,13 +224,13 @@ def test_a_folder_with_anything_else_in_it_is_left_alone(
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "thesis.txt").write_text("years of work")
     for out in (published, tmp_path / "notes"):
-        with pytest.raises(SecondaryLearnersError, match="holds something else than a rebuild"):
+        with pytest.raises(SecondaryLearnersError, match="holds something that no run of this"):
             again(published, corpus, out)
     assert {path: path.read_bytes() for path in published.rglob("*") if path.is_file()} == before
     assert [path.name for path in (tmp_path / "notes").iterdir()] == ["thesis.txt"]
 
     other = altered(published, tmp_path / "other", device="another processor")
-    with pytest.raises(SecondaryLearnersError, match="a rebuild of another artifact"):
+    with pytest.raises(SecondaryLearnersError, match=r"rebuilt\.evaluation\.json was .* is now"):
         again(other, corpus, rebuilt.folder)
 
 
@@ -291,13 +291,13 @@ def test_a_base_model_is_rebuilt_too(tmp_path: Path, monkeypatch: pytest.MonkeyP
         held_out=0.1,
         mixed_precision=False,
     )
-    made = run_pretraining(recipe, tmp_path / "text", tmp_path / "small", **COMMON).folder
+    made = make(recipe, tmp_path / "text", tmp_path / "small", **COMMON).folder
     found = again(made, tmp_path / "text", tmp_path / "out")
     assert found.verdict is Verdict.IDENTICAL
     assert {file.name for file in found.files if file.same} >= set(DECISIVE)
     assert [figure.name for figure in found.figures] == ["held-out loss", "unigram entropy"]
 
-    monkeypatch.setattr(rebuild_module, "run_pretraining", killed)  # it is not trained twice
+    monkeypatch.setattr(base_model, "make", killed)  # it is not trained twice
     assert again(made, tmp_path / "text", tmp_path / "out").verdict is Verdict.IDENTICAL
 
 
@@ -314,7 +314,7 @@ def test_a_delta_is_rebuilt_too(
         tuning=Tuning(probe=20, training=Training(epochs=2.0, batch_size=10)),
     )
     command = {**COMMON, "command": "learners delta make"}
-    made = run_delta(recipe, None, tmp_path / "ships", **command).folder
+    made = make(recipe, None, tmp_path / "ships", **command).folder
     assert parse_recipe((made / "recipe.toml").read_text()) == replace(
         recipe, summary="The task ships as a mask and a head", train="train.tsv", test="test.tsv"
     )
@@ -328,7 +328,7 @@ def test_a_delta_is_rebuilt_too(
     }
     assert found.circumstances == ()
     with monkeypatch.context() as patch:  # it is not trained twice
-        patch.setattr(rebuild_module, "run_delta", killed)
+        patch.setattr(delta, "make", killed)
         assert again(made, tmp_path, tmp_path / "out").verdict is Verdict.IDENTICAL
 
     # A mask that is the other way round reaches no answer of the published one.

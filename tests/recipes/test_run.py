@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from recipes_helpers import write_text
+from recipes_helpers import make, write_text
 from secondary_learners.errors import (
     CorpusError,
     DigestMismatchError,
@@ -24,15 +24,10 @@ from secondary_learners.recipes.base_model.recipe import PretrainRecipe
 from secondary_learners.recipes.gain_learner import bases as bases_module
 from secondary_learners.recipes.gain_learner import make as run_module
 from secondary_learners.recipes.gain_learner.data import portable
-from secondary_learners.recipes.gain_learner.make import (
-    Finished,
-    fit_labels,
-    label_recipe,
-    run_learner,
-    run_pretraining,
-)
+from secondary_learners.recipes.gain_learner.make import fit_labels, label_recipe
 from secondary_learners.recipes.gain_learner.recipe import EvaluationPlan, LearnerRecipe
 from secondary_learners.recipes.parsing import parse_recipe
+from secondary_learners.recipes.run import Made, Run
 from secondary_learners.registry.index import read_index
 from secondary_learners.registry.load import load_base, load_learner
 from secondary_learners.text.corpus import Source
@@ -43,14 +38,12 @@ EVALUATION = EvaluationPlan(seeds=2, updates=3, batch_size=4, test_contexts=20)
 
 
 @pytest.fixture(scope="module")
-def made(recipe: LearnerRecipe, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+def made(recipe: LearnerRecipe, tmp_path_factory: pytest.TempPathFactory) -> Made:
     out = tmp_path_factory.mktemp("made") / "tiny"
-    return run_learner(replace(recipe, evaluation=EVALUATION), None, out, **COMMON)
+    return make(replace(recipe, evaluation=EVALUATION), None, out, **COMMON)
 
 
-def test_a_run_leaves_an_artifact_that_loads_and_scores(
-    made: Finished, recipe: LearnerRecipe
-) -> None:
+def test_a_run_leaves_an_artifact_that_loads_and_scores(made: Made, recipe: LearnerRecipe) -> None:
     learner = load_learner(made.folder)
     _, tokenizer = load_base(recipe.base)
     learner.check_tokenizer(tokenizer)
@@ -64,7 +57,7 @@ def test_a_run_leaves_an_artifact_that_loads_and_scores(
     assert made.evaluation["held_out"]["linear"]["spearman"] > 0.3
 
 
-def test_the_artifact_says_what_it_was_made_of(made: Finished, recipe: LearnerRecipe) -> None:
+def test_the_artifact_says_what_it_was_made_of(made: Made, recipe: LearnerRecipe) -> None:
     config = read_learner(made.folder).config
     assert config.name == "tiny"
     assert config.labels["count"] == 200
@@ -86,7 +79,7 @@ def test_the_artifact_says_what_it_was_made_of(made: Finished, recipe: LearnerRe
 )
 def test_the_commit_of_a_base_model_from_a_hub_is_recorded(
     recipe: LearnerRecipe,
-    made: Finished,
+    made: Made,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     hash_: object,
@@ -100,12 +93,12 @@ def test_the_commit_of_a_base_model_from_a_hub_is_recorded(
     assert config.base_model.revision == config.tokenizer.revision == revision
 
 
-def test_no_path_of_this_machine_is_published(made: Finished, text: tuple[Path, Path]) -> None:
+def test_no_path_of_this_machine_is_published(made: Made, text: tuple[Path, Path]) -> None:
     for name in ("recipe.toml", "config.json", "evaluation.json", "README.md"):
         assert str(text[0].parent) not in (made.folder / name).read_text()
 
 
-def test_the_card_has_the_figures_of_the_run(made: Finished) -> None:
+def test_the_card_has_the_figures_of_the_run(made: Made) -> None:
     card = (made.folder / "README.md").read_text()
     held_out = made.evaluation["held_out"]["linear"]
     assert f"| linear | {held_out['spearman']:.3f} | {held_out['r2']:.3f} |" in card
@@ -116,7 +109,7 @@ def test_the_card_has_the_figures_of_the_run(made: Finished) -> None:
     assert ("comparison.png" in card) == made.evaluation["plot"]
 
 
-def test_the_run_compared_every_arm_on_every_seed(made: Finished) -> None:
+def test_the_run_compared_every_arm_on_every_seed(made: Made) -> None:
     assert made.comparison is not None
     kinds = [row.kind for row in made.comparison.rows()]
     assert kinds == ["standard", "filtered", "random", "in-domain"]
@@ -124,7 +117,7 @@ def test_the_run_compared_every_arm_on_every_seed(made: Finished) -> None:
     assert len(runs) == 4 * 2
 
 
-def test_the_registry_entry_records_every_file(made: Finished, tmp_path: Path) -> None:
+def test_the_registry_entry_records_every_file(made: Made, tmp_path: Path) -> None:
     (tmp_path / "tiny.toml").write_bytes((made.folder / "work" / "tiny.toml").read_bytes())
     entry = read_index(tmp_path)["tiny"]
     assert entry.kind == "learner"
@@ -135,26 +128,26 @@ def test_the_registry_entry_records_every_file(made: Finished, tmp_path: Path) -
     read_learner(made.folder, entry.files)
 
 
-def test_words_of_the_objective_raise_the_score(made: Finished) -> None:
+def test_words_of_the_objective_raise_the_score(made: Made) -> None:
     tokens = made.evaluation["tokens"]
     assert 0 < len(tokens["raise"]) <= 12
     assert not set(tokens["raise"]) & set(tokens["lower"])
 
 
 def test_the_same_recipe_gives_the_same_weights(
-    made: Finished, recipe: LearnerRecipe, tmp_path: Path
+    made: Made, recipe: LearnerRecipe, tmp_path: Path
 ) -> None:
-    again = run_learner(recipe, None, tmp_path / "again", **COMMON)
+    again = make(recipe, None, tmp_path / "again", **COMMON)
     for name in ("model.safetensors", "config.json"):
         assert (again.folder / name).read_bytes() == (made.folder / name).read_bytes()
-    other = run_learner(replace(recipe, seed=1), None, tmp_path / "other", **COMMON)
+    other = make(replace(recipe, seed=1), None, tmp_path / "other", **COMMON)
     weights = [folder / "model.safetensors" for folder in (made.folder, other.folder)]
     assert weights[0].read_bytes() != weights[1].read_bytes()
 
 
 @pytest.mark.parametrize("stage", ["fit_learners", "compare_plan", "save_learner"])
 def test_a_run_killed_between_stages_goes_on(
-    made: Finished,
+    made: Made,
     recipe: LearnerRecipe,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -167,12 +160,12 @@ def test_a_run_killed_between_stages_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr(run_module, stage, killed)
         with pytest.raises(KeyboardInterrupt):
-            run_learner(full, None, out, **COMMON)
+            make(full, None, out, **COMMON)
     assert not (out / "config.json").exists()  # no artifact that is only half there
 
     with monkeypatch.context() as patch:  # the labels are not made again
         patch.setattr(store, "labeller", killed)
-        resumed = run_learner(full, None, out, **COMMON)
+        resumed = make(full, None, out, **COMMON)
     made_weights = (made.folder / "model.safetensors").read_bytes()
     assert (resumed.folder / "model.safetensors").read_bytes() == made_weights
     assert resumed.comparison is not None
@@ -183,9 +176,9 @@ def test_a_run_killed_between_stages_goes_on(
 
 
 def test_labels_and_fit_by_themselves_give_the_same_learner(
-    made: Finished, recipe: LearnerRecipe, tmp_path: Path
+    made: Made, recipe: LearnerRecipe, tmp_path: Path
 ) -> None:
-    labels = label_recipe(recipe, None, tmp_path / "labels", device="cpu", progress=False)
+    labels = label_recipe(recipe, Run(out=tmp_path / "labels", progress=False))
     assert len(labels.gains) == 200
     fitted = fit_labels(recipe, tmp_path / "labels", tmp_path / "fitted", command="learners fit")
     for name in ("model.safetensors", "config.json"):
@@ -194,9 +187,9 @@ def test_labels_and_fit_by_themselves_give_the_same_learner(
 
 
 def test_the_better_of_two_architectures_is_packaged(
-    recipe: LearnerRecipe, made: Finished, tmp_path: Path
+    recipe: LearnerRecipe, made: Made, tmp_path: Path
 ) -> None:
-    label_recipe(recipe, None, tmp_path / "labels", device="cpu", progress=False)
+    label_recipe(recipe, Run(out=tmp_path / "labels", progress=False))
     both = replace(recipe, learner=replace(recipe.learner, architectures=("linear", "conv")))
     fitted = fit_labels(both, tmp_path / "labels", tmp_path / "both", command="learners fit")
     figures = {name: value["spearman"] for name, value in fitted.evaluation["held_out"].items()}
@@ -205,13 +198,13 @@ def test_the_better_of_two_architectures_is_packaged(
     assert read_learner(fitted.folder).config.architecture == best
 
 
-def test_a_run_in_the_folder_of_another_is_refused(made: Finished, recipe: LearnerRecipe) -> None:
+def test_a_run_in_the_folder_of_another_is_refused(made: Made, recipe: LearnerRecipe) -> None:
     other = replace(recipe, labels=replace(recipe.labels, learning_rate=1e-3))
     with pytest.raises(LabelStoreError, match="learning_rate"):
-        run_learner(other, None, made.folder, **COMMON)
+        make(other, None, made.folder, **COMMON)
 
 
-def test_an_altered_artifact_is_noticed(made: Finished, tmp_path: Path) -> None:
+def test_an_altered_artifact_is_noticed(made: Made, tmp_path: Path) -> None:
     (tmp_path / "tiny.toml").write_bytes((made.folder / "work" / "tiny.toml").read_bytes())
     digests = dict(read_index(tmp_path)["tiny"].files)
     digests["config.json"] = "0" * 64
@@ -242,13 +235,11 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> PretrainRecipe:
 
 
 @pytest.fixture(scope="module")
-def trained(small: PretrainRecipe, tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    return run_pretraining(small, None, tmp_path_factory.mktemp("trained") / "small", **COMMON)
+def trained(small: PretrainRecipe, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    return make(small, None, tmp_path_factory.mktemp("trained") / "small", **COMMON)
 
 
-def test_a_trained_base_model_loads_and_has_learnt(
-    trained: Finished, small: PretrainRecipe
-) -> None:
+def test_a_trained_base_model_loads_and_has_learnt(trained: Made, small: PretrainRecipe) -> None:
     model, tokenizer = load_base(trained.folder)
     assert model.dtype == torch.float32
     assert sum(p.numel() for p in model.parameters()) == trained.evaluation["parameters"]
@@ -265,10 +256,10 @@ def test_a_trained_base_model_loads_and_has_learnt(
 
 
 def test_a_learner_can_be_made_for_a_freshly_trained_base(
-    trained: Finished, recipe: LearnerRecipe, tmp_path: Path
+    trained: Made, recipe: LearnerRecipe, tmp_path: Path
 ) -> None:
     own = replace(recipe, base=str(trained.folder))
-    finished = run_learner(own, None, tmp_path / "tiny", **COMMON)
+    finished = make(own, None, tmp_path / "tiny", **COMMON)
     assert load_learner(finished.folder).config.base_model.repo == str(trained.folder)
 
 
@@ -277,7 +268,7 @@ def test_a_learner_can_be_made_for_a_freshly_trained_base(
 )
 def test_pretraining_killed_after_a_checkpoint_ends_with_the_same_weights(
     small: PretrainRecipe,
-    trained: Finished,
+    trained: Made,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -305,12 +296,12 @@ def test_pretraining_killed_after_a_checkpoint_ends_with_the_same_weights(
     with monkeypatch.context() as patch:
         patch.setattr(pretrain_module, "_save_checkpoint", save_then_die)
         with pytest.raises(Killed):
-            run_pretraining(small, None, out, **COMMON)
+            make(small, None, out, **COMMON)
     assert not (out / "model.safetensors").exists()
     assert f"step {first} of 20: loss" in caplog.text
 
     monkeypatch.setattr(pretrain_module, "_batch", counted)
-    run_pretraining(small, None, out, **COMMON)
+    make(small, None, out, **COMMON)
     assert steps == list(range(first, 20))
     for name in ("model.safetensors", "tokenizer.json", "config.json"):
         assert (out / name).read_bytes() == (trained.folder / name).read_bytes()
@@ -318,7 +309,7 @@ def test_pretraining_killed_after_a_checkpoint_ends_with_the_same_weights(
 
 def test_a_checkpoint_of_another_recipe_is_not_gone_on_from(
     small: PretrainRecipe,
-    trained: Finished,
+    trained: Made,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -330,8 +321,8 @@ def test_a_checkpoint_of_another_recipe_is_not_gone_on_from(
     with monkeypatch.context() as patch:
         patch.setattr(pretrain_module, "round_to_half", killed)
         with pytest.raises(KeyboardInterrupt):
-            run_pretraining(replace(small, seed=1), None, tmp_path, **COMMON)
-    run_pretraining(small, None, tmp_path, **COMMON)
+            make(replace(small, seed=1), None, tmp_path, **COMMON)
+    make(small, None, tmp_path, **COMMON)
     assert "belongs to another recipe" in caplog.text
     weights = [load_file(folder / "model.safetensors") for folder in (tmp_path, trained.folder)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[1])
@@ -339,13 +330,13 @@ def test_a_checkpoint_of_another_recipe_is_not_gone_on_from(
 
 def test_too_little_text_to_pretrain_on(small: PretrainRecipe, tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match="one batch needs 1024000"):
-        run_pretraining(replace(small, batch_size=64_000), None, tmp_path, **COMMON)
+        make(replace(small, batch_size=64_000), None, tmp_path, **COMMON)
 
 
 def test_a_diverged_pretraining_writes_no_model(small: PretrainRecipe, tmp_path: Path) -> None:
     wild = replace(small, other_learning_rate=1e30)
     with pytest.raises(DivergedError, match="Try a lower matrix_learning_rate"):
-        run_pretraining(wild, None, tmp_path, **COMMON)
+        make(wild, None, tmp_path, **COMMON)
     assert not (tmp_path / "model.safetensors").exists()
 
 

@@ -6,7 +6,6 @@ msgspec converts the values; what is wrong is said in our words, with file, fiel
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import re
 import tomllib
 import typing
@@ -65,7 +64,11 @@ def read_record(
     Raises:
         SecondaryLearnersError: `error`, for a field that is unknown, missing or of another type.
     """
-    hints = typing.get_type_hints(kind)
+    hints = {
+        name: hint
+        for name, hint in typing.get_type_hints(kind).items()
+        if typing.get_origin(hint) is not typing.ClassVar
+    }
     renamed = {_OLD_SPELLINGS.get(name, name): value for name, value in values.items()}
     if unknown := sorted(renamed.keys() - hints.keys()):
         known = ", ".join(sorted(hints))
@@ -83,11 +86,22 @@ def read_record(
 
 
 def as_values(record: Any) -> dict[str, Any]:
-    """The fields of a record and of the records in it as tables, lists and plain values."""
-    values: dict[str, Any] = msgspec.to_builtins(
-        record, builtin_types=(datetime.date, datetime.datetime)
-    )
+    """The fields of a record and of the records in it, defaults too, as tables and plain values."""
+    values: dict[str, Any] = _plain(record)
     return values
+
+
+def _plain(value: Any) -> Any:
+    # Not msgspec.to_builtins: what it converted to a dataclass lacks the defaults in its __dict__.
+    if dataclasses.is_dataclass(value):
+        return {each.name: _plain(getattr(value, each.name)) for each in dataclasses.fields(value)}
+    if isinstance(value, msgspec.Struct):
+        return {name: _plain(getattr(value, name)) for name in value.__struct_fields__}
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
 
 
 def record_toml(record: Any) -> str:

@@ -10,15 +10,14 @@ import click
 
 from secondary_learners.cli.devices import resolve_device
 from secondary_learners.cli.invocation import invocation
+from secondary_learners.cli.make import report_made
 from secondary_learners.cli.output import Output, with_output
 from secondary_learners.errors import ArtifactError, SecondaryLearnersError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from secondary_learners.recipes.delta.make import FinishedDelta
-
-__all__ = ["delta_command", "report_delta"]
+__all__ = ["delta_command"]
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -85,8 +84,9 @@ def make_command(
 ) -> None:
     """Fine-tune a base model on a task and write what changed as a delta."""
     from secondary_learners.deltas.settings import Training, Tuning
-    from secondary_learners.recipes.delta.make import run_delta
     from secondary_learners.recipes.delta.recipe import DeltaRecipe
+    from secondary_learners.recipes.kinds import kind_of
+    from secondary_learners.recipes.run import Run, run_recipe
 
     training = Training(
         **{
@@ -113,30 +113,16 @@ def make_command(
         tuning=tuning,
         **options,
     )
-    made = run_delta(
-        recipe,
-        None,
-        out,
-        command=invocation(),
+    run = Run(
+        out=out,
         device=resolve_device(device),
-        compare=compare,
+        command=invocation(),
         progress=output.progress,
+        compare=compare,
     )
-    report_delta(output, made)
-
-
-def report_delta(output: Output, made: FinishedDelta) -> None:
-    """What a delta takes and gives up."""
-    out, evaluation = made.folder, made.evaluation
-    metrics, full = evaluation["metrics"], evaluation["full_fine_tuning"]
-    than = f" (full fine-tuning: {full['accuracy']:.3f}, {full['mcc']:.3f})" if full else ""
-    ratio = evaluation["full_model_bytes"] / evaluation["bytes"]
-    output.result(
-        f"{out}: {evaluation['bytes']:,} bytes, 1/{ratio:.1f} of the full model\n"
-        f"accuracy {metrics['accuracy']:.3f}, Matthews correlation {metrics['mcc']:.3f}{than}\n"
-        f'use it: load_delta("{out}/")',
-        {"folder": str(out), **evaluation},
-    )
+    made = run_recipe(recipe, run)
+    assert made is not None
+    report_made(output, made, kind_of(recipe).report(made))
 
 
 @delta_command.command("apply")

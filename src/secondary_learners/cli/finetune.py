@@ -121,11 +121,9 @@ def demo_command(output: Output, seeds: int, out: Path) -> None:
     Loads the learner python-docs-mini by name and asks it to pick out, from text that is mostly
     docstrings and noise, what helps on the language reference.
     """
-    from secondary_learners.recipes.gain_learner.recipe import LearnerRecipe
     from secondary_learners.recipes.parsing import find_recipe
 
-    recipe = find_recipe("python-docs-mini")
-    assert isinstance(recipe, LearnerRecipe)
+    recipe = find_recipe("python-docs-mini").on_text()
     plan = replace(recipe.evaluation, seeds=seeds, thresholds=("1",))
     _compare(output, replace(recipe, evaluation=plan), recipe.name, None, out, "cpu", None)
 
@@ -143,8 +141,9 @@ def _compare(
     from secondary_learners.experiments.comparison_figure import plot_comparison
     from secondary_learners.experiments.summary import plain_words
     from secondary_learners.files import atomic_folder, write_json
+    from secondary_learners.recipes.gain_learner.comparing import compare_plan
     from secondary_learners.recipes.gain_learner.data import finetuning_data, read_splits
-    from secondary_learners.recipes.gain_learner.make import compare_plan
+    from secondary_learners.recipes.run import Run
     from secondary_learners.registry.load import load_base, load_learner
     from secondary_learners.text.contexts import Contexts
 
@@ -160,9 +159,8 @@ def _compare(
         f"{recipe.objective_domain}; {len(data.test)} to test on; "
         f"{recipe.evaluation.updates} updates, {recipe.evaluation.seeds} seeds"
     )
-    comparison = compare_plan(
-        recipe, data, judge, model, out, device=place, progress=output.progress
-    )
+    run = Run(out=out, device=place, progress=output.progress)
+    comparison = compare_plan(recipe, data, judge, model, out, run)
     write_json(out / "comparison.json", comparison.to_dict())
     output.result(
         f"\n{comparison.table()}\n\n{plain_words(comparison)}",
@@ -179,7 +177,7 @@ def _compare(
         filter_ = next(arm.threshold for arm in comparison.arms if arm.kind == "filtered")
         assert filter_ is not None
         assert isinstance(data.stream, Contexts) and isinstance(data.test, Contexts)
-        run = finetune(
+        tuned = finetune(
             model,
             data.stream,
             data.test,
@@ -191,4 +189,4 @@ def _compare(
         with atomic_folder(save) as folder:
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
-        output.note(f"model: {save}, perplexity {run.perplexity:.2f} with {filter_}")
+        output.note(f"model: {save}, perplexity {tuned.perplexity:.2f} with {filter_}")

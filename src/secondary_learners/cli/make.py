@@ -13,31 +13,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from secondary_learners.cli.columns import with_columns
-from secondary_learners.cli.delta import report_delta
 from secondary_learners.cli.devices import resolve_device
 from secondary_learners.cli.invocation import invocation
-from secondary_learners.cli.output import Output, columns, with_output
+from secondary_learners.cli.output import Output, with_output
 from secondary_learners.errors import LabelStoreError
 
 if TYPE_CHECKING:
     from secondary_learners.gains.processes import Team
-    from secondary_learners.recipes.gain_learner.make import Finished
     from secondary_learners.recipes.gain_learner.recipe import LearnerRecipe
-    from secondary_learners.recipes.parsing import Recipe
+    from secondary_learners.recipes.record import Record
+    from secondary_learners.recipes.run import Made
 
-__all__ = ["fit_command", "gains_command", "run_command"]
+__all__ = ["fit_command", "gains_command", "report_made", "run_command"]
 
-_LABEL_OPTIONS = (
-    "contexts",
-    "method",
-    "optimizer",
-    "learning_rate",
-    "unit",
-    "objective_contexts",
-    "exact",
-    "trainable",
-    "precision",
-)
 _PATH = click.Path(exists=True, path_type=Path)
 
 
@@ -120,7 +108,7 @@ def _text_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.command("run")
 @_text_options
 @click.option("--seeds", type=click.IntRange(min=0), help="Seeds of the comparison; 0: none.")
-@click.option("--energy", is_flag=True, help="Measure the energy of labelling and fitting.")
+@click.option("--energy", is_flag=True, help="Measure the energy that making it takes.")
 @click.option("--country", help="Where, for its CO2: an ISO code such as FRA.  [world average]")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to make it in.  [runs/NAME]")
 @with_output
@@ -142,66 +130,30 @@ def run_command(
     -m secondary_learners`, several processes share the labelling, each on its own GPU.
     """
     from secondary_learners.gains.processes import process_count
-    from secondary_learners.recipes.base_model.recipe import PretrainRecipe
-    from secondary_learners.recipes.delta.make import run_delta
-    from secondary_learners.recipes.delta.recipe import DeltaRecipe
-    from secondary_learners.recipes.distilled_learner.recipe import DistilledRecipe
     from secondary_learners.recipes.energy import WORLD
-    from secondary_learners.recipes.gain_learner.make import (
-        label_recipe,
-        run_learner,
-        run_pretraining,
-    )
-    from secondary_learners.recipes.gain_learner.recipe import LearnerRecipe
-    from secondary_learners.recipes.loss_learner.recipe import MultistageRecipe
+    from secondary_learners.recipes.kinds import kind_of
+    from secondary_learners.recipes.run import Run, run_recipe
 
     if country and not energy:
         raise click.UsageError("--country is for --energy: add it, or leave out --country.")
-    recipe = _recipe(out, **text)
-    folder = out or Path("runs") / recipe.name
-    common: dict[str, Any] = {"device": resolve_device(device)}
-    wanted = (country.upper() if country else WORLD) if energy else None
-    if not isinstance(recipe, LearnerRecipe):
-        for option, given in (("seeds", seeds is not None), ("energy", energy)):
-            if given and not isinstance(recipe, MultistageRecipe):
-                raise _only_for_labelling(option, recipe)
-        if process_count() > 1:
-            raise click.UsageError(
-                f"{recipe.name} is made by one process. Try `learners run {recipe.name}`."
-            )
-        common |= {"command": invocation(), "progress": output.progress}
-    if isinstance(recipe, DeltaRecipe):
-        report_delta(output, run_delta(recipe, corpus, folder, **common))
-        return
-    if isinstance(recipe, DistilledRecipe):
-        from secondary_learners.recipes.distilled_learner.make import run_distilled
-
-        del common["device"]  # it is made on the CPU
-        _report(output, run_distilled(recipe, corpus, folder, **common))
-        return
-    if isinstance(recipe, PretrainRecipe):
-        made = run_pretraining(recipe, corpus, folder, **common)
-        loss = made.evaluation["held_out_loss"]
-        output.result(f"{folder}: held-out loss {loss:.3f} nats per token", made.evaluation)
-        return
-    if isinstance(recipe, MultistageRecipe):
-        from secondary_learners.recipes.loss_learner.make import run_multistage
-
-        if seeds is not None:
-            recipe = replace(recipe, seeds=seeds)
-        _report_stages(output, run_multistage(recipe, corpus, folder, energy=wanted, **common))
-        return
-    with _team(output) as (team, output):
-        common |= {"progress": output.progress, "team": team}
-        if not team.first:
-            label_recipe(recipe, corpus, folder / "work" / "labels", **common)
-            return
-        if seeds is not None:
-            recipe = replace(recipe, evaluation=replace(recipe.evaluation, seeds=seeds))
-        _report(
-            output,
-            run_learner(recipe, corpus, folder, energy=wanted, command=invocation(), **common),
+    recipe = _recipe(out, seeds=seeds, **text)
+    if process_count() > 1 and "processes" not in recipe.OPTIONS:
+        raise click.UsageError(
+            f"{recipe.name} is made by one process. Try `learners run {recipe.name}`."
         )
+    with _team(output) as (team, output):
+        run = Run(
+            out=out or Path("runs") / recipe.name,
+            corpus=corpus,
+            device=resolve_device(device),
+            command=invocation(),
+            progress=output.progress,
+            processes=team,
+            energy=(country.upper() if country else WORLD) if energy else None,
+        )
+        made = run_recipe(recipe, run)
+    if made is not None:
+        report_made(output, made, kind_of(recipe).report(made))
 
 
 @click.command("gains")
@@ -216,17 +168,18 @@ def gains_command(output: Output, out: Path, corpus: Path | None, device: str, *
     processes share the work, each on its own GPU.
     """
     from secondary_learners.recipes.gain_learner.make import label_recipe
+    from secondary_learners.recipes.run import Run
 
-    recipe = _learner_recipe(_recipe(out, **text))
+    recipe = _labelled(_recipe(out, **text))
     with _team(output) as (team, output):
-        labels = label_recipe(
-            recipe,
-            corpus,
-            out,
+        run = Run(
+            out=out,
+            corpus=corpus,
             device=resolve_device(device),
             progress=output.progress,
-            team=team,
+            processes=team,
         )
+        labels = label_recipe(recipe, run)
     if not team.first:
         return
     facts = labels.facts
@@ -255,17 +208,18 @@ def gains_command(output: Output, out: Path, corpus: Path | None, device: str, *
 @with_output
 def fit_command(output: Output, labels: Path, out: Path, **plan: Any) -> None:
     """Fit and package a learner on LABELS: the second half of `learners run`."""
-    from secondary_learners.recipes.gain_learner.make import fit_labels
+    from secondary_learners.recipes.gain_learner.make import fit_labels, report
     from secondary_learners.recipes.parsing import find_recipe
 
     if not (labels / "recipe.toml").is_file():
         raise LabelStoreError(
             f"{labels} holds no finished labels. Try `learners gains RECIPE --out {labels}`."
         )
-    recipe = _learner_recipe(find_recipe(str(labels / "recipe.toml")))
+    recipe = _labelled(find_recipe(str(labels / "recipe.toml")))
     chosen = {name: value for name, value in plan.items() if value not in (None, ())}
     recipe = replace(recipe, name=_name(out), learner=replace(recipe.learner, **chosen))
-    _report(output, fit_labels(recipe, labels, out, command=invocation()))
+    made = fit_labels(recipe, labels, out, command=invocation())
+    report_made(output, made, report(made))
 
 
 @contextmanager
@@ -286,55 +240,34 @@ def _recipe(
     pool: Path | None,
     instructions: bool,
     columns: tuple[str, str] | None,
-    **changes: Any,
-) -> Recipe:
+    **options: Any,
+) -> Record:
     """The recipe that the options name or describe, with their changes."""
-    from secondary_learners.recipes.gain_learner.data import own_recipe
-    from secondary_learners.recipes.gain_learner.recipe import InstructionPlan, LearnerRecipe
-    from secondary_learners.recipes.loss_learner.recipe import MultistageRecipe
+    from secondary_learners.recipes.gain_learner.recipe import InstructionPlan, own_recipe
     from secondary_learners.recipes.parsing import find_recipe
 
+    chosen: Record
     if recipe is not None:
         if objective or pool or instructions or columns:
             raise click.UsageError(
                 "a recipe names its text: leave out --objective, --pool, --instructions and "
                 "--columns."
             )
-        found = find_recipe(recipe)
+        chosen = find_recipe(recipe)
     elif objective and pool:
         plan = InstructionPlan(*columns or ()) if instructions or columns else None
-        found = own_recipe(_name(out) if out else "own", objective, pool, plan)
+        chosen = own_recipe(_name(out) if out else "own", objective, pool, plan)
     else:
         raise click.UsageError(
             "give a RECIPE (see `learners list --recipes`), or both --objective and --pool."
         )
-    given = {name: value for name, value in changes.items() if value is not None}
-    if isinstance(found, MultistageRecipe):
-        for option in given.keys() - {"base", "license"}:
-            raise click.UsageError(
-                f"--{option.replace('_', '-')} is for recipes of information gain, and {recipe} is "
-                "of training losses: write it into a TOML file of your own."
-            )
-        return replace(found, **given)
-    if not isinstance(found, LearnerRecipe):
-        if given:
-            raise _only_for_labelling(next(iter(given)).replace("_", "-"), found)
-        return found
-    labels = {name: given.pop(name) for name in _LABEL_OPTIONS if name in given}
-    return replace(found, labels=replace(found.labels, **labels), **given)
-
-
-def _only_for_labelling(option: str, recipe: Recipe) -> click.UsageError:
-    return click.UsageError(
-        f"--{option} is for learners whose gains are measured here; {recipe.name} is "
-        f"{_what(recipe)}."
-    )
-
-
-def _what(recipe: Recipe) -> str:
-    if recipe.kind == "distilled":
-        return "made from published labels"
-    return f"a {recipe.kind.replace('-', ' ')}"
+    given = {name: value for name, value in options.items() if value is not None}
+    for name in given.keys() - chosen.OPTIONS:
+        raise click.UsageError(
+            f"--{name.replace('_', '-')} is for learners whose gains are measured here; "
+            f"{chosen.name} is {chosen.WHAT}."
+        )
+    return chosen.changed(**given)
 
 
 def _name(out: Path) -> str:
@@ -342,35 +275,18 @@ def _name(out: Path) -> str:
     return re.sub(r"[^a-z0-9]+", "-", out.absolute().name.lower()).strip("-") or "own"
 
 
-def _learner_recipe(recipe: Recipe) -> LearnerRecipe:
-    from secondary_learners.recipes.gain_learner.recipe import LearnerRecipe
+def _labelled(recipe: Record) -> LearnerRecipe:
+    """The recipe, once it is sure that it says how gains are measured."""
+    from secondary_learners.errors import RecipeError
 
-    if not isinstance(recipe, LearnerRecipe):
+    try:
+        return recipe.on_text()
+    except RecipeError as error:
         raise click.UsageError(
-            f"{recipe.name} is {_what(recipe)}. Try `learners run {recipe.name}`."
-        )
-    return recipe
+            f"{recipe.name} is {recipe.WHAT}. Try `learners run {recipe.name}`."
+        ) from error
 
 
-def _report(output: Output, made: Finished) -> None:
-    lines = [made.comparison.table(), ""] if made.comparison else []
-    lines += [
-        f"{name}: Spearman {figures['spearman']:.3f} on held-out documents"
-        for name, figures in made.evaluation["held_out"].items()
-    ]
-    lines += [f'the learner is in {made.folder}: load_learner("{made.folder}")']
-    output.result("\n".join(lines), {"folder": str(made.folder), **made.evaluation})
-
-
-def _report_stages(output: Output, made: Finished) -> None:
-    from secondary_learners.experiments.multistage import HEADER, cells
-
-    comparison = made.evaluation["fine_tuning"]
-    rows = comparison["rows"] if comparison else []
-    lines = [columns([HEADER, *map(cells, rows)]), ""] if rows else []
-    figures = made.evaluation["held_out"]["linear"]
-    lines += [
-        f"Spearman {figures['spearman']:.3f} with losses of held-out examples",
-        f'the learner is in {made.folder}: load_learner("{made.folder}")',
-    ]
-    output.result("\n".join(lines), {"folder": str(made.folder), **made.evaluation})
+def report_made(output: Output, made: Made, text: str) -> None:
+    """What a run made, in words or as all its figures."""
+    output.result(text, {"folder": str(made.folder), **made.evaluation})

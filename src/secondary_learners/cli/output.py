@@ -7,11 +7,13 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import click
+
+from secondary_learners.experiments.tables import columns
 
 __all__ = ["Output", "columns", "with_output"]
 
@@ -53,13 +55,3 @@ def with_output(command: Callable[..., Any]) -> Callable[..., Any]:
         return command(Output(as_json, quiet), *args, **kwargs)
 
     return wrapped
-
-
-def columns(rows: Sequence[Sequence[str]]) -> str:
-    """Rows as left-aligned columns, two spaces apart."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = (
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        for row in rows
-    )
-    return "\n".join(line.rstrip() for line in lines)

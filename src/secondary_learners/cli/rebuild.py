@@ -44,6 +44,7 @@ def rebuild_command(
     1. A killed rebuild goes on where it was.
     """
     from secondary_learners.recipes.rebuild import published_seconds, read_published, rebuild
+    from secondary_learners.recipes.run import Run
 
     published = read_published(name)
     folder = out or Path("runs") / f"{published.recipe.name}-rebuilt"
@@ -52,11 +53,11 @@ def rebuild_command(
         f"rebuilding {published.recipe.name} in {folder}; when it was published, "
         + ("nothing was timed" if seconds is None else f"what was timed took {_duration(seconds)}")
     )
-    found = rebuild(
-        published, corpus, folder, device=resolve_device(device), progress=output.progress
-    )
-    output.result(_report(found), _value(found))
-    return 0 if found.verdict != "different" else 1
+    place = resolve_device(device)
+    run = Run(out=folder, corpus=corpus, device=place, progress=output.progress)
+    rebuilt = rebuild(published, run)
+    output.result(_report(rebuilt), _value(rebuilt))
+    return 0 if rebuilt.verdict != "different" else 1
 
 
 def _duration(seconds: float) -> str:
@@ -65,9 +66,9 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} minutes" if seconds < 6000 else f"{seconds / 3600:.1f} hours"
 
 
-def _report(found: Rebuild) -> str:
+def _report(rebuilt: Rebuild) -> str:
     files = [("FILE", "BYTES")]
-    for file in found.files:
+    for file in rebuilt.files:
         files.append((file.name, _bytes(file)))
     figures = [("FIGURE", "PUBLISHED", "REBUILT", "DIFFERENCE", "LIMIT", "")]
     figures += [
@@ -79,14 +80,14 @@ def _report(found: Rebuild) -> str:
             str(figure.limit),
             "" if figure.within else "OUTSIDE",
         )
-        for figure in found.figures
+        for figure in rebuilt.figures
     ]
     parts = [columns(files), columns(figures)]
-    if found.circumstances:
+    if rebuilt.circumstances:
         rows = [("MADE WITH", "PUBLISHED", "REBUILT")]
-        rows += [(c.name, _short(c.published), _short(c.rebuilt)) for c in found.circumstances]
+        rows += [(c.name, _short(c.published), _short(c.rebuilt)) for c in rebuilt.circumstances]
         parts.append(columns(rows))
-    return "\n\n".join([*parts, _sentence(found)])
+    return "\n\n".join([*parts, _sentence(rebuilt)])
 
 
 def _bytes(file: FileBytes) -> str:
@@ -97,15 +98,16 @@ def _bytes(file: FileBytes) -> str:
     return "differ" if file.decisive else "differ, without effect on what it does"
 
 
-def _sentence(found: Rebuild) -> str:
-    outside = sum(not figure.within for figure in found.figures)
+def _sentence(rebuilt: Rebuild) -> str:
+    outside = sum(not figure.within for figure in rebuilt.figures)
     words = {
         "identical": "the weights and all that belongs to them have the same bytes",
         "within tolerance": "other bytes, and every figure within its limit",
-        "different": f"{outside} of {len(found.figures)} figures outside their limits",
+        "different": f"{outside} of {len(rebuilt.figures)} figures outside their limits",
     }
-    text = f"{found.name}: {found.verdict}: {words[found.verdict]} ({_duration(found.seconds)})."
-    if found.verdict == "different" and not found.circumstances:
+    took = _duration(rebuilt.seconds)
+    text = f"{rebuilt.name}: {rebuilt.verdict}: {words[rebuilt.verdict]} ({took})."
+    if rebuilt.verdict == "different" and not rebuilt.circumstances:
         text += " Nothing that is recorded explains it: same text, versions and device."
     return text
 
@@ -124,10 +126,10 @@ def _short(value: str) -> str:
     return value[:12] if len(value) == 64 else value
 
 
-def _value(found: Rebuild) -> dict[str, object]:
+def _value(rebuilt: Rebuild) -> dict[str, object]:
     """For --json: the fields, and what is worked out from them; no number is infinite."""
-    value = asdict(found)
-    value["files"] = [asdict(file) | {"same": file.same} for file in found.files]
+    value = asdict(rebuilt)
+    value["files"] = [asdict(file) | {"same": file.same} for file in rebuilt.files]
     value["figures"] = [
         {
             "name": figure.name,
@@ -138,6 +140,6 @@ def _value(found: Rebuild) -> dict[str, object]:
             "difference": None if math.isinf(figure.difference) else figure.difference,
             "within": figure.within,
         }
-        for figure in found.figures
+        for figure in rebuilt.figures
     ]
     return value

@@ -78,16 +78,16 @@ def refresh_command(
     unclear  (exit status 3)  it is on both sides: ask for more --contexts
     """
     from secondary_learners.experiments.refresh import card_figure, refresh
+    from secondary_learners.recipes.gain_learner.comparing import check_length
     from secondary_learners.recipes.gain_learner.data import fresh_data, read_splits
-    from secondary_learners.recipes.gain_learner.make import check_length
     from secondary_learners.registry.load import load_base, load_learner, locate
 
     plan = _plan(name, recipe, objective, pool)
     place = resolve_device(device)
     learner = load_learner(name, device=place)
-    found = locate(name, kind="learner")
-    found.read("evaluation.json")  # compares its digest
-    card = card_figure(found.folder)
+    located = locate(name, kind="learner")
+    located.read("evaluation.json")  # compares its digest
+    card = card_figure(located.folder)
     model, tokenizer = load_base(model_name)
     learner.check_tokenizer(tokenizer)
     check_length(plan, model)
@@ -115,7 +115,6 @@ def _plan(
 ) -> LearnerRecipe:
     """The recipe that says what text; contexts as long as the learner's own."""
     from secondary_learners.recipes.gain_learner.data import learner_recipe
-    from secondary_learners.recipes.gain_learner.recipe import LearnerRecipe
     from secondary_learners.recipes.parsing import find_recipe
 
     if (objective is None) != (pool is None):
@@ -124,25 +123,22 @@ def _plan(
         return learner_recipe(name, objective, pool)
     if objective is not None:
         raise click.UsageError("a recipe names its text: leave out --objective and --pool.")
-    found = find_recipe(recipe)
-    if not isinstance(found, LearnerRecipe):
-        raise click.UsageError(f"{found.name} is a base model: its recipe has no objective.")
-    return found
+    return find_recipe(recipe).on_text()
 
 
-def _report(found: Refreshed, model: str) -> str:
+def _report(fresh: Refreshed, model: str) -> str:
     what = {
         "holds": "what its scores are worth is still at least half of what the card says",
         "stale": "its scores are worth less than half of what the card says. Make a new one with "
         f"`learners run … --base {model}`",
         "unclear": "the interval has half of the card's figure inside. Try more --contexts",
     }
-    weights = "other weights than" if found.changed else "the very weights that"
-    made = "those that its labels came from" if found.changed else "its labels came from"
+    weights = "other weights than" if fresh.changed else "the very weights that"
+    made = "those that its labels came from" if fresh.changed else "its labels came from"
     return (
-        f"{found.learner} on {model} ({weights} {made}):\n"
-        f"Spearman {found.spearman:.3f} with {found.contexts} fresh {found.method} labels, 95 % "
-        f"interval {found.low:.3f} to {found.high:.3f} over {found.documents} documents; "
-        f"{found.card:.3f} on its card, half of it {found.bar:.3f}\n"
-        f"{found.verdict}: {what[found.verdict]}."
+        f"{fresh.learner} on {model} ({weights} {made}):\n"
+        f"Spearman {fresh.spearman:.3f} with {fresh.contexts} fresh {fresh.method} labels, 95 % "
+        f"interval {fresh.low:.3f} to {fresh.high:.3f} over {fresh.documents} documents; "
+        f"{fresh.card:.3f} on its card, half of it {fresh.bar:.3f}\n"
+        f"{fresh.verdict}: {what[fresh.verdict]}."
     )

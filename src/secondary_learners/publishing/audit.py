@@ -16,7 +16,8 @@ from secondary_learners.artifacts.layout import FORBIDDEN
 from secondary_learners.cards.check import Problem, check_card, machine_paths
 from secondary_learners.cards.vocabulary import UNSTATED
 from secondary_learners.errors import ArtifactError, SecondaryLearnersError
-from secondary_learners.recipes.parsing import Recipe, parse_recipe
+from secondary_learners.recipes.parsing import parse_recipe
+from secondary_learners.recipes.record import Record
 from secondary_learners.registry.entries import artifact_entry
 
 __all__ = ["ArtifactFault", "audit", "check_license"]
@@ -78,7 +79,7 @@ def _kind(folder: Path) -> ArtifactKind:
         return artifact_kind("learner")
 
 
-def _recipe(folder: Path) -> tuple[Recipe | None, Problem | None]:
+def _recipe(folder: Path) -> tuple[Record | None, Problem | None]:
     path = folder / "recipe.toml"
     if not path.is_file():
         return None, None
@@ -142,7 +143,7 @@ def _paths(path: Path) -> Iterator[Problem]:
         )
 
 
-def _agreement(folder: Path, kind: ArtifactKind, recipe: Recipe) -> Iterator[Problem]:
+def _agreement(folder: Path, kind: ArtifactKind, recipe: Record) -> Iterator[Problem]:
     """What the recipe, the config and the card say of the same thing."""
     if (folder / "README.md").is_file():
         text = (folder / "README.md").read_bytes().decode("utf-8", errors="replace")
@@ -164,7 +165,7 @@ def _agreement(folder: Path, kind: ArtifactKind, recipe: Recipe) -> Iterator[Pro
         yield Problem(ArtifactFault.ENTRY, str(error))
 
 
-def check_license(card: str, recipe: Recipe) -> Iterator[Problem]:
+def check_license(card: str, recipe: Record) -> Iterator[Problem]:
     """Whether a card and a recipe name the same license."""
     from huggingface_hub import ModelCard
 

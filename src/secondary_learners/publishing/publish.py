@@ -19,7 +19,8 @@ from secondary_learners.files import sha256_bytes, sha256_file
 from secondary_learners.publishing.audit import audit, check_license
 from secondary_learners.publishing.client import Client, State
 from secondary_learners.publishing.merge import Conflict, merge_cards
-from secondary_learners.recipes.parsing import Recipe, parse_recipe
+from secondary_learners.recipes.parsing import parse_recipe
+from secondary_learners.recipes.record import Record
 from secondary_learners.registry.entries import artifact_entry
 from secondary_learners.registry.index import Entry
 from secondary_learners.registry.references import is_repository, is_revision
@@ -181,7 +182,7 @@ def _check_arguments(repository: str, tag: str | None, card: str) -> None:
 
 
 def _check_head(
-    client: Client, head: State, recipe: Recipe, private: bool | None, tag: str | None
+    client: Client, head: State, recipe: Record, private: bool | None, tag: str | None
 ) -> None:
     """What is in the repository already must allow what is asked."""
     remote = client.remote
@@ -328,7 +329,7 @@ class _Plan:
         return {name: it.source for name, it in self.contents.items() if kinds[name] in _SENT}
 
 
-def _plan(client: Client, head: State | None, folder: Path, recipe: Recipe, card: Choice) -> _Plan:
+def _plan(client: Client, head: State | None, folder: Path, recipe: Record, card: Choice) -> _Plan:
     contents = {path.name: _content(path) for path in published_files(folder)}
     ours = _for_repository((folder / CARD).read_text(encoding="utf-8"), recipe, client.remote)
     text, card_kind = _card(client, head, ours, card)
@@ -356,7 +357,7 @@ def _plan(client: Client, head: State | None, folder: Path, recipe: Recipe, card
     return _Plan(contents, tuple(changes))
 
 
-def _for_repository(card: str, recipe: Recipe, remote: Remote) -> str:
+def _for_repository(card: str, recipe: Record, remote: Remote) -> str:
     """The card whose example loads from the repository, not from where it was made."""
     local = rf"(?:{re.escape(recipe.name)}|\./[^\"/]+)"
     loads = "load_learner|load_delta|load_base"
@@ -396,7 +397,7 @@ def _differing(place: Conflict) -> str:
     return f"  here: … {here} …\n  hub:  … {hub} …"
 
 
-def _check_merged(card: str, folder: Path, recipe: Recipe) -> None:
+def _check_merged(card: str, folder: Path, recipe: Record) -> None:
     """An edit on the hub may not take away what the audit asks for; its own links are its own."""
     problems = [
         problem

@@ -1,7 +1,7 @@
 """How alike a rebuilt artifact is to the published one: bytes, figures, scores, circumstances.
 
 Rounding differs between processors and versions of torch, and training carries it on, so equal
-bytes are only to be had under equal circumstances. Elsewhere a rebuild has to reach the published
+bytes come only from equal circumstances. Elsewhere a rebuild has to reach the published
 figures within the limits below: wider than what rounding does, narrower than what another recipe
 or other text does. Measured with python-docs-mini, the limits in brackets:
 
@@ -24,9 +24,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from secondary_learners.artifacts.checks import read_json
 from secondary_learners.files import sha256_file
+from secondary_learners.learners.artifact import read_learner
 from secondary_learners.learners.statistics import spearman
 
 __all__ = [
@@ -39,6 +41,7 @@ __all__ = [
     "compare_circumstances",
     "compare_figures",
     "compare_files",
+    "compare_learners",
     "compare_logits",
     "compare_scores",
     "number",
@@ -169,6 +172,18 @@ def compare_scores(
         "rank correlation of scores": spearman(published, rebuilt),
     }
     return [Figure(name, 1.0, value, SCORES) for name, value in found.items()]
+
+
+def compare_learners(
+    published: Path, rebuilt: Path, input_ids: Any, attention_mask: Any
+) -> list[Figure]:
+    """The scores of the learners in two folders for contexts [n, length] that neither saw."""
+    parts = [torch.from_numpy(array).split(512) for array in (input_ids, attention_mask)]
+    scores = [
+        torch.cat([learner.score(ids, mask) for ids, mask in zip(*parts, strict=True)]).numpy()
+        for learner in map(read_learner, (published, rebuilt))
+    ]
+    return compare_scores(*scores)
 
 
 def compare_logits(

@@ -1,4 +1,4 @@
-"""Recipes from TOML files and back, by the kinds of the table."""
+"""Recipes from TOML files and back, by the table of kinds."""
 
 from __future__ import annotations
 
@@ -7,25 +7,10 @@ from pathlib import Path
 from secondary_learners.artifacts.records import read_record, read_toml, record_toml
 from secondary_learners.content import content
 from secondary_learners.errors import RecipeError, UnknownNameError
-from secondary_learners.recipes.base_model.recipe import PretrainRecipe
-from secondary_learners.recipes.delta.recipe import DeltaRecipe
-from secondary_learners.recipes.distilled_learner.recipe import DistilledRecipe
-from secondary_learners.recipes.gain_learner.recipe import LearnerRecipe
-from secondary_learners.recipes.loss_learner.recipe import MultistageRecipe
+from secondary_learners.recipes.kinds import ROWS, record_type
+from secondary_learners.recipes.record import Record
 
-__all__ = ["Recipe", "find_recipe", "parse_recipe", "recipe_names", "recipe_toml"]
-
-
-Recipe = LearnerRecipe | MultistageRecipe | PretrainRecipe | DeltaRecipe | DistilledRecipe
-
-
-_KINDS: dict[str, type[Recipe]] = {
-    "learner": LearnerRecipe,
-    "multistage": MultistageRecipe,
-    "base-model": PretrainRecipe,
-    "delta": DeltaRecipe,
-    "distilled": DistilledRecipe,
-}
+__all__ = ["find_recipe", "parse_recipe", "recipe_names", "recipe_toml"]
 
 
 def recipe_names() -> list[str]:
@@ -33,7 +18,7 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in content("recipes").glob("*.toml"))
 
 
-def find_recipe(ref: str) -> Recipe:
+def find_recipe(ref: str) -> Record:
     """A bundled recipe by name, or the recipe in a TOML file; UnknownNameError otherwise."""
     path = Path(ref)
     if path.suffix != ".toml":
@@ -43,15 +28,15 @@ def find_recipe(ref: str) -> Recipe:
     return parse_recipe(path.read_text(encoding="utf-8"), str(path))
 
 
-def parse_recipe(text: str, where: str = "recipe") -> Recipe:
+def parse_recipe(text: str, where: str = "recipe") -> Record:
     """Parse and check; RecipeError names the file, the field and what was expected."""
     values = read_toml(text, where, RecipeError)
     kind = values.get("kind", "learner")
-    if not isinstance(kind, str) or kind not in _KINDS:
-        raise RecipeError(f"{where}: kind {kind!r} is not one of {', '.join(sorted(_KINDS))}.")
-    return read_record(_KINDS[kind], values, where, RecipeError)
+    if not isinstance(kind, str) or kind not in ROWS:
+        raise RecipeError(f"{where}: kind {kind!r} is not one of {', '.join(sorted(ROWS))}.")
+    return read_record(record_type(kind), values, where, RecipeError)
 
 
-def recipe_toml(recipe: Recipe) -> str:
+def recipe_toml(recipe: Record) -> str:
     """The resolved recipe, every default written out; `parse_recipe` reads it back equal."""
     return record_toml(recipe)

@@ -15,7 +15,7 @@ from secondary_learners.files import sha256_file
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["base_commit", "device_name", "file_digests", "versions"]
+__all__ = ["base_commit", "device_name", "file_digests", "processor", "versions"]
 
 
 def file_digests(folder: Path) -> dict[str, Any]:
@@ -38,6 +38,10 @@ def base_commit(model: PreTrainedModel) -> str | None:
 def device_name(model: PreTrainedModel) -> str:
     if model.device.type == "cuda":
         return torch.cuda.get_device_name(model.device)
+    return processor()
+
+
+def processor() -> str:
     return f"CPU, {torch.get_num_threads()} threads, {platform.machine()}"
 
 

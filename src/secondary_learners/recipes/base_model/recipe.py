@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from secondary_learners.errors import RecipeError
-from secondary_learners.recipes.checks import check_name
+from secondary_learners.recipes.record import Record, check_name
 from secondary_learners.text.corpus import Source
 
-__all__ = ["PretrainRecipe"]
+__all__ = ["RECIPE", "PretrainRecipe"]
 
 
 @dataclass(frozen=True)
-class PretrainRecipe:
+class PretrainRecipe(Record):
     """All that determines a small base model; sizes in tokens, rates per optimizer step.
 
     tokenizer: a file of the tokenizers library in the corpus folder, with `vocabulary` tokens; by
@@ -41,6 +41,8 @@ class PretrainRecipe:
     seed: int = 0
     tokenizer: str | None = None
 
+    WHAT = "a base model"
+
     def __post_init__(self) -> None:
         check_name(self.name)
         if not 257 <= self.vocabulary <= 65_536:
@@ -48,3 +50,6 @@ class PretrainRecipe:
                 f"recipe {self.name!r}: vocabulary {self.vocabulary} must lie between 257 (every "
                 "byte and end-of-text) and 65,536 (ids of two bytes)."
             )
+
+
+RECIPE = PretrainRecipe

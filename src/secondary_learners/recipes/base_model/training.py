@@ -13,7 +13,7 @@ import os
 import platform
 import shutil
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,13 +28,14 @@ from secondary_learners.learners.artifact import tokenizer_fingerprint
 from secondary_learners.learners.nets import round_to_half
 from secondary_learners.recipes.base_model.next_token_loss import next_token_loss
 from secondary_learners.recipes.base_model.recipe import PretrainRecipe
+from secondary_learners.recipes.run import Run
 from secondary_learners.text.corpus import Document, read_documents
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
-__all__ = ["pretrain", "read_tokenizer", "train_tokenizer", "unigram_entropy"]
+__all__ = ["Material", "pretrain", "read", "read_tokenizer", "train_tokenizer", "unigram_entropy"]
 
 END_OF_TEXT = "<|endoftext|>"
 _CHECKPOINT_EVERY = 250  # steps,
@@ -44,24 +45,43 @@ _LOGITS_BYTES = 256 * 2**20
 log = logging.getLogger(__name__)
 
 
-def pretrain(
-    recipe: PretrainRecipe, corpus: Path | None, out: Path, *, device: str, progress: bool = True
-) -> dict[str, Any]:
-    """Train the base model of `recipe` into `out` and return its evaluation, also written there.
+@dataclass(frozen=True, eq=False)
+class Material:
+    """The text, and the tokenizer where the recipe has one of its own."""
 
-    A killed run goes on from its last checkpoint in `out/checkpoint` (one every 250 steps
+    documents: list[Document]
+    tokenizer: PreTrainedTokenizerFast | None
+
+
+def read(recipe: PretrainRecipe, run: Run) -> Material:
+    """The recipe's text and tokenizer from the corpus folder."""
+    given = None if recipe.tokenizer is None else read_tokenizer(recipe, run.corpus)
+    return Material(read_documents(recipe.sources, run.corpus), given)
+
+
+def pretrain(recipe: PretrainRecipe, material: Material, run: Run) -> dict[str, Any]:
+    """Train the base model of `recipe` into `run.out`; its evaluation, also written there.
+
+    A killed run goes on from its last checkpoint in `work/checkpoint` (one every 250 steps
     or two minutes) when the recipe is the same one; the folder is removed when the model is
-    written. progress: a bar, else a line in the log at each checkpoint.
+    written. Without a bar, there is a line in the log at each checkpoint.
     """
-    given = None if recipe.tokenizer is None else read_tokenizer(recipe, corpus)
-    documents = read_documents(recipe.sources, corpus)
+    documents, given, device = material.documents, material.tokenizer, run.device
     tokenizer = given or train_tokenizer(
         (document.text for document in documents), recipe.vocabulary
     )
     train, held_out = _token_streams(documents, tokenizer, recipe)
     log.info("%d training tokens, %d held out", len(train), len(held_out))
     model = _new_model(recipe, tokenizer).to(device)
-    seconds = _fit(model, train, recipe, out / "checkpoint", device=device, progress=progress)
+    with run.measured("pretraining", _recipe_digest(recipe)) as energy:
+        seconds = _fit(
+            model,
+            train,
+            recipe,
+            run.work / "checkpoint",
+            device=device,
+            progress=run.progress,
+        )
     round_to_half(model)  # before it is evaluated
     entropy = unigram_entropy(train, held_out, recipe.vocabulary)
     loss = _held_out_loss(model, held_out, recipe)
@@ -79,10 +99,11 @@ def pretrain(
         "training_seconds": round(seconds),
         "device": torch.cuda.get_device_name() if device.startswith("cuda") else _processor(),
         "torch": torch.__version__,
+        **energy(),
     }
     if given is not None:
         evaluation["tokenizer_fingerprint"] = tokenizer_fingerprint(given)
-    _write(model, tokenizer, recipe, evaluation, out)
+    _write(model, tokenizer, recipe, evaluation, run)
     return evaluation
 
 
@@ -371,12 +392,13 @@ def _write(
     tokenizer: PreTrainedTokenizerFast,
     recipe: PretrainRecipe,
     evaluation: dict[str, Any],
-    out: Path,
+    run: Run,
 ) -> None:
     """Weights stored in float16 (half the size) with a config that loads them as float32."""
     tensors = {
         name: parameter.detach().half().cpu() for name, parameter in model.named_parameters()
     }
+    out = run.out
     write_bytes(out / "model.safetensors", save(tensors, metadata={"format": "pt"}))
     config = json.loads(model.config.to_json_string(use_diff=True))
     config |= {"architectures": ["GPT2LMHeadModel"], "dtype": "float32"}
@@ -392,7 +414,7 @@ def _write(
         "pad_token": END_OF_TEXT,
     }
     write_json(out / "tokenizer_config.json", settings)
-    shutil.rmtree(out / "checkpoint", ignore_errors=True)
+    shutil.rmtree(run.work / "checkpoint", ignore_errors=True)
 
 
 def _processor() -> str:

@@ -7,13 +7,13 @@ from typing import Literal
 
 from secondary_learners.deltas.settings import Tuning
 from secondary_learners.errors import RecipeError
-from secondary_learners.recipes.checks import above_zero, check_name
+from secondary_learners.recipes.record import Record, above_zero, check_name
 
-__all__ = ["DeltaRecipe"]
+__all__ = ["RECIPE", "DeltaRecipe"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeltaRecipe:
+class DeltaRecipe(Record):
     """All that determines a delta.
 
     train, test: TSV files, see `read_examples`. examples: to train on, 0 for all of the file.
@@ -36,8 +36,13 @@ class DeltaRecipe:
     seed: int = 0
     tuning: Tuning = field(default_factory=Tuning)
 
+    WHAT = "a delta"
+
     def __post_init__(self) -> None:
         check_name(self.name)
         above_zero(max_length=self.max_length)
         if self.examples < 0:
             raise RecipeError(f"examples is {self.examples}, and must be 0 (all of them) or more.")
+
+
+RECIPE = DeltaRecipe

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from secondary_learners.errors import RecipeError
-from secondary_learners.recipes.checks import above_zero, check_name
+from secondary_learners.recipes.gain_learner.recipe import LearnerRecipe, own_recipe
+from secondary_learners.recipes.record import Record, above_zero, check_name
 from secondary_learners.text.corpus import Source
 
 __all__ = [
+    "RECIPE",
     "SPLICED",
     "DistilledRecipe",
     "EmbeddingPlan",
@@ -106,7 +109,7 @@ class StudentPlan:
 
 
 @dataclass(frozen=True)
-class DistilledRecipe:
+class DistilledRecipe(Record):
     """All that determines a learner distilled from a teacher on published labels.
 
     sources: unlabelled text, which is spelled as WikiText is. base, revision: the model that the
@@ -130,6 +133,19 @@ class DistilledRecipe:
     teacher: TeacherPlan = field(default_factory=TeacherPlan)
     student: StudentPlan = field(default_factory=StudentPlan)
 
+    WHAT = "made from published labels"
+
+    def on_text(
+        self, objective: Path | None = None, pool: Path | None = None, *, context_length: int = 0
+    ) -> LearnerRecipe:
+        if objective is None or pool is None:
+            raise RecipeError(
+                f"{self.name} was made from published labels, so its recipe has no text of its "
+                "own. Give --objective and --pool."
+            )
+        own = own_recipe("own", objective, pool)
+        return replace(own, base=self.base, context_length=context_length)
+
     def __post_init__(self) -> None:
         check_name(self.name)
         domains = {source.domain for source in self.sources}
@@ -144,3 +160,6 @@ class DistilledRecipe:
                 f"recipe {self.name!r}: the student's embedding of {self.student.embedding} is "
                 f"wider than the {self.embeddings.dimensions} dimensions that it begins from."
             )
+
+
+RECIPE = DistilledRecipe

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from secondary_learners.errors import CorpusError, RecipeError
-from secondary_learners.recipes.distilled_learner.recipe import DistilledRecipe
-from secondary_learners.recipes.gain_learner.recipe import (
-    EvaluationPlan,
-    InstructionPlan,
-    LabelPlan,
-    LearnerRecipe,
-)
+from secondary_learners.errors import CorpusError
+from secondary_learners.learners.config import LearnerConfig
+from secondary_learners.recipes.gain_learner.recipe import LearnerRecipe
 from secondary_learners.recipes.parsing import find_recipe
-from secondary_learners.registry.load import load_learner, locate
+from secondary_learners.recipes.sources import portable_names
+from secondary_learners.registry.load import locate
 from secondary_learners.text.contexts import Contexts, cut, mixture, split_documents
-from secondary_learners.text.corpus import Document, Source, read_documents
+from secondary_learners.text.corpus import Document, read_documents
 from secondary_learners.text.examples import Examples, encode
 from secondary_learners.text.instructions import Group, read_groups
 
@@ -27,20 +24,15 @@ __all__ = [
     "FinetuningData",
     "LabellingData",
     "Splits",
-    "describe_sources",
     "finetuning_data",
     "fresh_data",
     "labelling_data",
     "learner_recipe",
-    "own_recipe",
     "portable",
-    "portable_names",
     "read_splits",
 ]
 
 log = logging.getLogger(__name__)
-OBJECTIVE, POOL = "objective", "pool"
-_LONGEST = 128  # tokens of an example, unless --context-length says otherwise
 
 Splits = dict[str, list[Document | Group]]
 
@@ -157,69 +149,18 @@ def _mixed(
     return mixture(contexts, most, domain=domain, share=share, seed=recipe.seed)
 
 
-def own_recipe(
-    name: str, objective: Path, pool: Path, instructions: InstructionPlan | None = None
-) -> LearnerRecipe:
-    """The recipe for a user's own text: a file or folder to get better at, one to choose from.
-
-    With `instructions` both hold prompts and completions, a row each, instead of running text;
-    their labels are per-example ones, as swapped ones favour short completions.
-    Long files are divided at blank lines into documents of a few thousand characters, so that one
-    file is enough. It is not tried in fine-tuning unless `evaluation.seeds` is raised.
-    """
-    sources = tuple(
-        Source(domain, files=str(path.absolute()), block_characters=2000)
-        for domain, path in ((OBJECTIVE, objective), (POOL, pool))
-    )
-    return LearnerRecipe(
-        name=name,
-        summary=f"Made from {objective.name} and {pool.name}.",
-        objective_domain=OBJECTIVE,
-        sources=sources,
-        license="unknown",  # only its maker can say, and publishing asks
-        evaluation=EvaluationPlan(seeds=0),
-        context_length=_LONGEST if instructions else LearnerRecipe.context_length,
-        instructions=instructions,
-        labels=LabelPlan(method="per-example") if instructions else LabelPlan(),
-    )
-
-
 def learner_recipe(
     learner: str | Path, objective: Path | None = None, pool: Path | None = None
 ) -> LearnerRecipe:
     """The recorded recipe of a learner, or given own text, its choices with that text.
 
-    The own text is split as the learner's was, so that what it was made from stays apart. Raises
-    what `load_learner` raises, and RecipeError.
+    Raises what `load_learner` raises, and RecipeError.
     """
-    found = locate(learner, kind="learner")
-    found.read("recipe.toml")  # compares its digest
-    recipe = find_recipe(str(found.folder / "recipe.toml"))
-    if not isinstance(recipe, LearnerRecipe | DistilledRecipe):
-        raise RecipeError(
-            f"{recipe.name} does not predict information gain (its recipe is of the kind "
-            f"{recipe.kind!r}), so it is not tried on text. Try `learners show {recipe.name}`."
-        )
-    if objective is None or pool is None:
-        if isinstance(recipe, LearnerRecipe):
-            return recipe
-        raise RecipeError(
-            f"{recipe.name} was made from published labels, so its recipe has no text of its own. "
-            "Give --objective and --pool."
-        )
-    if not isinstance(recipe, LearnerRecipe):
-        config = load_learner(learner).config
-        own = own_recipe("own", objective, pool)
-        return replace(own, base=config.base_model.repo, context_length=config.context_length)
-    return replace(
-        own_recipe("own", objective, pool, recipe.instructions),
-        base=recipe.base,
-        context_length=recipe.context_length,
-        seed=recipe.seed,
-        split=recipe.split,
-        in_domain_share=recipe.in_domain_share,
-        labels=recipe.labels,
-    )
+    located = locate(learner, kind="learner")
+    located.read("recipe.toml")  # compares its digest
+    recipe = find_recipe(str(located.folder / "recipe.toml"))
+    config = LearnerConfig.from_dict(json.loads(located.read("config.json")))
+    return recipe.on_text(objective, pool, context_length=config.context_length)
 
 
 def portable(recipe: LearnerRecipe) -> LearnerRecipe:
@@ -230,28 +171,3 @@ def portable(recipe: LearnerRecipe) -> LearnerRecipe:
         for source in recipe.sources
     )
     return replace(recipe, sources=sources)
-
-
-def portable_names(files: Iterable[str]) -> dict[str, str]:
-    """For each absolute path its name, by which it is found below a corpus folder.
-
-    Two files of the same name keep as much of their folders as tells them apart.
-    """
-    own = {name: Path(name) for name in files if Path(name).is_absolute()}
-    names: dict[str, str] = {}
-    for name, path in own.items():
-        others = [other for other in own.values() if other != path]
-        parts = path.parts[1:]
-        kept = 1
-        while kept < len(parts) and any(o.parts[-kept:] == parts[-kept:] for o in others):
-            kept += 1
-        names[name] = "/".join(parts[-kept:])
-    return names
-
-
-def describe_sources(sources: tuple[Source, ...]) -> str:
-    """One line for a card: each domain and where its text comes from."""
-    return "; ".join(
-        f"{source.domain} ({source.builtin or source.dataset or source.files})"
-        for source in sources
-    )

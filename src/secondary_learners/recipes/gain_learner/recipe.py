@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
 
 from secondary_learners.errors import RecipeError
 from secondary_learners.filtering.thresholds import parse_threshold
 from secondary_learners.gains.subsets import check_trainable
-from secondary_learners.recipes.checks import above_zero, check_name, one_of
+from secondary_learners.recipes.record import Record, above_zero, check_name, one_of
 from secondary_learners.text.corpus import Source
 from secondary_learners.text.instructions import COLUMNS, TRUNCATIONS
 
 __all__ = [
+    "RECIPE",
     "EvaluationPlan",
     "InstructionPlan",
     "LabelPlan",
@@ -21,6 +24,7 @@ __all__ = [
     "LearnerRecipe",
     "Shares",
     "TokenizerPlan",
+    "own_recipe",
 ]
 
 
@@ -149,8 +153,11 @@ class InstructionPlan:
         one_of("truncate", self.truncate, TRUNCATIONS)
 
 
+_LABEL_OPTIONS = frozenset(field.name for field in dataclasses.fields(LabelPlan))
+
+
 @dataclass(frozen=True)
-class LearnerRecipe:
+class LearnerRecipe(Record):
     """All that determines a learner: sources, base, objective, labels, learner, evaluation.
 
     context_length: tokens of a context; of instructions, the most that an example may have.
@@ -179,6 +186,9 @@ class LearnerRecipe:
     tokenizer: TokenizerPlan | None = None
     instructions: InstructionPlan | None = None
 
+    WHAT = "a learner of information gain"
+    OPTIONS = _LABEL_OPTIONS | {"base", "context_length", "license", "seed", "seeds", "processes"}
+
     def __post_init__(self) -> None:
         check_name(self.name)
         if self.context_length < 2:
@@ -203,3 +213,63 @@ class LearnerRecipe:
                 f"evaluation.seeds is {self.evaluation.seeds}. Set it to 0, and compare "
                 "FilteredSFTTrainer with LearnerFilter and with RandomFilter."
             )
+
+    def changed(self, **options: Any) -> Self:
+        labels = {name: options.pop(name) for name in options.keys() & _LABEL_OPTIONS}
+        seeds = {"seeds": options.pop("seeds")} if "seeds" in options else {}
+        return replace(
+            self,
+            labels=replace(self.labels, **labels),
+            evaluation=replace(self.evaluation, **seeds),
+            **options,
+        )
+
+    def on_text(
+        self, objective: Path | None = None, pool: Path | None = None, *, context_length: int = 0
+    ) -> LearnerRecipe:
+        """Own text is split as the learner's was, so that what it was made from stays apart."""
+        if objective is None or pool is None:
+            return self
+        return replace(
+            own_recipe("own", objective, pool, self.instructions),
+            base=self.base,
+            context_length=self.context_length,
+            seed=self.seed,
+            split=self.split,
+            in_domain_share=self.in_domain_share,
+            labels=self.labels,
+        )
+
+
+OBJECTIVE, POOL = "objective", "pool"
+_LONGEST = 128  # tokens of an example, unless --context-length says otherwise
+
+
+def own_recipe(
+    name: str, objective: Path, pool: Path, instructions: InstructionPlan | None = None
+) -> LearnerRecipe:
+    """The recipe for a user's own text: a file or folder to get better at, one to choose from.
+
+    With `instructions` both hold prompts and completions, a row each, instead of running text;
+    their labels are per-example ones, as swapped ones favour short completions.
+    Long files are divided at blank lines into documents of a few thousand characters, so that one
+    file is enough. It is not tried in fine-tuning unless `evaluation.seeds` is raised.
+    """
+    sources = tuple(
+        Source(domain, files=str(path.absolute()), block_characters=2000)
+        for domain, path in ((OBJECTIVE, objective), (POOL, pool))
+    )
+    return LearnerRecipe(
+        name=name,
+        summary=f"Made from {objective.name} and {pool.name}.",
+        objective_domain=OBJECTIVE,
+        sources=sources,
+        license="unknown",  # only its maker can say, and publishing asks
+        evaluation=EvaluationPlan(seeds=0),
+        context_length=_LONGEST if instructions else LearnerRecipe.context_length,
+        instructions=instructions,
+        labels=LabelPlan(method="per-example") if instructions else LabelPlan(),
+    )
+
+
+RECIPE = LearnerRecipe

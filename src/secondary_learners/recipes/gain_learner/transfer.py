@@ -11,7 +11,6 @@ from secondary_learners.artifacts.checks import read_json
 from secondary_learners.files import write_bytes
 from secondary_learners.learners.artifact import read_learner, save_learner
 from secondary_learners.recipes.gain_learner.make import card_of
-from secondary_learners.recipes.gain_learner.recipe import LearnerRecipe
 from secondary_learners.recipes.parsing import find_recipe
 from secondary_learners.recipes.provenance import file_digests
 from secondary_learners.registry.index import entry_toml, find
@@ -38,8 +37,7 @@ def record_transfer(
     """
     learner = read_learner(folder)
     text = (folder / "recipe.toml").read_text(encoding="utf-8")
-    recipe = find_recipe(str(folder / "recipe.toml"))
-    assert isinstance(recipe, LearnerRecipe)
+    recipe = find_recipe(str(folder / "recipe.toml")).on_text()
     evaluation = read_json(folder / "evaluation.json") | {"transfer": list(rows)}
     card = card_of(recipe, learner.config, evaluation, folder)
     save_learner(learner, folder, recipe_toml=text, evaluation=evaluation, readme=card)

@@ -2,18 +2,16 @@
 
 The learner predicts the loss that an example has under a classifier trained for a while on other
 examples of the same task, so that `MultistageFilter(LearnerPredictor(learner))` can skip forward
-passes from the first step on. Stages leave their results in `out/work`, as those of `run` do.
+passes from the first step on.
 """
 
 from __future__ import annotations
 
-import contextlib
-import datetime
-import json
 import logging
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,7 +23,7 @@ from secondary_learners.cards.card import About
 from secondary_learners.cards.kinds import LOSS_METHOD, card
 from secondary_learners.cards.render import render_card
 from secondary_learners.errors import CorpusError, SecondaryLearnersError
-from secondary_learners.experiments.multistage import StagedSettings, summary
+from secondary_learners.experiments.multistage import HEADER, StagedSettings, cells, summary
 from secondary_learners.experiments.multistage_runs import (
     Arms,
     StagedTask,
@@ -33,25 +31,47 @@ from secondary_learners.experiments.multistage_runs import (
     run_arms,
     trained,
 )
-from secondary_learners.files import json_bytes, sha256_bytes, write_bytes, write_json
+from secondary_learners.experiments.runs import StoredRun
+from secondary_learners.experiments.tables import columns
+from secondary_learners.files import json_bytes, sha256_bytes, write_bytes
 from secondary_learners.filtering.selection import pad
 from secondary_learners.gains.fingerprints import embedding_fingerprint, weights_fingerprint
-from secondary_learners.learners.artifact import Learner, save_learner, tokenizer_fingerprint
+from secondary_learners.learners.artifact import (
+    Learner,
+    read_learner,
+    save_learner,
+    tokenizer_fingerprint,
+)
 from secondary_learners.learners.config import LearnerConfig, Reference
 from secondary_learners.learners.fitting import Fit, fit_linear
-from secondary_learners.recipes.energy import open_meter
-from secondary_learners.recipes.gain_learner.make import Finished, held_out_figures, token_weights
+from secondary_learners.recipes.gain_learner.figures import held_out_figures, token_weights
+from secondary_learners.recipes.likeness import Figure, compare_learners
 from secondary_learners.recipes.loss_learner.recipe import LossPlan, MultistageRecipe
-from secondary_learners.recipes.parsing import find_recipe, recipe_names, recipe_toml
-from secondary_learners.recipes.provenance import base_commit, device_name, file_digests, versions
-from secondary_learners.registry.index import Entry, entry_toml
+from secondary_learners.recipes.parsing import recipe_toml
+from secondary_learners.recipes.provenance import base_commit, device_name, versions
+from secondary_learners.recipes.run import Made, Run, reference_of
 from secondary_learners.registry.load import load_base
 from secondary_learners.tasks.training import example_losses, predict
 from secondary_learners.text.corpus import read_files
 
-__all__ = ["Losses", "loss_learner", "measure_losses", "read_staged_task", "run_multistage"]
+__all__ = [
+    "Losses",
+    "Material",
+    "check",
+    "compare",
+    "digests",
+    "loss_learner",
+    "make",
+    "measure_losses",
+    "read",
+    "read_staged_task",
+    "report",
+]
 
 log = logging.getLogger(__name__)
+
+check = read_learner
+_SCORED = 4000  # unseen examples that both learners score, when one is rebuilt
 
 
 @dataclass(frozen=True)
@@ -67,49 +87,52 @@ class Losses:
     score: float
     cpu_seconds: float
 
+    @classmethod
+    def of(cls, stored: StoredRun) -> Losses:
+        return cls(**{field.name: stored.figures[field.name] for field in fields(cls)})
 
-def run_multistage(
-    recipe: MultistageRecipe,
-    corpus: Path | None,
-    out: Path,
-    *,
-    device: str,
-    command: str,
-    progress: bool = True,
-    energy: str | None = None,
-) -> Finished:
-    """Make the learner of `recipe` in `out`, and compare filtering with it; see `run_learner`.
 
-    progress: whether each run of the comparison is logged as it ends.
-    """
+@dataclass(frozen=True, eq=False)
+class Material:
+    """The base under the classifiers, and the task."""
+
+    base: transformers.PreTrainedModel
+    tokenizer: transformers.PreTrainedTokenizerBase
+    task: StagedTask
+
+
+def read(recipe: MultistageRecipe, run: Run) -> Material:
+    """The base model, and the task's files, encoded."""
     base, tokenizer = load_base(recipe.base)
-    task = read_staged_task(recipe, corpus, base, tokenizer)
+    return Material(base, tokenizer, read_staged_task(recipe, run.corpus, base, tokenizer))
+
+
+def make(recipe: MultistageRecipe, material: Material, run: Run) -> Made:
+    """Measure losses, fit a learner of them, compare filtering with it, package."""
+    task, base = material.task, material.base
     used = _labelled(task, recipe.losses)
-    plan = asdict(recipe) | {"seeds": None, "summary": None, "attribution": None, "license": None}
-    digest = sha256_bytes(json_bytes([task.encoded.digest, plan]))
-    work = out / "work" / digest[:12]
-    meter = open_meter(
-        out / "work" / "energy.json",
-        energy,
-        plan=digest,
-        stages="training a classifier, measuring losses and fitting",
-        begun=work.exists(),
-    )
-    with meter.running() if meter else contextlib.nullcontext():
-        losses = _kept_losses(task, recipe, work / "losses.json", device)
+    digest = _digest(recipe, task)
+    with run.measured("training a classifier, measuring losses and fitting", digest) as energy:
+        stored = run.stage("losses", digest, lambda: _measured(recipe, task, run))
+        losses = Losses.of(stored)
         learner, fitted = loss_learner(
-            task, losses, recipe.losses, name=recipe.name, base=(recipe.base, base, tokenizer)
+            task,
+            losses,
+            recipe.losses,
+            name=recipe.name,
+            base=(recipe.base, base, material.tokenizer),
         )
     log.info("Spearman %.3f with held-out losses", fitted.held_out_spearman)
     rest = task.part(2 * used)
     if recipe.settings.examples:
         rest = rest.part(0, recipe.settings.examples)
-    plan_of_arms = Arms(recipe.epochs, range(recipe.seeds), recipe.settings, learner, device=device)
+    arms = Arms(recipe.epochs, range(recipe.seeds), recipe.settings, learner, device=run.device)
     done = []
-    for run in run_arms(rest, plan_of_arms, work):
-        log.log(logging.INFO if progress else logging.DEBUG, progress_line(run))
-        done.append(run)
+    for each in run_arms(rest, arms, run.work / digest[:12]):
+        log.log(logging.INFO if run.progress else logging.DEBUG, progress_line(each))
+        done.append(each)
     ids, mask = _padded(task, losses)
+    cpu = run.device == "cpu"
     evaluation: dict[str, Any] = {
         "task": {
             "name": task.name,
@@ -127,20 +150,44 @@ def run_multistage(
         },
         "held_out": {"linear": held_out_figures(fitted)},
         "fine_tuning": _comparison(recipe, len(rest.used), summary(done)) if done else None,
-        "tokens": token_weights(learner, tokenizer, ids, mask),
-        "command": command,
-        "device": device_name(base) if device == "cpu" else torch.cuda.get_device_name(device),
+        "tokens": token_weights(learner, material.tokenizer, ids, mask),
+        "command": run.command,
+        "device": device_name(base) if cpu else torch.cuda.get_device_name(run.device),
+        **energy(),
     }
-    if meter:
-        evaluation["energy"] = meter.figures()
-    own = any(find_recipe(name).name == recipe.name for name in recipe_names())
-    about = About.of(recipe, reference=recipe.name if own else f"./{out.absolute().name}")
+    about = About.of(recipe, reference=reference_of(recipe, run.out))
     readme = render_card(card("loss-learner"), learner.config.to_dict(), evaluation, about)
-    save_learner(
-        learner, out, recipe_toml=recipe_toml(recipe), evaluation=evaluation, readme=readme
-    )
-    write_bytes(out / "work" / f"{recipe.name}.toml", entry_toml(_entry(recipe, out)).encode())
-    return Finished(out, evaluation, None)
+    text = recipe_toml(recipe)
+    save_learner(learner, run.out, recipe_toml=text, evaluation=evaluation, readme=readme)
+    return Made(run.out, evaluation)
+
+
+def digests(material: Material, config: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
+    """Of the task's examples, as they are encoded."""
+    yield "examples", material.task.encoded.digest, config["corpus"].get("digest")
+
+
+def compare(recipe: MultistageRecipe, material: Material, ours: Path, theirs: Path) -> list[Figure]:
+    """The scores of both learners for the development set."""
+    return compare_learners(ours, theirs, *pad(material.task.encoded.dev.ids[:_SCORED]))
+
+
+def report(made: Made) -> str:
+    """The table of the comparison, and how the learner did."""
+    comparison = made.evaluation["fine_tuning"]
+    lines = [columns([HEADER, *map(cells, comparison["rows"])]), ""] if comparison else []
+    figures = made.evaluation["held_out"]["linear"]
+    lines += [
+        f"Spearman {figures['spearman']:.3f} with losses of held-out examples",
+        f'the learner is in {made.folder}: load_learner("{made.folder}")',
+    ]
+    return "\n".join(lines)
+
+
+def _digest(recipe: MultistageRecipe, task: StagedTask) -> str:
+    """Of all that determines the learner, and the runs of the comparison but for arm and seed."""
+    plan = asdict(recipe) | {"seeds": None, "summary": None, "attribution": None, "license": None}
+    return sha256_bytes(json_bytes([task.encoded.digest, plan]))
 
 
 def read_staged_task(
@@ -243,19 +290,15 @@ def _labelled(task: StagedTask, plan: LossPlan) -> int:
     return count
 
 
-def _kept_losses(task: StagedTask, recipe: MultistageRecipe, path: Path, device: str) -> Losses:
-    """As an earlier run of the same recipe left them, or measured now."""
-    if path.is_file():
-        return Losses(**json.loads(path.read_bytes()))
+def _measured(recipe: MultistageRecipe, task: StagedTask, run: Run) -> StoredRun:
     log.info("taking losses from a classifier trained on part of %s", task.name)
-    losses = measure_losses(task, recipe.settings, recipe.losses, device=device)
+    losses = measure_losses(task, recipe.settings, recipe.losses, device=run.device)
     if not np.isfinite(losses.values).all():
         raise SecondaryLearnersError(
             f"the classifier's losses on {task.name} are not finite. Try a learning_rate below "
             f"{recipe.settings.learning_rate:g} in the recipe."
         )
-    write_json(path, asdict(losses))
-    return losses
+    return StoredRun(asdict(losses))
 
 
 def _padded(task: StagedTask, losses: Losses) -> tuple[Any, Any]:
@@ -272,21 +315,3 @@ def _comparison(
         "settings": asdict(recipe.settings),
         "rows": [{**row, "seconds": row["cpu_seconds"]} for row in rows],
     }
-
-
-def _entry(recipe: MultistageRecipe, folder: Path) -> Entry:
-    return Entry(
-        name=recipe.name,
-        kind="learner",
-        summary=recipe.summary,
-        base=recipe.base,
-        tokenizer=recipe.base,
-        corpus=recipe.task,
-        objective=f"{recipe.task} losses",
-        architecture="linear",
-        optimizer="adamw",
-        license=recipe.license,
-        location="bundled",
-        added=datetime.date.today(),
-        **file_digests(folder),
-    )

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 
 from secondary_learners.errors import RecipeError
 from secondary_learners.experiments.multistage import StagedSettings
-from secondary_learners.recipes.checks import above_zero, check_name
 from secondary_learners.recipes.gain_learner.recipe import LearnerPlan
+from secondary_learners.recipes.record import Record, above_zero, check_name
 from secondary_learners.text.corpus import Source
 
-__all__ = ["LossPlan", "MultistageRecipe"]
+__all__ = ["RECIPE", "LossPlan", "MultistageRecipe"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class LossPlan:
 
 
 @dataclass(frozen=True)
-class MultistageRecipe:
+class MultistageRecipe(Record):
     """All that determines a learner of training losses, and multistage filtering with it.
 
     name: of the learner. sources: one, the files train.tsv and dev.tsv of a task that goes by the
@@ -58,6 +58,9 @@ class MultistageRecipe:
     losses: LossPlan = field(default_factory=LossPlan)
     settings: StagedSettings = field(default_factory=StagedSettings)
 
+    WHAT = "a learner of training losses"
+    OPTIONS = frozenset(("base", "license", "seeds"))
+
     def __post_init__(self) -> None:
         check_name(self.name)
         above_zero(epochs=self.epochs)
@@ -70,3 +73,6 @@ class MultistageRecipe:
     @property
     def task(self) -> str:
         return self.sources[0].domain
+
+
+RECIPE = MultistageRecipe
