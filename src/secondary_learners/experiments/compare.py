@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -16,13 +14,14 @@ import numpy.typing as npt
 import torch
 
 from secondary_learners.errors import DivergedError, SecondaryLearnersError, UnknownNameError
+from secondary_learners.experiments.runs import RunStore
 from secondary_learners.experiments.statistics import (
     mean,
     permutation_test,
     standard_error,
     updates_to_reach,
 )
-from secondary_learners.files import json_bytes, sha256_bytes, write_json
+from secondary_learners.files import json_bytes, sha256_bytes
 from secondary_learners.filtering.stream import filtered
 from secondary_learners.filtering.thresholds import Threshold, parse_threshold
 from secondary_learners.gains.fingerprints import weights_fingerprint
@@ -289,17 +288,18 @@ def compare(
     for what, values in (("seed", seeds), ("arm", [arm.name for arm in arms])):
         if len(set(values)) < len(values):  # a run counted twice would look like evidence
             raise SecondaryLearnersError(f"a {what} is given twice in {values}. Try each once.")
-    store = _Store(folder)
-    store.begin(_identity(model, pool, test, learner, settings))
+    store = RunStore.begin(folder, _identity(model, pool, test, learner, settings))
     trainer = _Trainer(model, pool, test, learner, settings, device)
     runs: dict[tuple[str, int], Run] = {}
     try:
         for seed, arm in _with_progress([(s, a) for s in seeds for a in arms], progress):
-            run = store.read(arm, seed)
-            if run is None:
+            kept = store.read(f"{arm.name}-seed-{seed}", arm=arm.name, seed=seed)
+            if kept is not None:
+                run = Run.from_dict(kept.figures)
+            else:
                 keep = _keep_rate(arm, arms, seed, runs, settings)
                 run = trainer.run(arm, seed, keep, in_domain)
-                store.write(run)
+                store.write(f"{arm.name}-seed-{seed}", run.to_dict(), arm=arm.name, seed=seed)
             runs[arm.name, seed] = run
     finally:
         trainer.restore()
@@ -372,68 +372,6 @@ def _with_progress(work: list[tuple[int, Arm]], progress: bool) -> Iterator[tupl
     for seed, arm in bar:
         bar.set_description(f"{arm.name}, seed {seed}")
         yield seed, arm
-
-
-class _Store:
-    """Finished runs on disk; without a folder, none."""
-
-    def __init__(self, folder: Path | None) -> None:
-        self._folder = folder
-
-    def begin(self, identity: dict[str, Any]) -> None:
-        """Record what this folder's runs depend on, or refuse a folder of something else."""
-        if self._folder is None:
-            return
-        path = self._folder / "settings.json"
-        if not path.exists():
-            write_json(path, identity)
-            return
-        found = _read_json(path)
-        differing = [name for name in identity if found.get(name) != identity[name]]
-        if differing:
-            raise SecondaryLearnersError(
-                f"{self._folder} holds a comparison with another {' and '.join(differing)}: "
-                + "; ".join(
-                    f"{name} was {found.get(name)}, is {identity[name]}" for name in differing
-                )
-                + ". Try another folder, or delete this one to start afresh."
-            )
-
-    def _path(self, arm: str, seed: int) -> Path:
-        assert self._folder is not None
-        name = re.sub(r"[^\w.+-]", "_", arm)
-        return self._folder / "runs" / f"{name}-seed-{seed}.json"
-
-    def read(self, arm: Arm, seed: int) -> Run | None:
-        if self._folder is None or not (path := self._path(arm.name, seed)).exists():
-            return None
-        try:
-            run = Run.from_dict(_read_json(path))
-        except (KeyError, TypeError) as error:
-            raise _damaged(path) from error
-        if (run.arm, run.seed) != (arm.name, seed):
-            raise _damaged(path)
-        return run
-
-    def write(self, run: Run) -> None:
-        if self._folder is not None:
-            write_json(self._path(run.arm, run.seed), run.to_dict())
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise _damaged(path) from error
-    if not isinstance(data, dict):
-        raise _damaged(path)
-    return data
-
-
-def _damaged(path: Path) -> SecondaryLearnersError:
-    return SecondaryLearnersError(
-        f"{path} is not what this package wrote. Try `rm {path}` and run the comparison again."
-    )
 
 
 class _Trainer:
