@@ -121,12 +121,12 @@ def _logits_of_delta(artifact: Any) -> Any:
         return artifact.model(torch.tensor(IDS)).logits.tolist()
 
 
-PROBES: dict[str, tuple[str, Callable[[Any], Any]]] = {
-    "learner": ("load_learner", _score),
-    "base-model": ("load_base", _logits_of_base),
-    "delta": ("load_delta", _logits_of_delta),
+PROBES: dict[str, Callable[[Any], Any]] = {
+    "learner": _score,
+    "base-model": _logits_of_base,
+    "delta": _logits_of_delta,
 }
-"""For each kind of artifact the public function that loads it, and what to ask of what it loads."""
+"""For each kind of artifact, what to ask of what its public loader gives."""
 
 
 def probe(kind: str, ref: object) -> Any:
@@ -135,11 +135,10 @@ def probe(kind: str, ref: object) -> Any:
 
     import secondary_learners
 
-    loader, ask = PROBES[kind]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # sums in one order
     try:
-        return ask(getattr(secondary_learners, loader)(ref))
+        return PROBES[kind](getattr(secondary_learners, artifact_kind(kind).loader)(ref))
     finally:
         torch.set_num_threads(threads)
 

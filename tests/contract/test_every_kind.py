@@ -21,9 +21,12 @@ from typing import Any
 import pytest
 
 import contract_helpers
+import secondary_learners
 from cli_helpers import Result, learners
 from contract_helpers import PROBES, name_of, probe, recipe_kinds, recipe_of, write_corpus, written
 from publishing_helpers import Machine
+from secondary_learners.artifacts.kinds import artifact_kinds
+from secondary_learners.content import content
 from server_helpers import Server, running, token
 
 pytestmark = pytest.mark.slow
@@ -241,3 +244,16 @@ def test_it_is_rebuilt_to_the_same_bytes(stranger: dict[str, Any]) -> None:
 def test_each_tiny_recipe_is_of_the_kind_it_is_called_by() -> None:
     for kind in recipe_kinds():
         assert tomllib.loads(recipe_of(kind).read_text())["kind"] == kind
+
+
+def test_every_kind_of_artifact_can_be_asked_something() -> None:
+    assert PROBES.keys() == {kind.kind for kind in artifact_kinds()}
+    for kind in artifact_kinds():
+        assert kind.loader in secondary_learners.__all__
+
+
+@pytest.mark.parametrize("kind", [kind.kind for kind in artifact_kinds()])
+def test_every_kind_of_artifact_ships(kind: str) -> None:
+    """So that tests/formats holds what it says."""
+    entries = content("registry").glob("*.toml")
+    assert kind in {tomllib.loads(path.read_text())["kind"] for path in entries}

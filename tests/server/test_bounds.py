@@ -322,6 +322,7 @@ class TestMemory:
             assert hub.commit(ann, {"a.txt": b"small"}).status == 200  # all was given back
 
 
+@pytest.mark.slow
 class TestManyFiles:
     @pytest.mark.skipif(sys.platform != "linux", reason="the call for all at once is Linux's")
     def test_ten_thousand_in_one_commit(

@@ -29,6 +29,8 @@ from xet_helpers import (
     xorbs,
 )
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def samples(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:

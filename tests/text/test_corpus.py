@@ -179,6 +179,7 @@ def test_built_in_texts_are_long_and_named_apart(name: str) -> None:
     assert sum(len(document.text) for document in built_in(name)) > 300_000
 
 
+@pytest.mark.slow
 def test_built_in_docstrings_hold_no_code() -> None:
     text = next(d.text for d in built_in("python-docstrings") if d.name == "argparse.py:0")
     assert text.startswith("Command-line parsing library")

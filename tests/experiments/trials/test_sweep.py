@@ -34,6 +34,8 @@ from secondary_learners.experiments.trials.sweep import (  # noqa: E402
     run_trials,
 )
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = TrialSettings(epochs=2, batch_size=8, learning_rate=3e-3, evaluations=3)
 
 
@@ -151,7 +153,6 @@ def test_optunas_dashboard_shows_them(full: Sweep) -> None:
         assert tuple(point["value"] for point in each["intermediate_values"]) == trial.scores
 
 
-@pytest.mark.slow
 def test_more_seeds_extend_a_sweep(
     full: Sweep, loaded: tuple, sea: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -239,7 +240,6 @@ class Killed(BaseException):
     """Stands for an end that no one can catch."""
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("early", [None, Setting(4, 0.5, 2)])
 def test_stopped_after_any_write_it_goes_on_to_the_same_table(
     loaded: tuple, sea: Path, tmp_path: Path, early: Setting | None, monkeypatch: pytest.MonkeyPatch
@@ -340,7 +340,6 @@ def children(pid: int) -> list[int]:
     return found
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for processes in /proc")
 def test_killed_with_two_processes_and_resumed_with_one(
     full: Sweep,
@@ -378,7 +377,6 @@ def test_killed_with_two_processes_and_resumed_with_one(
     assert set(found.table.trials) == set(full.table.of("sea", "standard"))
 
 
-@pytest.mark.slow
 def test_a_process_that_dies_is_reported_and_what_is_done_is_kept(
     full: Sweep, loaded: tuple, sea: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
