@@ -134,6 +134,7 @@ def probe(kind: str, ref: object) -> Any:
     import torch
 
     import secondary_learners
+    from secondary_learners.artifacts.kinds import artifact_kind
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # sums in one order

@@ -22,7 +22,7 @@ from secondary_learners.cli import catalogue as catalogue_commands
 from secondary_learners.content import content
 from secondary_learners.errors import MissingExtraError
 from secondary_learners.experiments import compare as compare_module
-from secondary_learners.experiments import plots
+from secondary_learners.experiments import comparison_figure
 from secondary_learners.gains import store
 from secondary_learners.gains.store import read_labels
 from secondary_learners.learners.artifact import read_learner
@@ -520,7 +520,7 @@ def test_without_matplotlib_the_figures_are_there_all_the_same(
     def missing(*_: object) -> None:
         raise MissingExtraError("matplotlib", "plots")
 
-    monkeypatch.setattr(plots, "plot_comparison", missing)
+    monkeypatch.setattr(comparison_figure, "plot_comparison", missing)
     command = ("finetune", "-l", tiny.learner, "--corpus", tiny.objective.parent)
     result = learners(*command, "--seeds", 1, "--updates", 1, "--batch-size", 4, "--out", tmp_path)
     assert result.code == 0
