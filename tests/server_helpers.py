@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import unquote
@@ -71,6 +71,7 @@ class Answer:
     status: int
     headers: dict[str, str]
     body: bytes
+    cookies: dict[str, str] = field(default_factory=dict)
 
     def json(self) -> Any:
         return json.loads(self.body)
@@ -158,6 +159,7 @@ def _bytes(text: str | bytes) -> bytes:
 async def _exchange(app: ASGIApp, scope: dict[str, Any], body: bytes) -> Answer:
     pieces = [body[at : at + 65536] for at in range(0, len(body), 65536)] or [b""]
     status, headers, answer = 0, {}, bytearray()
+    cookies: dict[str, str] = {}
 
     async def receive() -> dict[str, Any]:
         if pieces:
@@ -172,10 +174,13 @@ async def _exchange(app: ASGIApp, scope: dict[str, Any], body: bytes) -> Answer:
             for name, value in message["headers"]:
                 assert b"\n" not in value and b"\r" not in value
                 headers[name.decode("latin-1")] = value.decode("latin-1")
+                if name == b"set-cookie":
+                    cookie, _, _ = value.decode("latin-1").partition(";")
+                    cookies.update([cookie.split("=", 1)])
         else:
             answer.extend(message.get("body", b""))
 
     await app(scope, receive, send)
     if scope["method"] != "HEAD" and "content-length" in headers and status != 304:
         assert int(headers["content-length"]) == len(answer)
-    return Answer(status, headers, bytes(answer))
+    return Answer(status, headers, bytes(answer), cookies)

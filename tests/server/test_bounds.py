@@ -325,7 +325,7 @@ class TestMemory:
 @pytest.mark.slow
 class TestManyFiles:
     @pytest.mark.skipif(sys.platform != "linux", reason="the call for all at once is Linux's")
-    def test_ten_thousand_in_one_commit(
+    def test_thousands_in_one_commit(
         self, hub: InProcess, writer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Their contents come to disk all at once, and the tree is not written twice."""
@@ -337,16 +337,16 @@ class TestManyFiles:
 
         monkeypatch.setattr(os, "fsync", counting)
         database = tmp_path / "hub" / "hub.sqlite3"
-        files = {f"d{n % 40}/{n}.txt": str(n).encode() for n in range(10_000)}
+        files = {f"d{n % 40}/{n}.txt": str(n).encode() for n in range(3_000)}
         assert hub.commit(writer, files).status == 200
         assert waits[0] < 10  # it was one a file, and two minutes
         size = self.size(hub, database)
         for number in range(5):
             assert hub.commit(writer, {"one.txt": str(number).encode()}).status == 200
-        assert self.size(hub, database) - size < 100_000  # it was 1.8 MB a commit
+        assert self.size(hub, database) - size < 100_000  # it was the whole tree a commit
         rows = hub.ask("GET", "/api/models/team/mini").json()["siblings"]
-        assert len(rows) == 10_002
-        assert hub.ask("GET", "/team/mini/resolve/main/d39/9999.txt").body == b"9999"
+        assert len(rows) == 3_002
+        assert hub.ask("GET", "/team/mini/resolve/main/d39/2999.txt").body == b"2999"
 
     def size(self, hub: InProcess, database: Path) -> int:
         with hub.app.state.hub.database.transaction():

@@ -29,6 +29,7 @@ _COMMANDS = {
     "card": ("card", "Check a model card offline."),
     "rebuild": ("rebuild", "Run an artifact's recipe again and compare with what was published."),
     "registry": ("registry", "Add, list, update and remove other teams' registries."),
+    "catalogue": ("site", "Build the pages of all that can be loaded by name, as files."),
     "lock": ("lock", "Pin learners to commits and digests in learners.lock."),
     "verify": ("lock", "Hash what ships and what is cached again, and say what differs."),
     "serve": ("serve", "Serve a Hub of your own."),

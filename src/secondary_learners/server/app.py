@@ -32,6 +32,8 @@ from secondary_learners.server.errors import Refused
 from secondary_learners.server.hosts import HostGate, KnownHosts
 from secondary_learners.server.memory import Accounted, Memory
 from secondary_learners.server.observing import AccessLog, Figures, Observed
+from secondary_learners.server.pages.catalogue import Catalogue
+from secondary_learners.server.pages.routes import page_routes
 from secondary_learners.server.quick import Quick
 from secondary_learners.server.rates import RateGate, RateLimit
 from secondary_learners.server.refusals import refusal
@@ -72,6 +74,7 @@ def create_app(root: Path, limits: Limits | None = None, front: Front | None = N
             Exception: _failed,
         },
     )
+    app.state.catalogue = Catalogue(hub)
     app.state.memory, app.state.figures = Memory(hub.limits.memory), Figures()
     app.add_middleware(Accounted, memory=app.state.memory)
     app.add_middleware(_RawPath)
@@ -145,7 +148,7 @@ def _routes() -> list[Route]:
         Route("/api/spaces/{owner}/{name}", _no_space),
         Route("/api/spaces/{owner}/{name}/{rest:path}", _no_space),
     ]
-    return [*files, *large, *general, *spaces, *xet_routes(), *of_kinds, *bare]
+    return [*files, *large, *general, *spaces, *xet_routes(), *of_kinds, *bare, *page_routes()]
 
 
 def _kind_routes(api: str) -> list[Route]:

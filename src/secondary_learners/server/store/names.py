@@ -13,6 +13,7 @@ __all__ = [
     "check_ref_name",
     "check_repository_name",
     "is_repository_name",
+    "is_reserved",
     "is_sha256",
 ]
 
@@ -48,10 +49,15 @@ def check_repository_name(text: object) -> str:
     )
 
 
+def is_reserved(owner: str) -> bool:
+    """Whether the server's own paths begin so."""
+    return owner.lower() in _RESERVED
+
+
 def check_namespace(text: object) -> str:
     """A user or an organisation."""
     name = check_repository_name(text)
-    if name.lower() in _RESERVED:
+    if is_reserved(name):
         raise Refused(400, f"{name!r} is taken by the server itself: choose another name.")
     return name
 

@@ -17,7 +17,15 @@ from secondary_learners.server.store.clock import now
 from secondary_learners.server.store.database import Database, make_root
 from secondary_learners.server.store.names import check_namespace
 
-__all__ = ["Token", "create_token", "find_token", "list_tokens", "revoke_token", "token_is_live"]
+__all__ = [
+    "Token",
+    "create_token",
+    "find_token",
+    "list_tokens",
+    "revoke_token",
+    "token_by_id",
+    "token_is_live",
+]
 
 
 @dataclass(frozen=True)
@@ -77,9 +85,14 @@ def find_token(database: Database, text: str) -> Token | None:
     return _token(row) if row is not None and row["revoked"] is None else None
 
 
+def token_by_id(database: Database, identifier: str) -> Token | None:
+    """The live token with this id, which is no secret."""
+    row = database.row("SELECT * FROM tokens WHERE id = ?", identifier)
+    return _token(row) if row is not None and row["revoked"] is None else None
+
+
 def token_is_live(database: Database, identifier: str) -> bool:
-    row = database.row("SELECT revoked FROM tokens WHERE id = ?", identifier)
-    return row is not None and row["revoked"] is None
+    return token_by_id(database, identifier) is not None
 
 
 @contextmanager
