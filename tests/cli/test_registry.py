@@ -143,3 +143,31 @@ def test_a_folder_may_be_a_plain_word(share: Path, monkeypatch: pytest.MonkeyPat
     missing = learners("registry", "add", "other", "nowhere")
     assert missing.code == 1
     assert "'nowhere' is neither a folder nor a repository" in missing.err
+
+
+def test_other_bytes_at_the_same_commit_are_called_that(share: Path) -> None:
+    far = dataclasses.replace(
+        entry("far", "learner", {"config.json": "1" * 64, "README.md": "2" * 64}),
+        location="team/far",
+        revision="3" * 40,
+    )
+    path = share / "registry" / "far.toml"
+    path.write_text(entry_toml(far))
+    assert learners("registry", "add", "team", share).code == 0
+    path.write_text(
+        entry_toml(dataclasses.replace(far, files={**far.files, "README.md": "4" * 64}))
+    )
+    updated = learners("registry", "update", "team", "--yes")
+    assert updated.code == 0
+    assert f"OTHER BYTES at the same commit {'3' * 40}: README.md" in updated.err
+
+
+def test_what_could_steer_a_terminal_is_shown_as_text(share: Path) -> None:
+    folder = share / "learners" / "small"
+    (folder / "README.md").write_text("---\na: b\n---\n\x1b]0;owned\x07\x9b2Jtext\u202e\n")
+    shown = learners("show", folder)
+    assert shown.code == 0, shown.err
+    assert "\\u001b]0;owned\\u0007\\u009b2Jtext\\u202e" in shown.out
+    assert not set(shown.out) & set("\x1b\x07\x9b\u202e")
+    name = learners("show", "no\x1b[2Jname")
+    assert "\x1b[2J" not in name.err

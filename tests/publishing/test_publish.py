@@ -208,6 +208,15 @@ def test_what_is_only_on_the_hub_stays(hub: Hub, folder: Path) -> None:
 # The card
 
 
+@pytest.mark.parametrize("tag", ["main", "master", "HEAD", "a" * 40, "0123abc", "refs/tags"])
+def test_a_tag_that_means_something_else_is_refused_before_anything_is_sent(
+    hub: Hub, folder: Path, tag: str
+) -> None:
+    with pytest.raises(PublishError, match="would be taken for a branch or a commit"):
+        hub.publish(folder, tag=tag)
+    assert not hub.api.repo_exists(hub.repository)
+
+
 def test_an_edit_on_the_hub_alone_is_kept(hub: Hub, folder: Path) -> None:
     hub.publish(folder)
     hub.edit_card("## License", "## Contact\n\nthe team\n\n## License")
@@ -363,7 +372,7 @@ def test_names_that_no_hub_takes(folder: Path, name: str) -> None:
 
 @pytest.mark.parametrize("tag", ["v 1", "a..b", "-v", "x/", "é:"])
 def test_tags_that_git_refuses(folder: Path, tag: str) -> None:
-    with pytest.raises(PublishError, match="no name of a tag"):
+    with pytest.raises(PublishError, match="is not the name of a tag"):
         publish(folder, "team/x", tag=tag)
 
 

@@ -58,12 +58,19 @@ def test_entries_come_back_sorted_and_equal(folder: Path) -> None:
     assert list(index.values()) == [ENTRY, HUB, BASE]
 
 
-@given(text=st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
+@given(text=st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1))
 def test_any_text_survives_toml(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     folder = tmp_path_factory.mktemp("index")
     entry = dataclasses.replace(ENTRY, summary=text)
     (folder / "books-mini.toml").write_text(entry_toml(entry), encoding="utf-8")
     assert read_index(folder) == {"books-mini": entry}
+
+
+@pytest.mark.parametrize("code", ["\x1b[2J", "\x07", "\n", "\x9b31m", "\x7f"])
+def test_what_could_steer_a_terminal_is_refused(code: str) -> None:
+    for field in ("summary", "corpus", "deprecated"):
+        with pytest.raises(ArtifactError, match=f"'{field}' must be one line without control"):
+            dataclasses.replace(ENTRY, **{field: f"text{code}text"})
 
 
 def test_names_and_aliases_are_found(folder: Path) -> None:

@@ -13,6 +13,7 @@ import safetensors.torch
 from torch import Tensor
 
 from secondary_learners.artifacts.layout import FILES, FORBIDDEN
+from secondary_learners.artifacts.reading import read_file
 from secondary_learners.errors import ArtifactError, DigestMismatchError
 from secondary_learners.files import atomic_folder, sha256_bytes, write_bytes
 
@@ -56,7 +57,7 @@ def read_folder(
                 f"{path} could run code when loaded, and an artifact never holds such a file. "
                 f"Delete it only if you know where it came from; see `learners show {folder}`."
             )
-    contents = {name: _read(folder / name) for name in FILES}
+    contents = {name: read_file(folder / name) for name in FILES}
     if digests is not None:
         _check_digests(folder, contents, digests, remedy)
     return contents
@@ -84,16 +85,6 @@ def _suffix(name: str) -> str:
 
 def _again(folder: Path) -> str:
     return f"Get the folder again from where it came, and try `learners show {folder}`."
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ArtifactError(
-            f"{path} cannot be read ({error.strerror}); an artifact has the files "
-            f"{', '.join(FILES)}. {_again(path.parent)}"
-        ) from error
 
 
 def parse_json(folder: Path, contents: Mapping[str, bytes], name: str = "config.json") -> Any:

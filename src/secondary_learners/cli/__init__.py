@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from secondary_learners.cli.output import printable
 from secondary_learners.errors import SecondaryLearnersError
 
 __all__ = ["LazyGroup", "learners", "main"]
@@ -126,5 +127,5 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    click.echo(click.style("error: ", fg="red", bold=True) + message, err=True)
+    click.echo(click.style("error: ", fg="red", bold=True) + printable(message), err=True)
     sys.exit(code)

@@ -6,6 +6,7 @@ import functools
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import click
 
 from secondary_learners.experiments.tables import columns
 
-__all__ = ["Output", "columns", "with_output"]
+__all__ = ["Output", "columns", "printable", "with_output"]
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,29 @@ class Output:
     def note(self, text: str) -> None:
         """Something worth knowing on the way, on stderr."""
         if not (self.json or self.quiet):
-            click.echo(text, err=True)
+            click.echo(printable(text), err=True)
 
-    def result(self, text: str, value: Any) -> None:
-        """What the command was asked for: `text` for people, `value` as JSON."""
-        click.echo(json.dumps(value, ensure_ascii=False, default=str) if self.json else text)
+    def result(self, text: str, value: Any, *, styled: bool = False) -> None:
+        """What the command was asked for: `text` for people, `value` as JSON.
+
+        styled: `text` has codes of our own for the terminal, around what is `printable`.
+        """
+        if self.json:
+            click.echo(printable(json.dumps(value, ensure_ascii=False, default=str)))
+        else:
+            click.echo(text if styled else printable(text))
+
+
+# Control characters but for tab and line feed, and half of a surrogate pair.
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
+
+
+def printable(text: str) -> str:
+    """`text` with the escapes of what could steer a terminal in place of it.
+
+    Cards, registries and answers of Hubs are other people's words.
+    """
+    return _UNPRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def with_output(command: Callable[..., Any]) -> Callable[..., Any]:

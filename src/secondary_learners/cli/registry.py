@@ -103,5 +103,12 @@ def _words(change: Change) -> str:
         return f"{change.name}  moved: {old} -> {new}, commit {before.revision} -> {after.revision}"
     if before.revision != after.revision:
         return f"{change.name}  commit {before.revision} -> {after.revision}"
+    if before.files != after.files:
+        names = before.files.keys() | after.files.keys()
+        others = sorted(n for n in names if before.files.get(n) != after.files.get(n))
+        return (
+            f"{change.name}  OTHER BYTES at the same commit {after.revision}: {', '.join(others)}. "
+            "A commit never changes its bytes: ask whoever runs that registry"
+        )
     fields = [name for name, value in asdict(after).items() if asdict(before)[name] != value]
     return f"{change.name}  changed: {', '.join(fields)}"

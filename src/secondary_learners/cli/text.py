@@ -11,7 +11,7 @@ import click
 
 from secondary_learners.cli.columns import with_columns
 from secondary_learners.cli.lock import with_locked
-from secondary_learners.cli.output import Output, with_output
+from secondary_learners.cli.output import Output, printable, with_output
 from secondary_learners.errors import CorpusError
 
 __all__ = ["explain_command", "score_command"]
@@ -170,7 +170,7 @@ def explain_command(output: Output, text: str, learner: str, tokenizer: Path | N
     pieces = [reader.decode([token]) for token in ids]
     strongest = max(map(abs, shares)) or 1.0
     painted = "".join(
-        click.style(piece, bg=_shade(share / strongest), fg=(0, 0, 0))
+        click.style(printable(str(piece)), bg=_shade(share / strongest), fg=(0, 0, 0))
         for piece, share in zip(pieces, shares, strict=True)
     )
     tokens = [{"token": piece, "share": share} for piece, share in zip(pieces, shares, strict=True)]
@@ -178,6 +178,7 @@ def explain_command(output: Output, text: str, learner: str, tokenizer: Path | N
         f"{painted}\n\nscore {score:+.2f} standard deviations "
         f"(predicted gain {judge.gain_of(score):.3g} {judge.config.score.unit})",
         {"score": score, "tokens": tokens},
+        styled=True,
     )
 
 

@@ -34,6 +34,8 @@ CARD = "README.md"
 RENDERED = ".card.md"
 
 Choice = Literal["merge", "ours", "hub"]
+_BRANCHES = ("HEAD", "main", "master")
+_HEX = re.compile("[0-9a-fA-F]{7,40}")
 
 
 class ChangeKind(StrEnum):
@@ -176,7 +178,12 @@ def _check_arguments(repository: str, tag: str | None, card: str) -> None:
             "me/my-learner`."
         )
     if tag is not None and not is_revision(tag):
-        raise PublishError(f"{tag!r} is no name of a tag. Try `--tag v1.0`.")
+        raise PublishError(f"{tag!r} is not the name of a tag. Try `--tag v1.0`.")
+    if tag is not None and (tag in _BRANCHES or tag.split("/")[0] == "refs" or _HEX.fullmatch(tag)):
+        raise PublishError(
+            f"{tag!r} would be taken for a branch or a commit, and nothing was sent. "
+            "Try `--tag v1.0`."
+        )
     if card not in ("merge", "ours", "hub"):
         raise PublishError(f"card is {card!r}, and must be merge, ours or hub.")
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from secondary_learners.errors import SecondaryLearnersError
-from secondary_learners.registry.home import home
+from secondary_learners.registry.home import locks_folder
 
 __all__ = ["alone"]
 
@@ -17,11 +17,11 @@ _PATIENCE = 60  # seconds; nothing slow is done in such a block
 def alone(name: str) -> Iterator[None]:
     """Wait until no other process is in a block of this name.
 
-    Raises SecondaryLearnersError when another one stays in it, or `home()` cannot be written.
+    Raises SecondaryLearnersError when another one stays in it, or its folder cannot be written.
     """
     from filelock import FileLock, Timeout
 
-    path = home() / "locks" / f"{name}.lock"
+    path = locks_folder() / f"{name}.lock"
     guard = FileLock(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,6 @@ from secondary_learners.artifacts.kinds import artifact_kind, artifact_kinds
 from secondary_learners.content import content
 from secondary_learners.errors import ArtifactError, UnknownNameError
 from secondary_learners.registry.references import is_commit, is_repository
-from secondary_learners.registry.toml import toml_table, toml_value
 
 __all__ = ["Entry", "Sort", "entry_toml", "find", "list_learners", "read_index", "sort_key"]
 
@@ -25,6 +24,7 @@ Sort = Literal["name", "size", "added"]
 
 _NAME = re.compile(r"[a-z0-9]+([._-][a-z0-9]+)*")
 _FILE = re.compile(r"\w[\w.-]*")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _ENDPOINT = re.compile(r"https?://[A-Za-z0-9.\[\]:-]+(/[A-Za-z0-9._/-]*)?(?<!/)")
 
@@ -74,7 +74,9 @@ class Entry:
         optional = (*_OPTIONAL, *kinds[self.kind].absent)
         for field in _TEXTS:
             value = getattr(self, field)
-            need(isinstance(value, str) and (value != "" or field in optional), field, "a string")
+            stated = isinstance(value, str) and (value != "" or field in optional)
+            need(stated, field, "a string")
+            need(not _CONTROL.search(value), field, "one line without control characters")
         if self.location == "bundled":
             need(self.revision is None, "revision", "absent for what is bundled")
             need(self.endpoint == "", "endpoint", "absent for what is bundled")
@@ -257,10 +259,11 @@ def sort_key(by: Sort) -> Callable[[Entry], Any]:
 
 def entry_toml(entry: Entry) -> str:
     """The entry as TOML, the fields in the order of `Entry`; `read_index` gives it back."""
-    lines = [
-        f"{name} = {toml_value(value)}"
-        for name in _FIELDS
-        if name not in ("aliases", "files") and (value := getattr(entry, name)) not in ("", None)
-    ]
-    aliases = [toml_table("aliases", entry.aliases)] if entry.aliases else []
-    return "\n".join(["\n".join(lines) + "\n", *aliases, toml_table("files", entry.files)])
+    fields = {name: getattr(entry, name) for name in _FIELDS}
+    tables = {"aliases": fields.pop("aliases"), "files": fields.pop("files")}
+    values = {name: value for name, value in fields.items() if value not in ("", None)}
+    import tomli_w
+
+    return tomli_w.dumps(
+        {**values, **{name: dict(sorted(table.items())) for name, table in tables.items() if table}}
+    )

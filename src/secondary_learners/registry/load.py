@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,10 @@ from secondary_learners.errors import (
     SecondaryLearnersError,
     UnknownNameError,
 )
-from secondary_learners.registry.lock import is_required, read_lock
+from secondary_learners.registry.lock import Pinned, is_required, read_lock
 from secondary_learners.registry.references import (
     FolderReference,
+    Reference,
     RepositoryReference,
     parse_reference,
 )
@@ -88,17 +90,22 @@ def locate(
 
     kind: "learner", "base-model", or None for any. Raises what `load_learner` raises.
     """
-    reference = parse_reference(ref)
-    required = is_required(locked)
+    required, lock = is_required(locked), read_lock()
+    reference = _reference(ref, lock)
     if isinstance(reference, FolderReference):
         return _own_folder(reference, kind, required)
     asked = request(reference, kind, endpoint=endpoint, token=token)
     try:
-        return resolve(asked, read_lock(), required=required)
+        return resolve(asked, lock, required=required)
     except HubError as error:
         if isinstance(reference, RepositoryReference):  # it may have been meant as a folder
             raise type(error)(f"{error} And there is no folder {str(ref)!r} here.") from error
         raise
+
+
+def _reference(ref: str | Path, lock: Mapping[str, Pinned]) -> Reference:
+    """What `ref` means; what is locked is never a folder that happens to have that name."""
+    return parse_reference(ref, is_folder=lambda text: text not in lock and os.path.isdir(text))
 
 
 def _own_folder(reference: FolderReference, kind: str | None, required: bool) -> Resolved:
@@ -259,7 +266,8 @@ def _base_source(
     ref: str | Path, *, locked: bool | None
 ) -> Iterator[tuple[_BaseSource, str | None, str]]:
     """A folder of checked files, or a Hub id for transformers; the revision; the commit."""
-    reference, required, lock = parse_reference(ref), is_required(locked), read_lock()
+    required, lock = is_required(locked), read_lock()
+    reference = _reference(ref, lock)
     if isinstance(reference, FolderReference):
         if required:
             raise _unlocked_folder(reference)

@@ -13,7 +13,7 @@ from typing import Any
 
 from secondary_learners.errors import ArtifactError, HubError
 from secondary_learners.files import sha256_bytes, write_json
-from secondary_learners.registry.home import home
+from secondary_learners.registry.home import pins_folder
 from secondary_learners.registry.lock import are_digests
 from secondary_learners.registry.references import is_commit, is_repository
 from secondary_learners.registry.remote import Remote
@@ -59,7 +59,7 @@ def write_ref(remote: Remote, revision: str | None, commit: str) -> None:
 
 def all_pins() -> Iterator[tuple[str, str, str, dict[str, str]]]:
     """Repository, address of its Hub, commit and digests of everything that was loaded."""
-    for path in sorted((home() / "pins").glob("*/*/*.json")):
+    for path in sorted((pins_folder()).glob("*/*/*.json")):
         value = _read(path) or {}
         repository, endpoint = value.get("repository"), value.get("endpoint")
         if not (isinstance(repository, str) and is_repository(repository)):
@@ -81,7 +81,7 @@ def _damaged(path: Path, why: str) -> ArtifactError:
 
 def _folder(remote: Remote) -> Path:
     hub = sha256_bytes(remote.address.encode())[:16]
-    return home() / "pins" / hub / remote.repository.replace("/", "--")
+    return pins_folder() / hub / remote.repository.replace("/", "--")
 
 
 def _ref_path(remote: Remote, revision: str | None) -> Path:

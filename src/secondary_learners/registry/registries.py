@@ -1,7 +1,7 @@
 """Registries of other teams: a folder or a Hub repository with the same TOML files, by an alias.
 
-A snapshot of the files is kept under `home()/registries/ALIAS/`, next to the record of where it is
-from and of every digest. Names are looked up in the snapshot, and never change behind one's back.
+A snapshot of the files is kept under `registries_folder()/ALIAS/`, next to the record of where it
+is from and of every digest. Names are looked up in the snapshot, and change only when it does.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from secondary_learners.files import (
     write_json,
 )
 from secondary_learners.registry.guard import alone
-from secondary_learners.registry.home import home
+from secondary_learners.registry.home import registries_folder
 from secondary_learners.registry.index import Entry, read_index
 from secondary_learners.registry.lock import are_digests
 from secondary_learners.registry.references import FolderReference, is_repository, parse_reference
@@ -121,13 +121,13 @@ def shelves() -> list[Shelf]:
 
 def read_registries() -> dict[str, Registry]:
     """Every added registry by its alias, sorted."""
-    paths = sorted((home() / "registries").glob("*/registry.json"))
+    paths = sorted((registries_folder()).glob("*/registry.json"))
     return {path.parent.name: _read(path) for path in paths}
 
 
 def read_registry(alias: str) -> Registry:
     """Raises UnknownNameError, which suggests the near ones."""
-    path = home() / "registries" / alias / "registry.json"
+    path = registries_folder() / alias / "registry.json"
     if not _ALIAS.fullmatch(alias) or not path.is_file():
         raise UnknownNameError(
             "registry", alias, read_registries(), f"learners registry add {alias} SOURCE"
@@ -219,7 +219,7 @@ def remove_registry(alias: str) -> None:
     """Forget a registry; what was loaded from it stays in the cache."""
     with alone(_GUARD):
         read_registry(alias)
-        folder = home() / "registries" / alias
+        folder = registries_folder() / alias
         (folder / "registry.json").unlink()  # first: without it there is none
         shutil.rmtree(folder)
 
@@ -296,7 +296,7 @@ def _bundled(registry: Registry) -> Path | None:
 def _snapshot(registry: Registry) -> Path:
     """Named by its content, so that the record beside it always belongs to a whole snapshot."""
     digest = sha256_bytes(json_bytes(dict(registry.files)))[:16]
-    return home() / "registries" / registry.alias / digest
+    return registries_folder() / registry.alias / digest
 
 
 def _keep(registry: Registry, texts: Mapping[str, bytes]) -> None:

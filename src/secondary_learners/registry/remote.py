@@ -19,19 +19,21 @@ from urllib.parse import urlsplit
 from secondary_learners.artifacts.layout import FORBIDDEN
 from secondary_learners.errors import ArtifactError, HubError, OfflineError, UnknownNameError
 from secondary_learners.files import sha256_bytes
-from secondary_learners.registry.home import home
+from secondary_learners.registry.home import cache_folder
 from secondary_learners.registry.references import is_commit
 
 __all__ = [
     "Listing",
     "Remote",
     "blobs",
+    "check_snapshot",
     "download",
     "fetchable",
     "forget",
     "inspect",
     "is_offline",
     "refuse_code",
+    "repository_folder",
     "snapshot_folder",
     "warn_of_plain_http",
 ]
@@ -79,7 +81,7 @@ class Remote:
 
         if self.is_default:
             return _resolved(constants.HF_HUB_CACHE)
-        return _resolved(str(home() / "cache" / sha256_bytes(self.address.encode())[:16]))
+        return _resolved(str(cache_folder() / sha256_bytes(self.address.encode())[:16]))
 
     @property
     def sent_token(self) -> str | bool | None:
@@ -117,7 +119,7 @@ def snapshot_folder(remote: Remote, commit: str) -> Path:
 
 def blobs(remote: Remote) -> frozenset[Path]:
     """The bytes that the cache has of a repository, for whichever commits they were fetched."""
-    return frozenset((snapshot_folder(remote, "").parent / "blobs").glob("*"))
+    return frozenset((repository_folder(remote) / "blobs").glob("*"))
 
 
 @cache
@@ -201,11 +203,30 @@ def download(remote: Remote, commit: str, names: Iterable[str]) -> Path:
     return folder
 
 
-def forget(path: Path) -> None:
-    """Take a file that was just fetched, and is wrong, out of the cache: blob and name."""
+def repository_folder(remote: Remote) -> Path:
+    """Where huggingface_hub keeps all of a repository: blobs, snapshots and refs."""
+    return snapshot_folder(remote, "").parent
+
+
+def check_snapshot(remote: Remote, commit: str) -> None:
+    """Raise ArtifactError where the folder of a commit is a link that leads out of the cache."""
+    folder = snapshot_folder(remote, commit)
+    if not folder.resolve().is_relative_to(repository_folder(remote).resolve()):
+        raise ArtifactError(
+            f"{folder} is a link to {folder.resolve()}, outside of the cache, and nothing was "
+            f"read or written there. Remove the link: `rm {folder}`."
+        )
+
+
+def forget(remote: Remote, path: Path) -> None:
+    """Take a file that was just fetched, and is wrong, out of the cache: its name and its blob.
+
+    Only the name goes where it is a link to something else than a blob of this repository.
+    """
     blob = path.resolve()
     path.unlink(missing_ok=True)
-    blob.unlink(missing_ok=True)
+    if blob.parent == (repository_folder(remote) / "blobs").resolve():
+        blob.unlink(missing_ok=True)
 
 
 def _other_commit(remote: Remote, asked: str, answered: str) -> HubError:

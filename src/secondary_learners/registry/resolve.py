@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Protocol
 
 from secondary_learners.artifacts.kinds import artifact_kind, kind_of_config
+from secondary_learners.artifacts.reading import read_file
 from secondary_learners.errors import ArtifactError, DigestMismatchError, LockError, OfflineError
 from secondary_learners.files import sha256_bytes, sha256_file
 from secondary_learners.registry.lock import Pinned
@@ -28,6 +29,7 @@ from secondary_learners.registry.remote import (
     Listing,
     Remote,
     blobs,
+    check_snapshot,
     download,
     fetchable,
     forget,
@@ -101,12 +103,7 @@ class Resolved:
     def read(self, name: str) -> bytes:
         """The bytes of a file, its digest checked. Raises ArtifactError when it is not there."""
         path = self.folder / name
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise ArtifactError(
-                f"{path} cannot be read ({error.strerror}). {self.remedy}"
-            ) from error
+        data = read_file(path, remedy=self.remedy)
         if self.digests is not None and sha256_bytes(data) != self.digests.get(name):
             raise _changed(path, self.digests.get(name), sha256_bytes(data), self.remedy)
         return data
@@ -336,6 +333,7 @@ def _fetch(
     """Download what is missing, check every file, and return the digests."""
     pinned = request.digests or read_pin(remote, commit)
     names = _wanted(request.kind, request.digests or listed)
+    check_snapshot(remote, commit)
     folder = snapshot_folder(remote, commit)
     known = blobs(remote)  # also those that were fetched for another commit
     download(remote, commit, names)
@@ -351,12 +349,12 @@ def _fetch(
             good = found == expected
         if not good:
             if path.resolve() not in known:  # or it would still be found after the Hub is mended
-                forget(path)
+                forget(remote, path)
                 raise _changed(
                     path,
                     expected,
                     found,
-                    f"That is what {remote} sent: nothing of it was used, and it was deleted. "
+                    f"That is what {remote} sent: nothing of it was used, and the cache forgot it. "
                     f"{request.remedy or 'Ask whoever runs it.'}",
                 )
             raise _changed(path, expected, found, _again(request))

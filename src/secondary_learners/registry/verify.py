@@ -8,7 +8,7 @@ from pathlib import Path
 
 from secondary_learners.errors import SecondaryLearnersError
 from secondary_learners.files import sha256_file
-from secondary_learners.registry.home import home
+from secondary_learners.registry.home import registries_folder
 from secondary_learners.registry.index import Entry, find, read_index
 from secondary_learners.registry.lock import read_lock
 from secondary_learners.registry.pins import all_pins
@@ -121,7 +121,7 @@ def _bundle(key: str) -> Path:
     reference = parse_reference(key)
     assert isinstance(reference, NameReference)  # `read_lock` has looked
     if reference.registry is not None and reference.registry not in read_registries():
-        return home() / "registries" / reference.registry / reference.name
+        return registries_folder() / reference.registry / reference.name
     place = shelf(reference.registry, reference.name)
     return (place.bundled or place.index) / reference.name
 
