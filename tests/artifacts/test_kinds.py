@@ -75,6 +75,9 @@ class Toy:
     def check(self, config: Any) -> str:
         return str(config["name"])
 
+    def card(self, config: Any) -> str:
+        return "base-model"
+
     def needs(self, config: Any) -> tuple[str, ...]:
         return ("mini",)
 

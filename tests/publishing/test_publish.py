@@ -208,7 +208,9 @@ def test_what_is_only_on_the_hub_stays(hub: Hub, folder: Path) -> None:
 # The card
 
 
-@pytest.mark.parametrize("tag", ["main", "master", "HEAD", "a" * 40, "0123abc", "refs/tags"])
+@pytest.mark.parametrize(
+    "tag", ["main", "master", "HEAD", "a" * 40, "0123abc", pytest.param("refs/heads/x", id="refs")]
+)
 def test_a_tag_that_means_something_else_is_refused_before_anything_is_sent(
     hub: Hub, folder: Path, tag: str
 ) -> None:

@@ -54,6 +54,9 @@ class ArtifactKind(Protocol):
     def check(self, config: Mapping[str, Any]) -> str | None:
         """The name that a config.json gives it, if any; raises ArtifactError for a wrong one."""
 
+    def card(self, config: Mapping[str, Any]) -> str:
+        """Which card it has, of `cards.kinds.CARDS`."""
+
     def needs(self, config: Mapping[str, Any]) -> tuple[str, ...]:
         """References of the base models and tokenizers that it is used with."""
 

@@ -11,10 +11,8 @@ from secondary_learners.artifacts.kinds import kind_of
 from secondary_learners.cards.card import Card
 from secondary_learners.errors import ArtifactError
 
-__all__ = ["CARDS", "LOSS_METHOD", "card", "card_of"]
+__all__ = ["CARDS", "card", "card_of"]
 
-LOSS_METHOD = "training loss"
-"""`labels.method` in the config.json of a learner of training losses."""
 # Each module has a CARD.
 CARDS: Mapping[str, str] = {
     "learner": "secondary_learners.cards.learner",
@@ -32,19 +30,8 @@ def card(kind: str) -> Card:
 
 
 def card_of(folder: Path) -> Card | None:
-    """The card of the artifact in `folder`, by its config.json; None where there is no artifact.
-
-    Learners of gains, of losses and from published labels are one kind of artifact; what their
-    labels are tells them apart.
-    """
+    """The card of the artifact in `folder`, by its config.json; None where there is no artifact."""
     try:
-        artifact = kind_of(folder).kind
-        labels = read_json(folder / "config.json").get("labels")
+        return card(kind_of(folder).card(read_json(folder / "config.json")))
     except ArtifactError:
         return None
-    if artifact == "learner" and isinstance(labels, Mapping):
-        if labels.get("method") == LOSS_METHOD:
-            return card("loss-learner")
-        if "source" in labels:
-            return card("distilled")
-    return card(artifact)

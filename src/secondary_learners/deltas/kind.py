@@ -36,6 +36,9 @@ class _DeltaKind:
     def check(self, config: Mapping[str, Any]) -> str:
         return DeltaConfig.from_dict(config).name
 
+    def card(self, config: Mapping[str, Any]) -> str:
+        return "delta"
+
     def needs(self, config: Mapping[str, Any]) -> tuple[str, ...]:
         return (str(config["base_model"]["repo"]),)
 

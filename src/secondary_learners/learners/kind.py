@@ -12,7 +12,9 @@ from secondary_learners.learners.config import LearnerConfig
 if TYPE_CHECKING:
     from secondary_learners.learners.artifact import Learner
 
-__all__ = ["KIND"]
+__all__ = ["KIND", "LOSS_METHOD"]
+
+LOSS_METHOD = "training loss"  # `labels.method` of a learner of training losses
 
 
 class _LearnerKind:
@@ -36,6 +38,15 @@ class _LearnerKind:
     def check(self, config: Mapping[str, Any]) -> str:
         return LearnerConfig.from_dict(config).name
 
+    def card(self, config: Mapping[str, Any]) -> str:
+        """Learners of gains, of losses and from published labels: their labels tell them apart."""
+        labels = config.get("labels")
+        if not isinstance(labels, Mapping):
+            return "learner"
+        if labels.get("method") == LOSS_METHOD:
+            return "loss-learner"
+        return "distilled" if "source" in labels else "learner"
+
     def needs(self, config: Mapping[str, Any]) -> tuple[str, ...]:
         return tuple(str(config[key]["repo"]) for key in ("base_model", "tokenizer"))
 
@@ -43,7 +54,7 @@ class _LearnerKind:
         made = LearnerConfig.from_dict(config)
         objective = made.objective.get("domain", "")
         # A learner of losses has no objective but the task, whose accuracy is its metric.
-        losses = " losses" if made.labels.get("method") == "training loss" else ""
+        losses = " losses" if made.labels.get("method") == LOSS_METHOD else ""
         return {
             "base": made.base_model.repo,
             "tokenizer": made.tokenizer.repo,

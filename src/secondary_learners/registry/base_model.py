@@ -45,6 +45,9 @@ class _BaseModelKind:
     def check(self, config: Mapping[str, Any]) -> None:
         """transformers' own config has no name."""
 
+    def card(self, config: Mapping[str, Any]) -> str:
+        return "base-model"
+
     def needs(self, config: Mapping[str, Any]) -> tuple[str, ...]:
         return ()
 

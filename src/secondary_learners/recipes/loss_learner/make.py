@@ -20,7 +20,7 @@ import torch
 import transformers
 
 from secondary_learners.cards.card import About
-from secondary_learners.cards.kinds import LOSS_METHOD, card
+from secondary_learners.cards.kinds import card
 from secondary_learners.cards.render import render_card
 from secondary_learners.errors import CorpusError, SecondaryLearnersError
 from secondary_learners.experiments.multistage import HEADER, StagedSettings, cells, summary
@@ -44,6 +44,7 @@ from secondary_learners.learners.artifact import (
 )
 from secondary_learners.learners.config import LearnerConfig, Reference
 from secondary_learners.learners.fitting import Fit, fit_linear
+from secondary_learners.learners.kind import LOSS_METHOD
 from secondary_learners.recipes.gain_learner.figures import held_out_figures, token_weights
 from secondary_learners.recipes.likeness import Figure, compare_learners
 from secondary_learners.recipes.loss_learner.recipe import LossPlan, MultistageRecipe
