@@ -97,7 +97,7 @@ def serve(root: Path, service: Service, say: Callable[[str], None]) -> None:
         )
         shown = f"[{address.host}]" if ":" in address.host else address.host
         server = WatchedServer(config)
-        upkeep = Upkeep(app.state.hub)
+        upkeep = Upkeep(app.state.hub, app.state.catalogue.refresh)
         with _stopping(server):
             upkeep.start()
             say(f"Serving {root} on http://{shown}:{listener.getsockname()[1]}")

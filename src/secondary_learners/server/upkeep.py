@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 
 from secondary_learners.server.store.collection import collect_uploads
 from secondary_learners.server.store.hub import Hub
@@ -22,8 +23,9 @@ _BYTES_PER_S = 32 * 2**20  # so that the disk stays free for others
 class Upkeep:
     """A thread that looks after a hub once a day until it is stopped."""
 
-    def __init__(self, hub: Hub) -> None:
-        self._hub, self._stopping = hub, threading.Event()
+    def __init__(self, hub: Hub, first: Callable[[], None] = lambda: None) -> None:
+        """`first` is called once, when the thread starts."""
+        self._hub, self._first, self._stopping = hub, first, threading.Event()
         self._thread = threading.Thread(target=self._run, name="upkeep", daemon=True)
 
     def start(self) -> None:
@@ -34,6 +36,10 @@ class Upkeep:
         self._thread.join()
 
     def _run(self) -> None:
+        try:
+            self._first()
+        except Exception:
+            _log.exception("The catalogue could not be read at the start")
         wait = _FIRST_AFTER_S
         while not self._stopping.wait(wait):
             begun = time.monotonic()

@@ -30,6 +30,10 @@ class Catalogue:
         self._rows: Sequence[tuple[str, Artifact]] = ()  # each with its owner
         self._version = -1
 
+    def refresh(self) -> None:
+        """Read what has changed, so that nobody has to wait for it. Blocks."""
+        self._current()
+
     def visible(self, caller: Caller) -> list[Artifact]:
         """Blocks where something has changed: use a thread."""
         return [

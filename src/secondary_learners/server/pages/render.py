@@ -17,6 +17,8 @@ from secondary_learners.server.pages.snippets import Snippet
 
 __all__ = ["Links", "Page", "artifact_page", "boards_page", "compare_page", "feed", "list_page"]
 
+_ON_A_BOARD, _BOARDS = 20, 50
+
 
 class Links(Protocol):
     """Where things are, as a page links to them."""
@@ -116,7 +118,9 @@ def boards_page(page: Page, artifacts: Iterable[Artifact]) -> str:
             boards.setdefault(objective, []).append(artifact)
     for rows in boards.values():
         rows.sort(key=lambda a: -a.effect.share if a.effect else 0.0)
-    return page.render("boards.html", boards=dict(sorted(boards.items())))
+        del rows[_ON_A_BOARD:]
+    largest = sorted(boards, key=lambda objective: (-len(boards[objective]), objective))[:_BOARDS]
+    return page.render("boards.html", boards={name: boards[name] for name in sorted(largest)})
 
 
 def feed(page: Page, base: str, artifacts: Sequence[Artifact]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -62,10 +63,12 @@ class _FileLinks:
 
 def build_site(out: Path, title: str, artifacts: Sequence[Artifact], base: str = "") -> int:
     """Write all pages below `out`, and say how many. `base`: the address the feed names."""
-    count = 0
+    count, children = 0, defaultdict[str, list[Artifact]](list)
     for artifact in artifacts:
-        page = Page(_FileLinks("../"), title)
-        relatives = [other for other in artifacts if artifact.name in other.derived_from]
+        for name in artifact.derived_from:
+            children[name].append(artifact)
+    for artifact in artifacts:
+        page, relatives = Page(_FileLinks("../"), title), children[artifact.name]
         snippets = snippets_for(artifact.kind, artifact.name)
         path = f"artifacts/{_slug(artifact.name)}.html"
         count += _write(out / path, artifact_page(page, artifact, snippets, relatives[:50]))
