@@ -8,6 +8,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -185,6 +186,23 @@ class TestRot:
         with pytest.raises(BrokenOff):
             stocked.ask("GET", FILE)
         assert stocked.ask("GET", FILE).status == 500
+
+    def test_many_readers_wait_for_one_hashing(
+        self, stocked: InProcess, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A client that gives up and asks again does not make the server read it all again."""
+        objects, read = stocked.app.state.hub.objects, list[Path]()
+
+        def counting(path: Path) -> str:
+            read.append(path)
+            return hashlib.sha256(path.read_bytes()).hexdigest()
+
+        monkeypatch.setattr(objects_module, "sha256_file", counting)
+        objects.soundness.forget(SHA256)
+        with ThreadPoolExecutor(8) as pool:
+            assert all(pool.map(objects.is_sound, [SHA256] * 16))
+        assert len(read) == 1
+        assert objects.is_sound(SHA256, again=True) and len(read) == 2
 
     def test_what_cannot_be_read_is_damaged(
         self, stocked: InProcess, root: Path, monkeypatch: pytest.MonkeyPatch

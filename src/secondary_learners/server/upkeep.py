@@ -68,7 +68,7 @@ class Upkeep:
                 break
             path = self._hub.objects.path(sha256)
             size = path.stat().st_size if path.exists() else 0
-            sound = self._hub.objects.is_sound(sha256)
+            sound = self._hub.objects.is_sound(sha256, again=True)
             damaged += not sound and size > 0
             self._stopping.wait(size / bytes_per_s)
         return damaged

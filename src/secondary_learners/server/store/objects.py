@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -45,6 +46,7 @@ class Objects:
         self._folder, self._incoming = root / "objects", root / "incoming"
         self._damaged = root / "damaged"
         self.soundness = Soundness(_LIFETIME_S)
+        self._turns = [threading.Lock() for _ in range(256)]
         for folder in (self._folder, self._incoming):
             folder.mkdir(parents=True, exist_ok=True)
 
@@ -63,8 +65,19 @@ class Objects:
         except OSError:
             return False
 
-    def is_sound(self, sha256: str) -> bool:
-        """Whether its bytes are what its name says; one that is not is set aside. Reads it all."""
+    def is_sound(self, sha256: str, again: bool = False) -> bool:
+        """Whether its bytes are what its name says; one that is not is set aside. Reads it all.
+
+        One that was read lately is not read again unless `again`; several who ask at the same time
+        wait for one reading.
+        """
+        with self._turns[int(sha256[:2], 16)]:
+            with suppress(OSError):
+                if not again and self.soundness.knows(sha256, self.path(sha256).stat()):
+                    return True
+            return self._read(sha256)
+
+    def _read(self, sha256: str) -> bool:
         path = self.path(sha256)
         try:
             status = path.stat()
