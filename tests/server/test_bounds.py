@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import sys
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,8 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from secondary_learners.server.api import contents as contents_api
+from secondary_learners.server.api import uploads as uploads_api
+from secondary_learners.server.api import web as web_api
 from secondary_learners.server.app import Front
 from secondary_learners.server.errors import Refused
 from secondary_learners.server.logs import Repeats
@@ -496,3 +499,48 @@ class TestXet:
         assert stored.status == status
         if status == 413:
             assert "HF_HUB_DISABLE_XET=1" in stored.json()["error"]
+
+
+class TestTheLoop:
+    """Who asks for much does not make others wait: it is worked out beside the event loop."""
+
+    @pytest.mark.parametrize("what", ["preupload", "batch", "paths-info", "json"])
+    def test_large_requests_leave_it(
+        self, hub: InProcess, writer: str, monkeypatch: pytest.MonkeyPatch, what: str
+    ) -> None:
+        assert hub.commit(writer, {f"{n}.txt": b"x" for n in range(150)}).status == 200
+        loop, inside = threading.get_ident(), list[bool]()
+
+        def noting(call: Any) -> Any:
+            def noted(*given: Any, **named: Any) -> Any:
+                inside.append(threading.get_ident() == loop)
+                return call(*given, **named)
+
+            return noted
+
+        for module, name in (
+            (uploads_api, "check_path"),
+            (uploads_api, "granted"),
+            (contents_api, "select"),
+        ):
+            monkeypatch.setattr(module, name, noting(getattr(module, name)))
+        if what == "preupload":
+            files = [{"path": f"{n}.txt", "size": 1, "sample": "eA=="} for n in range(200)]
+            answer = hub.ask("POST", f"{MINI}/preupload/main", {"files": files}, writer)
+            assert [file["uploadMode"] for file in answer.json()["files"]] == ["regular"] * 200
+        elif what == "batch":
+            objects = [{"oid": f"{n:064x}", "size": 1} for n in range(200)]
+            body = {"operation": "upload", "objects": objects}
+            answer = hub.ask("POST", "/team/mini.git/info/lfs/objects/batch", body, writer)
+        elif what == "paths-info":
+            body = "&".join(f"paths={n}.txt" for n in range(150)).encode()
+            answer = hub.ask("POST", f"{MINI}/paths-info/main", body)
+            assert len(answer.json()) == 150
+        else:
+            monkeypatch.setattr(web_api, "_object", noting(web_api._object))
+            answer = hub.ask("POST", "/api/validate-yaml", {"content": "x" * 100_000})
+        assert answer.status == 200
+        assert inside and not any(inside)
+
+
+MINI = "/api/models/team/mini"

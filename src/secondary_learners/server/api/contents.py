@@ -57,15 +57,14 @@ async def paths_info(request: Request) -> JSONResponse:
     hub, repository = hub_of(request), repository_of(request)
     commit = commit_of(request, repository)
     body = await read_body(request, hub.limits.json_body)
-    try:
-        form = parse_qs(body.decode(), max_num_fields=hub.limits.files_per_commit)
-    except ValueError:
-        raise Refused(400, "The body is not a form, or names too many paths.") from None
-    expand = form.get("expand", [""])[0].lower() in ("true", "1")
-
-    paths = dict.fromkeys(form.get("paths", []))  # each once, in their order
 
     def answer() -> list[dict[str, Any]]:
+        try:
+            form = parse_qs(body.decode(), max_num_fields=hub.limits.files_per_commit)
+        except ValueError:
+            raise Refused(400, "The body is not a form, or names too many paths.") from None
+        expand = form.get("expand", [""])[0].lower() in ("true", "1")
+        paths = dict.fromkeys(form.get("paths", []))  # each once, in their order
         views = _views(hub, select(hub.database, commit.id, paths), expand)
         for view in views:
             if "lfs" in view:  # without it the client does not copy a file between repositories

@@ -29,11 +29,12 @@ from secondary_learners.server.store.objects import Incoming, Stored
 from secondary_learners.server.store.repositories import Repository, find_commit, grant, granted
 from secondary_learners.server.store.signing import sign, verify
 from secondary_learners.server.store.tokens import token_is_live
-from secondary_learners.server.store.trees import Entry, find_entry
+from secondary_learners.server.store.trees import Entry, entries, find_entry
 
 __all__ = ["GIT_ATTRIBUTES", "batch", "commit", "preupload", "receive", "verify_upload"]
 
 _LARGE = 2**20
+_FEW = 100
 _BINARY = (
     *("7z", "arrow", "avro", "bin", "bz2", "ckpt", "gguf", "gz", "h5", "jpeg", "jpg", "mp3", "mp4"),
     *("npy", "npz", "onnx", "parquet", "pdf", "pickle", "pkl", "png", "pt", "pth", "safetensors"),
@@ -54,12 +55,20 @@ async def preupload(request: Request) -> JSONResponse:
     if not isinstance(files, list) or len(files) > hub.limits.files_per_commit:
         raise Refused(400, "files must be a list.")
     head = find_commit(hub.database, repository, parameter(request, "revision"))
+    return JSONResponse({"files": await run_in_threadpool(_how_to_send, hub, head.id, files)})
+
+
+def _how_to_send(hub: Hub, head: int, files: Sequence[object]) -> list[dict[str, Any]]:
+    """For each file of a preupload, whether it is large and what is stored under its path."""
+    tree = None
+    if len(files) > _FEW:  # one pass over all files costs less than so many look-ups
+        tree = {entry.path: entry for entry in entries(hub.database, head)}
 
     def answer(file: object) -> dict[str, Any]:
         if not isinstance(file, dict):
             raise Refused(400, "files must hold objects.")
         path, size = check_path(file.get("path")), _size(hub, file.get("size"))
-        known = find_entry(hub.database, head.id, path)
+        known = find_entry(hub.database, head, path) if tree is None else tree.get(path)
         large = size > 0 and (
             size >= _LARGE
             or path.lower().endswith(tuple(f".{suffix}" for suffix in _BINARY))
@@ -72,7 +81,7 @@ async def preupload(request: Request) -> JSONResponse:
             "oid": _stored_oid(hub, known) if known and known.lfs == large else None,
         }
 
-    return JSONResponse({"files": [answer(file) for file in files]})
+    return [answer(file) for file in files]
 
 
 async def batch(request: Request) -> JSONResponse:
@@ -114,7 +123,7 @@ async def batch(request: Request) -> JSONResponse:
         }
         return {"oid": sha256, "size": size, "actions": actions}
 
-    answers = [answer(item) for item in objects]
+    answers = await run_in_threadpool(lambda: [answer(item) for item in objects])
     more = sum(item["size"] for item in answers if "actions" in item)
     if more:
         await run_in_threadpool(_check_quota, hub, repository, more)

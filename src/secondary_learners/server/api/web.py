@@ -7,6 +7,7 @@ import re
 from typing import Any
 from urllib.parse import unquote
 
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from secondary_learners.server.api.access import Caller, caller_from, readable_repository
@@ -32,6 +33,7 @@ __all__ = [
     "writable_repository_of",
 ]
 
+_LARGE_BODY = 64 * 1024
 _HOST = re.compile(r"[A-Za-z0-9._:\[\]-]{1,255}")
 
 
@@ -117,6 +119,12 @@ async def read_body(request: Request, limit: int) -> bytes:
 async def json_object(request: Request) -> dict[str, Any]:
     """The body as a JSON object. Raises Refused 400 or 413."""
     body = await read_body(request, hub_of(request).limits.json_body)
+    if len(body) > _LARGE_BODY:  # others are answered meanwhile
+        return await run_in_threadpool(_object, body)
+    return _object(body)
+
+
+def _object(body: bytes) -> dict[str, Any]:
     try:
         value = json.loads(body)
         # An escape such as \ud800 is JSON and no text: nothing further on could store it.
