@@ -119,6 +119,7 @@ class TestList:
         assert {"/team/books-mini", "/team/mini", "/datasets/team/texts"} <= set(shown.links())
         assert "secret" not in shown.text and shown.harmless()
         assert "5.5 %" in shown.text  # measured effect
+        assert "Finds text like English novels" in shown.text  # the first words of its card
 
     @pytest.mark.parametrize(
         ("query", "names"),

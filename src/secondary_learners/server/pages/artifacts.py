@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 __all__ = ["FACETS", "Artifact", "Effect", "File", "Run", "Source", "read_artifact"]
@@ -112,11 +112,12 @@ def read_artifact(source: Source, metadata: Mapping[str, Any]) -> Artifact:
         "language": _texts(metadata.get("language")),
     }
     runs = _runs(evaluation)
+    card = _body(source.readers.get("README.md", b""))
     return Artifact(
-        source=source,
+        source=replace(source, summary=source.summary or _first_paragraph(card)),
         facets={name: values for name, v in facets.items() if (values := tuple(filter(None, v)))},
         size=sum(file.size or 0 for file in source.files) or int(source.facts.get("size", 0)),
-        card=_body(source.readers.get("README.md", b"")),
+        card=card,
         runs=runs,
         effect=_effect(runs),
         quantiles=_numbers(_within(config, "calibration", "quantiles")),
@@ -230,3 +231,12 @@ def _body(readme: bytes) -> str:
         _, end, rest = text.removeprefix("---").partition("\n---")
         return rest.partition("\n")[2] if end else text
     return text
+
+
+def _first_paragraph(card: str) -> str:
+    """The first lines of prose, for the list: what they mark up is read as it is written."""
+    for paragraph in card[:10_000].split("\n\n"):
+        text = " ".join(paragraph.split())
+        if text and text[0] not in "#<|!`-*>[":
+            return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+    return ""

@@ -93,7 +93,7 @@ class Catalogue:
             private=bool(row["private"] or row["gated"]),
         )
         artifact = read_artifact(source, metadata)
-        return replace(artifact, source=replace(source, readers={}))
+        return replace(artifact, source=replace(artifact.source, readers={}))
 
     def _content(self, file: Entry) -> bytes | None:
         if file.size > _LARGEST_READ or not self._hub.objects.has(file.sha256, file.size):
