@@ -34,7 +34,7 @@ def test_a_token_from_its_making_to_its_end(tmp_path: Path) -> None:
         token = made.out.strip()
         assert who(server.url, token) == "ann"  # known at once
         rows = learners("serve-token", "list", root, "--json").json
-        assert [(row["user"], row["role"], row["organisations"]) for row in rows] == [
+        assert [(row["user"], row["role"], row["organizations"]) for row in rows] == [
             ("ann", "write", ["team"])
         ]
         assert token not in learners("serve-token", "list", root).out

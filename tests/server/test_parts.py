@@ -211,15 +211,15 @@ def test_tokens(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("user", "organisations"),
+    ("user", "organizations"),
     [("team", []), ("bob", ["ann"]), ("ANN", []), ("api", []), ("a/b", []), ("", []), ("..", [])],
 )
 def test_names_that_would_open_what_is_not_theirs(
-    tmp_path: Path, user: str, organisations: list[str]
+    tmp_path: Path, user: str, organizations: list[str]
 ) -> None:
     create_token(tmp_path, "ann", "write", ["team"])
     with pytest.raises(SecondaryLearnersError):
-        create_token(tmp_path, user, "write", organisations)
+        create_token(tmp_path, user, "write", organizations)
     assert len(list_tokens(tmp_path)) == 1
 
 

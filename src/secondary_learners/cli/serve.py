@@ -141,15 +141,15 @@ def serve_token_command() -> None:
 @click.argument("user")
 @_root
 @click.option("--role", type=click.Choice(["read", "write"]), required=True)
-@click.option("--org", "organisations", multiple=True, help="A team whose repositories it opens.")
+@click.option("--org", "organizations", multiple=True, help="A team whose repositories it opens.")
 @with_output
 def create_command(
-    output: Output, user: str, root: Path, role: str, organisations: tuple[str, ...]
+    output: Output, user: str, root: Path, role: str, organizations: tuple[str, ...]
 ) -> None:
     """Make a token for USER. It is shown this once: only its digest is kept."""
     from secondary_learners.server.store.tokens import create_token
 
-    text = create_token(root, user, role, organisations)
+    text = create_token(root, user, role, organizations)
     output.note("Keep it now, it is not shown again. Clients send it as HF_TOKEN.")
     output.result(text, {"token": text})
 
@@ -162,9 +162,9 @@ def list_command(output: Output, root: Path) -> None:
     from secondary_learners.server.store.tokens import list_tokens
 
     tokens = list_tokens(_existing(root))
-    rows = [("ID", "USER", "ROLE", "ORGANISATIONS", "CREATED", "REVOKED")]
+    rows = [("ID", "USER", "ROLE", "ORGANIZATIONS", "CREATED", "REVOKED")]
     rows += [
-        (t.id, t.user, t.role, ", ".join(t.organisations), t.created, t.revoked or "")
+        (t.id, t.user, t.role, ", ".join(t.organizations), t.created, t.revoked or "")
         for t in tokens
     ]
     output.result(columns(rows), [asdict(token) for token in tokens])

@@ -33,12 +33,12 @@ _HISTORY_PAGE = 100
 def refs(request: Request) -> JSONResponse:
     """GET …/refs."""
     repository = repository_of(request)
-    found = list_refs(hub_of(request).database, repository.id)
+    all_refs = list_refs(hub_of(request).database, repository.id)
 
     def views(kind: str, prefix: str) -> list[dict[str, str]]:
         return [
             {"name": ref.name, "ref": f"{prefix}{ref.name}", "targetCommit": ref.oid}
-            for ref in found
+            for ref in all_refs
             if ref.kind == kind
         ]
 

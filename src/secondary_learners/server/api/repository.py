@@ -58,9 +58,9 @@ def who_am_i(request: Request) -> JSONResponse:
     token = caller_of(request).token
     if token is None:
         raise Refused(401, "Send a token to hear whose it is.")
-    organisations = [
+    organizations = [
         {"type": "org", "id": name, "name": name, "fullname": name, "roleInOrg": token.role}
-        for name in token.organisations
+        for name in token.organizations
     ]
     access = {"displayName": token.id, "role": token.role}
     return JSONResponse(
@@ -69,7 +69,7 @@ def who_am_i(request: Request) -> JSONResponse:
             "id": token.user,
             "name": token.user,
             "fullname": token.user,
-            "orgs": organisations,
+            "orgs": organizations,
             "auth": {"type": "access_token", "accessToken": access},
         }
     )

@@ -67,13 +67,13 @@ class Chosen:
 
 def choose(artifacts: Iterable[Artifact], choice: Choice) -> Chosen:
     """All that fits, in order."""
-    found = [artifact for artifact in artifacts if _has_words(artifact, choice.words)]
-    shown = [artifact for artifact in found if _fits(artifact, choice.facets)]
+    matching = [artifact for artifact in artifacts if _has_words(artifact, choice.words)]
+    shown = [artifact for artifact in matching if _fits(artifact, choice.facets)]
     shown.sort(key=SORTS[choice.sort])
     counts = {}
     for facet in FACETS:
         others = {name: values for name, values in choice.facets.items() if name != facet}
-        among = found if not others else [a for a in found if _fits(a, others)]
+        among = matching if not others else [a for a in matching if _fits(a, others)]
         counter = Counter(value for a in among for value in a.facets.get(facet, ()))
         counts[facet] = sorted(counter.items(), key=lambda item: (-item[1], item[0]))[:100]
     return Chosen(shown, len(shown), counts)

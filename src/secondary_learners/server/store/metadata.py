@@ -80,7 +80,7 @@ def _check_cost(head: str) -> None:
 def labels(card: str) -> list[str]:
     """What `filter=` finds a repository by, from its metadata as JSON."""
     value = json.loads(card) if card else {}
-    found = [
+    values = [
         *_texts(value.get("library_name")),
         *_texts(value.get("pipeline_tag")),
         *_texts(value.get("tags")),
@@ -89,7 +89,7 @@ def labels(card: str) -> list[str]:
         *(f"dataset:{text}" for text in _texts(value.get("datasets"))),
         *(f"base_model:{text}" for text in _texts(value.get("base_model"))),
     ]
-    return list({label.lower(): label for label in found}.values())
+    return list({label.lower(): label for label in values}.values())
 
 
 def _texts(value: object) -> list[str]:

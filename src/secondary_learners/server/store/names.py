@@ -55,7 +55,7 @@ def is_reserved(owner: str) -> bool:
 
 
 def check_namespace(text: object) -> str:
-    """A user or an organisation."""
+    """A user or an organization."""
     name = check_repository_name(text)
     if is_reserved(name):
         raise Refused(400, f"{name!r} is taken by the server itself: choose another name.")

@@ -27,6 +27,8 @@ __all__ = [
     "token_is_live",
 ]
 
+_ORGANIZATION = "organisation"  # as the first format of the database spells it
+
 
 @dataclass(frozen=True)
 class Token:
@@ -35,26 +37,26 @@ class Token:
     id: str
     user: str
     role: str
-    organisations: tuple[str, ...]
+    organizations: tuple[str, ...]
     created: str
     revoked: str | None
 
     @property
     def namespaces(self) -> tuple[str, ...]:
-        return (self.user, *self.organisations)
+        return (self.user, *self.organizations)
 
 
-def create_token(root: Path, user: str, role: str, organisations: Iterable[str] = ()) -> str:
+def create_token(root: Path, user: str, role: str, organizations: Iterable[str] = ()) -> str:
     """A new token for `user`, who is made when new. The text is returned here and never again.
 
     Raises SecondaryLearnersError for a name that cannot be used, or that is in use by the other
-    kind: an organisation named like a user would open that user's repositories.
+    kind: an organization named like a user would open that user's repositories.
     """
-    joined = tuple(dict.fromkeys(organisations))
+    joined = tuple(dict.fromkeys(organizations))
     text = f"sl_{secrets.token_urlsafe(32)}"
     with _opened(root) as database, database.transaction() as connection:
         user = _namespace(connection, user, "user")
-        joined = tuple(_namespace(connection, name, "organisation") for name in joined)
+        joined = tuple(_namespace(connection, name, _ORGANIZATION) for name in joined)
         connection.execute(
             "INSERT INTO tokens VALUES (?, ?, ?, ?, ?, ?, NULL)",
             (secrets.token_hex(4), _digest(text), user, role, json.dumps(joined), now()),
@@ -113,9 +115,11 @@ def _namespace(connection: sqlite3.Connection, name: str, kind: str) -> str:
     connection.execute("INSERT OR IGNORE INTO namespaces VALUES (?, ?)", (name, kind))
     row = connection.execute("SELECT * FROM namespaces WHERE name = ?", (name,)).fetchone()
     if (row["name"], row["kind"]) != (name, kind):
+        old, new = (
+            "an organization" if kind == _ORGANIZATION else "a user" for kind in (row["kind"], kind)
+        )
         raise SecondaryLearnersError(
-            f"{name!r} cannot be a new {kind}: there is a {row['kind']} named {row['name']!r}. "
-            "Choose another name."
+            f"{name!r} cannot be {new}: there is {old} named {row['name']!r}. Choose another name."
         )
     return name
 

@@ -80,17 +80,17 @@ def listing(database: Database, commit: int, folder: str, recursive: bool) -> li
         raise Refused(404, f"There is no folder {folder!r} in this revision.", "EntryNotFound")
     start = len(folder) + 1 if folder else 0
     below: dict[str, list[Entry]] = {}
-    found: dict[str, Row] = {}
+    rows: dict[str, Row] = {}
     for file in files:
         parts = file.path[start:].split("/")
         for depth in range(1, len(parts) if recursive else min(len(parts), 2)):
             below.setdefault(file.path[:start] + "/".join(parts[:depth]), []).append(file)
         if recursive or len(parts) == 1:
-            found[file.path] = (file.path, file.oid, (file,))
+            rows[file.path] = (file.path, file.oid, (file,))
     if below:
         oids = folder_oids((file.path, file.oid) for file in files)
-        found |= {path: (path, oids[path], inside) for path, inside in below.items()}
-    return [found[path] for path in sorted(found)]
+        rows |= {path: (path, oids[path], inside) for path, inside in below.items()}
+    return [rows[path] for path in sorted(rows)]
 
 
 def select(database: Database, commit: int, paths: Iterable[str]) -> list[Row]:
