@@ -142,6 +142,29 @@ class TestStarting:
             assert stray in files(root / "objects")
 
 
+class TestADatabaseThatFails:
+    @pytest.mark.parametrize("command", [("serve",), ("serve-token", "list"), ("serve-check",)])
+    def test_a_damaged_one_is_one_message(self, root: Path, command: tuple[str, ...]) -> None:
+        made(root)
+        (root / "hub.sqlite3").write_bytes(b"not a database" * 1000)
+        before = files(root / "objects")
+        result = learners(*command, root)
+        assert result.code == 1 and "is damaged" in result.err
+        assert "learners serve-restore" in result.err and files(root / "objects") == before
+
+    def test_a_full_disk_when_a_token_is_made(
+        self, root: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        made(root)
+
+        def full(*_: object) -> None:
+            raise sqlite3.OperationalError("database or disk is full")
+
+        monkeypatch.setattr("secondary_learners.server.store.tokens._namespace", full)
+        result = learners("serve-token", "create", "bob", root, "--role", "read")
+        assert result.code == 1 and "disk is full" in result.err
+
+
 class TestRot:
     def test_a_flipped_bit_is_never_sent(self, stocked: InProcess, ann: str, root: Path) -> None:
         path = stocked.app.state.hub.objects.path(SHA256)

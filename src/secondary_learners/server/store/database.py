@@ -18,7 +18,7 @@ from secondary_learners.errors import SecondaryLearnersError
 from secondary_learners.server.store.mark import Mark
 from secondary_learners.server.store.schema import migrate, prepare
 
-__all__ = ["Database", "make_root"]
+__all__ = ["Database", "make_root", "plain_errors"]
 
 _KEPT_READERS = 8
 
@@ -43,15 +43,16 @@ class Database:
         self._lock = threading.Lock()
         self._idle: list[sqlite3.Connection] = []
         _keep_to_owner(path)
-        self._writer = _connect(path)
-        try:
-            migrate(self._writer, path)
-            with self.transaction() as connection:
-                self._check(connection, older)
-            self._versions = _connect(path)
-        except BaseException:
-            self._writer.close()
-            raise
+        with plain_errors(path):
+            self._writer = _connect(path)
+            try:
+                migrate(self._writer, path)
+                with self.transaction() as connection:
+                    self._check(connection, older)
+                self._versions = _connect(path)
+            except BaseException:
+                self._writer.close()
+                raise
 
     def _check(self, connection: sqlite3.Connection, older: bool) -> None:
         mark = self._mark.read()
@@ -128,6 +129,23 @@ class Database:
                 connection.close()
 
 
+@contextmanager
+def plain_errors(path: Path) -> Iterator[None]:
+    """What SQLite cannot do with the file, as SecondaryLearnersError with what to do about it."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        message = (
+            f"{path}: {error}. Is the disk full, or the folder not yours? Nothing was changed."
+        )
+        raise SecondaryLearnersError(message) from error
+    except sqlite3.DatabaseError as error:
+        raise SecondaryLearnersError(
+            f"{path} is damaged: {error}. Nothing was changed. Move it away (with its -wal and "
+            f"-shm) and restore the last backup: `learners serve-restore BACKUP {path.parent}`."
+        ) from error
+
+
 def _has_objects(root: Path) -> bool:
     return next((root / "objects").glob("*/*"), None) is not None
 
@@ -165,8 +183,12 @@ def _keep_to_owner(path: Path) -> None:
 
 def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
-    connection.row_factory = sqlite3.Row
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA foreign_keys = ON")
+    try:
+        connection.row_factory = sqlite3.Row
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+    except BaseException:
+        connection.close()
+        raise
     return connection

@@ -14,7 +14,7 @@ from pathlib import Path
 from secondary_learners.errors import SecondaryLearnersError, UnknownNameError
 from secondary_learners.server.errors import Refused
 from secondary_learners.server.store.clock import now
-from secondary_learners.server.store.database import Database, make_root
+from secondary_learners.server.store.database import Database, make_root, plain_errors
 from secondary_learners.server.store.names import check_namespace
 
 __all__ = [
@@ -102,7 +102,8 @@ def _opened(root: Path) -> Iterator[Database]:
     make_root(root)
     database = Database(root / "hub.sqlite3")
     try:
-        yield database
+        with plain_errors(root / "hub.sqlite3"):
+            yield database
     finally:
         database.close()
 
