@@ -31,15 +31,17 @@ from torch.utils.data import DataLoader, TensorDataset
 from transformers import PreTrainedModel
 
 from secondary_learners.files import atomic_path
-from secondary_learners.gains.labels import METHODS, information_gain, labeller, token_ids
+from secondary_learners.gains.labels import information_gain, labeller
+from secondary_learners.gains.methods import METHODS
 from secondary_learners.gains.objective import evaluation_mode
-from secondary_learners.gains.optimizers import FirstStep
+from secondary_learners.gains.rows import Rows
+from secondary_learners.gains.settings import LabelSettings
 from secondary_learners.learners.statistics import spearman
 from secondary_learners.recipes.gain_learner.data import labelling_data, read_splits
 from secondary_learners.recipes.gain_learner.recipe import LearnerRecipe
 from secondary_learners.recipes.parsing import find_recipe
 from secondary_learners.registry.load import load_base
-from secondary_learners.text.contexts import Contexts
+from secondary_learners.text.sequences import Examples
 
 Gains = NDArray[np.float64]
 
@@ -117,11 +119,14 @@ def labels_by(
     """A way to label contexts, its set-up done: the base loss, and ∇L(O) where it needs that."""
     if name not in METHODS:
         return published(model, objective, gradients=name == PUBLISHED)
-    label = labeller(model, objective, name, FirstStep(), "perplexity", precision=precision)
+    unit = "nats" if name == "swapped" else "perplexity"
+    settings = LabelSettings(method=name, unit=unit, precision=precision)
+    label = labeller(model, Rows(objective), settings)
 
     def gains(ids: Tensor) -> Gains:
         with evaluation_mode(model):
-            return label(ids).double().cpu().numpy()
+            gained: Gains = label.measure(Rows(ids)).double().cpu().numpy()
+            return gained
 
     return gains
 
@@ -246,7 +251,7 @@ def plot(figures: dict[str, Any], objective: int, path: Path) -> None:
         figure.savefig(temporary, format="png")
 
 
-def read_contexts(tokenizer: Any, corpus: Path | None, plan: Plan) -> tuple[Contexts, Contexts]:
+def read_contexts(tokenizer: Any, corpus: Path | None, plan: Plan) -> tuple[Examples, Examples]:
     """Candidates and objective of the recipe for this text, enough for every measurement."""
     recipe = find_recipe("books-mini" if corpus else "python-docs-mini")
     assert isinstance(recipe, LearnerRecipe)
@@ -254,7 +259,6 @@ def read_contexts(tokenizer: Any, corpus: Path | None, plan: Plan) -> tuple[Cont
     labels = replace(recipe.labels, contexts=most, objective_contexts=max(plan.objectives))
     recipe = replace(recipe, labels=labels)
     data = labelling_data(recipe, read_splits(recipe, corpus), tokenizer)
-    assert isinstance(data.candidates, Contexts) and isinstance(data.objective, Contexts)
     return data.candidates, data.objective
 
 
@@ -269,8 +273,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     model, tokenizer = load_base("mini")
     candidates, objective = read_contexts(tokenizer, options.corpus, plan)
-    ids = token_ids(candidates, torch.device("cpu"))
-    target = token_ids(objective, torch.device("cpu"))
+    ids = torch.from_numpy(candidates.input_ids)
+    target = torch.from_numpy(objective.input_ids)
     target, larger = target[: plan.objective], target
 
     timed = speed(model, ids, target, plan)

@@ -47,6 +47,7 @@ from secondary_learners.experiments.statistics import mean, permutation_test, st
 from secondary_learners.filtering.decisions import BatchFilter, LearnerFilter, RandomFilter
 from secondary_learners.gains.labels import information_gain
 from secondary_learners.gains.objective import losses_of
+from secondary_learners.gains.rows import rows_of
 from secondary_learners.gains.store import read_labels
 from secondary_learners.learners.fitting import fit
 from secondary_learners.learners.statistics import spearman
@@ -63,7 +64,7 @@ from secondary_learners.recipes.gain_learner.recipe import (
     own_recipe,
 )
 from secondary_learners.registry.load import load_base, load_learner
-from secondary_learners.text.examples import Examples
+from secondary_learners.text.sequences import Examples
 from secondary_learners.trainers.trainer import FilteredTrainer
 
 LEARNERS = str(Path(sysconfig.get_path("scripts")) / "learners")
@@ -223,7 +224,7 @@ def tune(stream: Examples, test: Examples, chosen: BatchFilter, seed: int, plan:
     model.eval()
     return {
         "seed": seed,
-        "loss": float(losses_of(model, test.tensor(), 2048).mean()),
+        "loss": float(losses_of(model, rows_of(test), 2048).mean()),
         "seen": savings.seen,
         "trained": savings.trained,
         "updates": savings.updates,
@@ -255,7 +256,6 @@ def methods(folder: Path, plan: Plan) -> Row:
     recipe = recipe_of(folder, plan)
     model, tokenizer = load_base("mini")
     data = labelling_data(recipe, read_splits(recipe, None), tokenizer)
-    assert isinstance(data.candidates, Examples)
     chosen = np.random.default_rng(1).permutation(len(data.candidates))[: plan.exact]
     examples = data.candidates.select(chosen)
     tokens = np.add.reduceat(
@@ -341,15 +341,12 @@ def measure(folder: Path, plan: Plan) -> Row:
         labelling_data(recipe, splits, tokenizer),
         finetuning_data(recipe, splits, tokenizer),
     )
-    assert isinstance(text.candidates, Examples) and isinstance(text.objective, Examples)
-    assert isinstance(data.stream, Examples) and isinstance(data.test, Examples)
     learner = load_learner(out)
     evaluation = json.loads((out / "evaluation.json").read_text())
 
     # What ships is linear; the convolutional one is fitted on the same labels for comparison.
     stored = read_labels(out / "work" / "labels")
-    assert isinstance(stored.contexts, Examples)
-    ids, mask, _ = stored.contexts.padded()
+    ids, mask = stored.contexts.input_ids, stored.contexts.attention_mask
     held_out = {}
     for kind in ("linear", "conv"):
         fitted = fit(
@@ -372,7 +369,7 @@ def measure(folder: Path, plan: Plan) -> Row:
     scores = score_examples(learner, data.stream)
     model, _ = load_base("mini")
     model.eval()
-    before = float(losses_of(model, data.test.tensor(), 2048).mean())
+    before = float(losses_of(model, rows_of(data.test), 2048).mean())
     runs: dict[str, list[Row]] = {"plain": [], "filtered": [], "random": []}
     for seed in range(plan.seeds):
         judged = LearnerFilter(learner, plan.threshold)

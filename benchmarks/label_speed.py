@@ -39,14 +39,14 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
 from gains import COLOURS, PUBLISHED, Plan, labels_by, read_contexts
 from secondary_learners.files import atomic_path, write_json
-from secondary_learners.gains.labels import information_gain, token_ids
+from secondary_learners.gains.labels import information_gain
 from secondary_learners.gains.objective import batch_size_for
 from secondary_learners.gains.precision import computed_in
 from secondary_learners.gains.processes import joined_team
 from secondary_learners.gains.store import LabelSettings, label_to_store
 from secondary_learners.learners.statistics import spearman
 from secondary_learners.registry.load import load_base
-from secondary_learners.text.contexts import Contexts
+from secondary_learners.text.sequences import Examples
 
 SIZES = {
     "tiny": Sizes(2, 32, 500, 32),
@@ -225,7 +225,7 @@ def agreement(device: torch.device, precisions: Sequence[str], amounts: Amounts)
     counts: dict[str, tuple[int, ...]] = {"exact": (amounts.agreement,)}
     plan = Plan(1, {}, amounts.agreement, 0, counts, (amounts.objective,), amounts.objective)
     candidates, objective = read_contexts(tokenizer, None, plan)
-    rows, target = (token_ids(part, device) for part in (candidates, objective))
+    rows, target = (torch.from_numpy(part.input_ids) for part in (candidates, objective))
     gains = {
         (method, precision): information_gain(
             model, rows[: amounts.agreement], target, method=method, precision=precision
@@ -251,9 +251,9 @@ def agreement(device: torch.device, precisions: Sequence[str], amounts: Amounts)
     }
 
 
-def random_contexts(count: int, seed: int) -> Contexts:
+def random_contexts(count: int, seed: int) -> Examples:
     ids = np.random.default_rng(seed).integers(0, 6144, (count, LENGTH))
-    return Contexts(ids, np.arange(count), np.zeros(count, np.int64), ("random",))
+    return Examples.contexts(ids, np.arange(count), np.zeros(count, np.int64), ("random",))
 
 
 def work(folder: Path, amounts: Amounts, variables: dict[str, str]) -> None:

@@ -23,6 +23,7 @@ from torch import nn
 
 from secondary_learners.gains.labels import information_gain
 from secondary_learners.gains.objective import context_losses, evaluation_mode
+from secondary_learners.gains.rows import Rows
 from secondary_learners.gains.subsets import LORA_RANK, Trainable, trained
 from secondary_learners.gains.trunk import frozen_blocks
 from secondary_learners.learners.statistics import spearman, spearman_interval
@@ -30,7 +31,7 @@ from secondary_learners.recipes.gain_learner.data import labelling_data, read_sp
 from secondary_learners.recipes.gain_learner.recipe import LearnerRecipe
 from secondary_learners.recipes.parsing import find_recipe
 from secondary_learners.registry.load import load_base
-from secondary_learners.text.contexts import Contexts
+from secondary_learners.text.sequences import Examples
 
 SUBSETS: tuple[Trainable, ...] = ("all", "last-layers:2", "last-layers:1", "lora", ["*ln_*"])
 # Held at once for each trained parameter: gradient, a copy to restore, |gradient| + eps, the step.
@@ -88,7 +89,7 @@ def llama_bytes(
             moving = [p for p in model.parameters() if p.requires_grad]
             own = {p.untyped_storage()._cdata for p in model.parameters()}
             with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
-                losses = context_losses(_Masked(model, length), ids)
+                losses = context_losses(_Masked(model, length), Rows(ids))
             assert losses.requires_grad
             activations = sum(
                 tensor.untyped_storage().nbytes() for key, tensor in saved.items() if key not in own
@@ -113,7 +114,6 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     recipe = replace(recipe, labels=plan)
     model, tokenizer = load_base(recipe.base)
     data = labelling_data(recipe, read_splits(recipe, options.corpus), tokenizer)
-    assert isinstance(data.candidates, Contexts) and isinstance(data.objective, Contexts)
     tokens = len(data.objective) * recipe.context_length
     rows: list[dict[str, Any]] = []
     reference: NDArray[Any] | None = None
@@ -142,7 +142,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _measured(
-    model: nn.Module, contexts: Contexts, objective: Contexts, trainable: Trainable, method: str
+    model: nn.Module, contexts: Examples, objective: Examples, trainable: Trainable, method: str
 ) -> tuple[dict[str, Any], NDArray[Any]]:
     found: list[NDArray[Any]] = []
     seconds = cpu_seconds(

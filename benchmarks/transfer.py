@@ -36,7 +36,6 @@ from secondary_learners.recipes.gain_learner.data import (
 )
 from secondary_learners.recipes.gain_learner.transfer import TransferRow, record_transfer
 from secondary_learners.registry.load import load_base, load_learner, locate
-from secondary_learners.text.contexts import Contexts
 
 LEARNERS = ("python-docs-mini", "books-mini")
 ALL = Constant(-1e6)  # a threshold that takes every candidate
@@ -53,7 +52,6 @@ def measure(
     splits = read_splits(recipe, options.corpus)
     fresh = fresh_data(recipe, splits, tokenizer, options.contexts)
     data = finetuning_data(recipe, splits, tokenizer)
-    assert isinstance(data.stream, Contexts) and isinstance(data.test, Contexts)
     stream = data.stream.in_domain(recipe.objective_domain)
     plan, rows = recipe.evaluation, []
     for count in updates:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
-from secondary_learners.text.contexts import Contexts
-from secondary_learners.text.examples import Examples
+from secondary_learners.text.sequences import Examples
 
 VOCABULARY = 97
 
 
-def contexts_of(count: int, length: int = 12, *, seed: int, domains: int = 1) -> Contexts:
+def contexts_of(count: int, length: int = 12, *, seed: int, domains: int = 1) -> Examples:
     random = np.random.default_rng(seed)
     names = tuple(f"domain {number}" for number in range(domains))
     domain = random.integers(0, domains, count)
     # Each domain uses its own part of the vocabulary, so that gains differ.
     width = VOCABULARY // domains
     ids = random.integers(0, width, (count, length)) + domain[:, None] * width
-    return Contexts(ids, np.arange(count) // 3, domain, names)
+    return Examples.contexts(ids, np.arange(count) // 3, domain, names)
 
 
 def examples_of(count: int, *, seed: int, longest: int = 20, domains: int = 1) -> Examples:

@@ -13,7 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from secondary_learners.gains.labels import labeller
 from secondary_learners.gains.objective import evaluation_mode
-from secondary_learners.gains.optimizers import FirstStep
+from secondary_learners.gains.rows import Rows
+from secondary_learners.gains.settings import LabelSettings
 from tiny_models import tiny_gpt2
 
 PATH = Path(__file__).parents[1] / "benchmarks" / "floors.py"
@@ -41,9 +42,10 @@ def test_parameters(model: Any) -> None:
 @pytest.mark.parametrize(("method", "labels"), [("exact", 1), ("swapped", 5)])
 def test_operations_are_those_that_torch_counts(model: Any, method: str, labels: int) -> None:
     ids = torch.randint(0, 500, (12, 20), generator=torch.Generator().manual_seed(0))
-    label = labeller(model, ids[:7], method, FirstStep(), batch_size=4)
+    settings = LabelSettings(method=method)
+    label = labeller(model, Rows(ids[:7]), settings, batch_size=4)
     with evaluation_mode(model), FlopCounterMode(display=False) as counter:
-        label(ids[7 : 7 + labels])
+        label.measure(Rows(ids[7 : 7 + labels]))
     floor = floors.label_floor(SIZES, method, objective=7, length=20, batch=4)
     assert counter.get_total_flops() == labels * floor.operations
 

@@ -36,7 +36,7 @@ __all__ = [
 
 _HOMES = {
     "Constant": "filtering.thresholds",
-    "Examples": "text.examples",
+    "Examples": "text.sequences",
     "FilterReport": "filtering.stream",
     "FilteredSFTTrainer": "trainers.sft",
     "FilteredTrainer": "trainers.trainer",
@@ -77,7 +77,7 @@ if typing.TYPE_CHECKING:
     from secondary_learners.registry.deltas import load_delta
     from secondary_learners.registry.index import list_learners
     from secondary_learners.registry.load import load_base, load_learner
-    from secondary_learners.text.examples import Examples
+    from secondary_learners.text.sequences import Examples
     from secondary_learners.trainers.sft import FilteredSFTTrainer
     from secondary_learners.trainers.trainer import FilteredTrainer
 

@@ -23,7 +23,7 @@ from secondary_learners.content import content
 from secondary_learners.errors import MissingExtraError
 from secondary_learners.experiments import compare as compare_module
 from secondary_learners.experiments import comparison_figure
-from secondary_learners.gains import store
+from secondary_learners.gains.methods import method_named
 from secondary_learners.gains.store import read_labels
 from secondary_learners.learners.artifact import read_learner
 from secondary_learners.registry.index import list_learners, read_index
@@ -595,7 +595,8 @@ def test_an_interrupted_run_goes_on(
         "import os, signal, sys\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored in the background
         "from secondary_learners.gains import store\n"
-        "write, store._PART_ROWS['swapped'] = store._write_part, 64\n"
+        "from secondary_learners.gains.methods import swapped\n"
+        "write, swapped.PART = store._write_part, 64\n"
         "def write_then_interrupt(*arguments):\n"
         "    write(*arguments)\n"
         f"    os.kill(os.getpid(), {int(signal.SIGINT)})\n"
@@ -617,7 +618,7 @@ def test_an_interrupted_run_goes_on(
     before = part.stat().st_mtime_ns
     assert not (out / "config.json").exists()
 
-    monkeypatch.setitem(store._PART_ROWS, "swapped", 64)
+    monkeypatch.setattr(method_named("swapped"), "PART", 64)
     resumed = learners(*arguments, "--json")
     assert resumed.code == 0, resumed.err
     assert part.stat().st_mtime_ns == before

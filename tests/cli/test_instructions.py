@@ -15,7 +15,7 @@ from recipes_helpers import OTHER, WANTED
 from secondary_learners.filtering.decisions import LearnerFilter
 from secondary_learners.gains.store import read_labels
 from secondary_learners.registry.load import load_base, load_learner
-from secondary_learners.text.examples import Examples
+from secondary_learners.text.sequences import Examples
 from secondary_learners.trainers.trainer import FilteredTrainer
 from tiny_models import write_base
 from trainer_helpers import make_arguments
@@ -74,8 +74,7 @@ def test_run_makes_a_learner_that_loads_and_says_what_it_reads(made: Result, fol
         f"of {t['shortest']} to {t['longest']} tokens {t['score']:+.2f}" in card for t in thirds
     )
     assert learners("card", "check", folder / "ships").code in (0, 1)
-    stored = read_labels(folder / "ships" / "work" / "labels")
-    assert isinstance(stored.contexts, Examples)
+    assert not read_labels(folder / "ships" / "work" / "labels").contexts.whole
 
 
 def test_gains_then_fit_is_run(made: Result, folder: Path, tmp_path: Path) -> None:
@@ -130,7 +129,7 @@ def test_one_line_filters_supervised_fine_tuning(
     )
     trainer.train()
     learner = load_learner(folder / "ships")
-    ids, mask, _ = examples.padded()
+    ids, mask = examples.input_ids, examples.attention_mask
     assert trainer.savings.trained == int((learner.score(ids, mask) >= 0).sum())
     assert 0 < trainer.savings.trained < trainer.savings.seen == 80
 

@@ -14,8 +14,10 @@ from transformers import (
 from gains_helpers import VOCABULARY, contexts_of
 from secondary_learners.errors import DivergedError, UnknownNameError
 from secondary_learners.gains import objective as objective_module
-from secondary_learners.gains.labels import METHODS, information_gain
+from secondary_learners.gains.labels import information_gain
+from secondary_learners.gains.methods import METHODS
 from secondary_learners.gains.optimizers import FirstStep
+from secondary_learners.gains.rows import Rows, rows_of
 from secondary_learners.learners.statistics import spearman
 from tiny_models import tiny_llama, tiny_neox
 
@@ -174,15 +176,15 @@ def test_running_out_of_memory_halves_the_batch(
     sizes: list[int] = []
     real = objective_module.context_losses
 
-    def limited(model: nn.Module, ids: torch.Tensor) -> torch.Tensor:
-        sizes.append(len(ids))
-        if len(ids) > 3:
+    def limited(model: nn.Module, rows: Rows) -> torch.Tensor:
+        sizes.append(len(rows))
+        if len(rows) > 3:
             raise torch.OutOfMemoryError("out of memory")
-        return real(model, ids)
+        return real(model, rows)
 
-    ids = torch.from_numpy(contexts_of(10, seed=0).input_ids)
+    ids = rows_of(contexts_of(10, seed=0))
     expected = real(model.eval(), ids)
-    found = objective_module.in_batches(lambda part: limited(model, part), ids, 10)
+    found = objective_module.in_batches(lambda part: limited(model, part), ids, 120)
     torch.testing.assert_close(found, expected)
     assert sizes == [10, 5, 3, 3, 3, 1]
 

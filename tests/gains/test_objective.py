@@ -7,8 +7,10 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from gains_helpers import VOCABULARY, contexts_of
-from secondary_learners.gains.labels import METHODS, information_gain
+from secondary_learners.gains.labels import information_gain
+from secondary_learners.gains.methods import METHODS
 from secondary_learners.gains.objective import context_losses, evaluation_mode, losses_of
+from secondary_learners.gains.rows import Rows
 from tiny_models import tiny_gpt2
 
 
@@ -20,9 +22,9 @@ def test_losses_are_the_means_of_next_token_losses(model: PreTrainedModel) -> No
     model.float()
     expected = expected.double()
     with evaluation_mode(model):
-        torch.testing.assert_close(losses_of(model, ids, 4), expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(losses_of(model, Rows(ids), 48), expected, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(
-            context_losses(model, ids).double(), expected, rtol=1e-5, atol=1e-5
+            context_losses(model, Rows(ids)).double(), expected, rtol=1e-5, atol=1e-5
         )
 
 
@@ -31,7 +33,9 @@ def test_a_large_vocabulary_is_summed_in_parts() -> None:
     ids = torch.randint(0, 300_000, (2, 12), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected = torch.stack([large(row[None], labels=row[None]).loss for row in ids])
-    torch.testing.assert_close(losses_of(large, ids, 2), expected.double(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        losses_of(large, Rows(ids), 2), expected.double(), rtol=1e-5, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -51,8 +55,8 @@ def test_other_linear_layers_are_as_without_onednn(bias: bool) -> None:
     for dtype in (torch.float32, torch.float64, torch.bfloat16):
         other = Model().to(dtype)
         with torch.no_grad():
-            expected = context_losses(other, ids).double()
-        torch.testing.assert_close(losses_of(other, ids, 3), expected, rtol=1e-5, atol=1e-5)
+            expected = context_losses(other, Rows(ids)).double()
+        torch.testing.assert_close(losses_of(other, Rows(ids), 36), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("method", METHODS)

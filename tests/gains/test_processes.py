@@ -15,7 +15,8 @@ from torch.distributed import TCPStore
 
 from gains_helpers import contexts_of
 from secondary_learners.errors import SecondaryLearnersError
-from secondary_learners.gains import processes, store
+from secondary_learners.gains import processes
+from secondary_learners.gains.methods import method_named
 from secondary_learners.gains.processes import ALONE, Team, joined_team
 from secondary_learners.gains.store import LabelSettings, label_to_store
 from tiny_models import BigramModel
@@ -33,7 +34,7 @@ from secondary_learners.gains import store
 from secondary_learners.gains.processes import joined_team
 
 folder, names = Path(sys.argv[1]), sys.argv[2:]
-store._PART_ROWS["swapped"] = 16
+method_named("swapped").PART = 16
 candidates, objective = contexts_of(70, seed=1, domains=2), contexts_of(10, seed=2)
 read_labels = store.read_labels
 
@@ -100,7 +101,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_two_processes_make_the_bytes_of_one_and_go_on_after_a_kill(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(store._PART_ROWS, "swapped", 16)
+    monkeypatch.setattr(method_named("swapped"), "PART", 16)
     candidates, objective = contexts_of(70, seed=1, domains=2), contexts_of(10, seed=2)
     one = tmp_path / "one"
     for folder, exact in ((one, 12), (tmp_path / "unchecked", 0)):

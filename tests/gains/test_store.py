@@ -14,12 +14,12 @@ import torch
 
 from gains_helpers import contexts_of
 from secondary_learners.errors import DivergedError, LabelStoreError, UnknownNameError
-from secondary_learners.gains import store
 from secondary_learners.gains.fingerprints import weights_fingerprint
 from secondary_learners.gains.labels import information_gain
+from secondary_learners.gains.methods import method_named
 from secondary_learners.gains.store import Labels, LabelSettings, label_to_store, read_labels
 from secondary_learners.learners.statistics import spearman
-from secondary_learners.text.contexts import Contexts
+from secondary_learners.text.sequences import Examples
 from tiny_models import BigramModel
 
 CANDIDATES = contexts_of(70, seed=1, domains=2)
@@ -31,9 +31,10 @@ from pathlib import Path
 from gains_helpers import contexts_of
 from tiny_models import BigramModel
 from secondary_learners.gains import store
+from secondary_learners.gains.methods import method_named
 
 folder = Path(sys.argv[1])
-store._PART_ROWS["exact"] = 16
+method_named("exact").PART = 16
 
 class Slow(BigramModel):
     def forward(self, input_ids, use_cache=False):
@@ -51,7 +52,7 @@ store.label_to_store(Slow(), candidates, objective, folder, settings, progress=F
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     for method in ("exact", "per-example", "swapped"):
-        monkeypatch.setitem(store._PART_ROWS, method, 16)
+        monkeypatch.setattr(method_named(method), "PART", 16)
 
 
 class CountingModel(BigramModel):
@@ -71,7 +72,7 @@ def label(folder: Path, model: BigramModel | None = None, **changes: object) -> 
     )
 
 
-def same_contexts(found: Contexts, expected: Contexts) -> bool:
+def same_contexts(found: Examples, expected: Examples) -> bool:
     return found.digest == expected.digest and found.domains == expected.domains
 
 
@@ -102,6 +103,33 @@ def test_a_killed_labelling_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     np.testing.assert_array_equal(resumed.gains, whole.gains)
     assert resumed.facts == whole.facts
     assert same_contexts(resumed.contexts, CANDIDATES)
+
+
+@pytest.mark.slow
+def test_what_was_measured_of_a_part_is_kept_when_it_is_killed(tmp_path: Path) -> None:
+    folder = tmp_path / "killed"
+    script = KILLED.replace("PART = 16", "PART = 70\nstore._SECONDS = 0.0").replace(
+        'part-00001.parquet").exists()', 'begun-00000.parquet").exists()'
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(folder)],
+        stdout=subprocess.PIPE,
+        env={"PYTHONPATH": ":".join(sys.path), "OMP_NUM_THREADS": str(torch.get_num_threads())},
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not list(folder.glob("part-*"))
+    done = pyarrow.parquet.read_table(folder / "begun-00000.parquet").num_rows
+    assert 0 < done < 70
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(method_named("exact"), "PART", 70)
+        model = CountingModel()
+        resumed = label(folder, model)
+    assert model.labelled == 70 - done
+    np.testing.assert_array_equal(resumed.gains, label(tmp_path / "whole").gains)
+    assert not list(folder.glob("begun-*"))
 
 
 @pytest.mark.parametrize("method", ["exact", "per-example", "swapped"])
@@ -238,7 +266,7 @@ def test_a_folder_without_labels_says_how_to_make_them(tmp_path: Path) -> None:
 
 def test_parts_of_another_size_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     label(tmp_path)
-    monkeypatch.setitem(store._PART_ROWS, "exact", 64)
+    monkeypatch.setattr(method_named("exact"), "PART", 64)
     (tmp_path / "part-00004.parquet").unlink()
     with pytest.raises(LabelStoreError, match="holds 64 labels, and should hold 70"):
         label(tmp_path)

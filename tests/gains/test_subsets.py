@@ -20,7 +20,8 @@ from secondary_learners.errors import (
     SecondaryLearnersError,
     UnknownNameError,
 )
-from secondary_learners.gains.labels import METHODS, information_gain
+from secondary_learners.gains.labels import information_gain
+from secondary_learners.gains.methods import METHODS
 from secondary_learners.gains.store import LabelSettings, label_to_store
 from secondary_learners.gains.subsets import Trainable, trained
 from tiny_models import BigramModel, tiny_llama

@@ -9,14 +9,16 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from gains_helpers import VOCABULARY, contexts_of
-from secondary_learners.gains import labels as labels_module
+from secondary_learners.gains import problem as problem_module
 from secondary_learners.gains.labels import information_gain
+from secondary_learners.gains.methods import swapped
 from secondary_learners.gains.objective import evaluation_mode, losses_of
+from secondary_learners.gains.rows import rows_of
 from secondary_learners.gains.subsets import blocks_of, trained
 from secondary_learners.gains.trunk import frozen_blocks, repeated_losses
 from tiny_models import tiny_gpt2, tiny_llama, tiny_neox
 
-IDS = torch.from_numpy(contexts_of(7, seed=1).input_ids)
+IDS = rows_of(contexts_of(7, seed=1))
 
 
 def make(family: str) -> PreTrainedModel:
@@ -54,12 +56,12 @@ def test_losses_are_those_of_whole_passes_to_the_bit(family: str) -> None:
     with trained(model, "last-layers:2"), evaluation_mode(model):
         frozen, first = frozen_blocks(model)
         assert [*frozen, first] == blocks_of(model)[:3]
-        losses = repeated_losses(model, IDS, 3)
-        assert torch.equal(losses(), losses_of(model, IDS, 3))
+        losses = repeated_losses(model, IDS, 3 * 12)
+        assert torch.equal(losses(), losses_of(model, IDS, 3 * 12))
         counts = passes(model)
         for _ in range(2):
             move(model)
-            assert torch.equal(losses(), losses_of(model, IDS, 3))
+            assert torch.equal(losses(), losses_of(model, IDS, 3 * 12))
         assert counts == [6, 6, 12, 12]  # three batches: losses_of's two calls, and all four
     assert not any("forward" in vars(block) for block in blocks_of(model))
 
@@ -68,13 +70,13 @@ def test_losses_are_those_of_whole_passes_to_the_bit(family: str) -> None:
 def test_nothing_is_kept_where_a_step_reaches_below(trainable: Any) -> None:
     model = make("gpt2")
     with trained(model, trainable), evaluation_mode(model):
-        losses = repeated_losses(model, IDS, 3)
+        losses = repeated_losses(model, IDS, 3 * 12)
         losses()
         move(model)
         counts = passes(model)
         found = losses()
         assert min(counts) == 3
-        assert torch.equal(found, losses_of(model, IDS, 3))
+        assert torch.equal(found, losses_of(model, IDS, 3 * 12))
 
 
 class Skipping(nn.Module):
@@ -97,10 +99,10 @@ def test_a_model_that_it_does_not_fit_is_run_whole() -> None:
     stack = model.transformer.h
     stack[3] = Skipping(stack[3], stack[1])
     with trained(model, "last-layers"), evaluation_mode(model):
-        losses = repeated_losses(model, IDS, 3)
+        losses = repeated_losses(model, IDS, 3 * 12)
         losses()
         move(model)
-        assert torch.equal(losses(), losses_of(model, IDS, 3))
+        assert torch.equal(losses(), losses_of(model, IDS, 3 * 12))
 
 
 def test_running_out_of_memory_keeps_every_row_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,9 +115,9 @@ def test_running_out_of_memory_keeps_every_row_once(monkeypatch: pytest.MonkeyPa
         return real(states)
 
     with trained(model, "last-layers"), evaluation_mode(model):
-        expected = losses_of(model, IDS, 7)
+        expected = losses_of(model, IDS, 7 * 12)
         monkeypatch.setattr(model.lm_head, "forward", limited)
-        losses = repeated_losses(model, IDS, 7)
+        losses = repeated_losses(model, IDS, 7 * 12)
         for _ in range(2):
             torch.testing.assert_close(losses(), expected, rtol=1e-6, atol=0)
 
@@ -130,7 +132,6 @@ def test_labels_are_those_of_whole_passes_to_the_bit(
         found.append(
             information_gain(model, contexts, objective, method=method, trainable="last-layers")
         )
-        monkeypatch.setattr(
-            labels_module, "repeated_losses", lambda *given: lambda: losses_of(*given)
-        )
+        for module in (problem_module, swapped):
+            monkeypatch.setattr(module, "repeated_losses", lambda *given: lambda: losses_of(*given))
     np.testing.assert_array_equal(quick, plain)

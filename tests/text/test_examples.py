@@ -18,12 +18,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from gains_helpers import VOCABULARY, contexts_of, examples_of
 from secondary_learners.errors import CorpusError
 from secondary_learners.gains import labels as labels_module
-from secondary_learners.gains import store
-from secondary_learners.gains.labels import METHODS, information_gain
+from secondary_learners.gains.labels import information_gain
+from secondary_learners.gains.methods import METHODS, method_named
 from secondary_learners.gains.objective import context_losses, in_batches
+from secondary_learners.gains.rows import Rows, rows_of
 from secondary_learners.gains.store import LabelSettings, label_to_store, read_labels
 from secondary_learners.recipes.base_model.training import train_tokenizer
-from secondary_learners.text.examples import Examples, with_mask
+from secondary_learners.text.sequences import Examples
 from tiny_models import BigramModel, tiny_llama
 
 RATE = 5e-2  # of plain gradient descent, so that no gain is near a rounding error
@@ -73,7 +74,7 @@ def references(model: Any, contexts: Examples, objective: Examples) -> dict[str,
 def test_each_method_is_its_definition_one_example_at_a_time(
     model: PreTrainedModel, family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(labels_module, "_EXAMPLES", 5)
+    monkeypatch.setattr(labels_module, "_TOGETHER", 5)
     model = model.double() if family == "gpt2" else tiny_llama(VOCABULARY).double()
     contexts, objective = examples_of(12, seed=0), examples_of(9, seed=1)
     expected = references(model, contexts, objective)
@@ -97,12 +98,15 @@ def test_each_method_is_its_definition_one_example_at_a_time(
 def test_neither_padding_nor_order_changes_a_loss(seed: int, count: int, tokens: int) -> None:
     model = BigramModel().double()
     examples = examples_of(count, seed=seed)
-    alone = [float(context_losses(model, examples.select([n]).tensor())) for n in range(count)]
+    alone = [float(context_losses(model, rows_of(examples.select([n])))) for n in range(count)]
     for row, loss in zip(examples.rows(), alone, strict=True):
         logits = model(torch.tensor(row["input_ids"])).logits[:-1]
         expected = torch.nn.functional.cross_entropy(logits, torch.tensor(row["labels"])[1:])
         assert loss == pytest.approx(float(expected), rel=1e-12)
-    wide = torch.nn.functional.pad(examples.tensor(), (0, 0, 0, 7), value=0)
+    rows = rows_of(examples)
+    pad = torch.nn.functional.pad
+    counts = torch.ones_like(rows.ids, dtype=torch.bool) if rows.counts is None else rows.counts
+    wide = Rows(pad(rows.ids, (0, 7)), pad(counts, (0, 7)))
     found = in_batches(lambda part: context_losses(model, part), wide, tokens)
     np.testing.assert_allclose(found.numpy(), alone, rtol=1e-12)
 
@@ -111,12 +115,12 @@ def test_batches_of_examples_hold_little_padding() -> None:
     examples = examples_of(400, seed=2, longest=60)
     parts: list[torch.Tensor] = []
 
-    def seen(part: torch.Tensor) -> torch.Tensor:
-        parts.append(part)
-        return part[:, 0, 0]
+    def seen(part: Rows) -> torch.Tensor:
+        parts.append(part.ids)
+        return part.ids[:, 0]
 
-    found = in_batches(seen, examples.tensor(), 600)
-    assert torch.equal(found, examples.tensor()[:, 0, 0])
+    rows = rows_of(examples)
+    assert torch.equal(in_batches(seen, rows, 600), rows.ids[:, 0])
     assert sum(map(len, parts)) == 400
     assert all(part.shape[0] * part.shape[1] <= 600 for part in parts)
     run = sum(part.shape[0] * part.shape[1] for part in parts)
@@ -129,7 +133,7 @@ def test_contexts_are_examples_without_a_prompt(model: PreTrainedModel, method: 
     contexts, objective = contexts_of(6, seed=0), contexts_of(5, seed=1)
     kept = np.ones(contexts.input_ids.size, np.bool_)
     same = Examples(
-        contexts.input_ids.ravel(),
+        contexts.tokens,
         kept,
         np.full(6, 12),
         contexts.document,
@@ -141,7 +145,7 @@ def test_contexts_are_examples_without_a_prompt(model: PreTrainedModel, method: 
     found = information_gain(model, same, objective, **options)
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-7)
     target = Examples(
-        objective.input_ids.ravel(), kept[:60], np.full(5, 12), *[np.zeros(5, np.int64)] * 2, ("o",)
+        objective.tokens, kept[:60], np.full(5, 12), *[np.zeros(5, np.int64)] * 2, ("o",)
     )
     for candidates in (contexts, same):
         again = information_gain(model, candidates, target, **options)
@@ -155,13 +159,12 @@ def test_selection_and_padding_keep_examples_whole() -> None:
     assert chosen.rows() == [rows[7], rows[3], rows[3]]
     assert examples.select(examples.domain == 1).digest == examples.in_domain("domain 1").digest
     assert len(examples.select(np.array([], np.int64))) == 0
-    ids, attention, loss = examples.padded()
+    ids, attention, loss = examples.input_ids, examples.attention_mask, examples.counted
     for n, row in enumerate(rows):
         assert ids[n][attention[n]].tolist() == row["input_ids"]
         assert np.where(loss[n], ids[n], -100)[attention[n]].tolist() == row["labels"]
-    assert with_mask(examples.tensor()) is not None
     changed = Examples(
-        examples.input_ids,
+        examples.tokens,
         np.ones_like(examples.loss_mask),
         examples.lengths,
         examples.document,
@@ -298,7 +301,7 @@ class Counting(BigramModel):
 def test_a_store_of_examples_goes_on_to_the_same_bits_and_keeps_the_masks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(store._PART_ROWS, "exact", 16)
+    monkeypatch.setattr(method_named("exact"), "PART", 16)
     examples, objective = examples_of(40, seed=4, domains=2), examples_of(8, seed=5)
     settings_ = LabelSettings(method="exact")
 

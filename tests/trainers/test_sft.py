@@ -12,7 +12,7 @@ from secondary_learners.errors import MissingExtraError, SecondaryLearnersError
 from secondary_learners.filtering.decisions import LearnerFilter, RandomFilter
 from secondary_learners.filtering.multistage import MultistageFilter
 from secondary_learners.registry.load import load_base, load_learner
-from secondary_learners.text.examples import Examples
+from secondary_learners.text.sequences import Examples
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.is_gradient_checkpointing:FutureWarning"

@@ -145,7 +145,6 @@ def _compare(
     from secondary_learners.recipes.gain_learner.data import finetuning_data, read_splits
     from secondary_learners.recipes.run import Run
     from secondary_learners.registry.load import load_base, load_learner
-    from secondary_learners.text.contexts import Contexts
 
     place = resolve_device(device)
     judge = load_learner(learner, device=place)
@@ -176,7 +175,6 @@ def _compare(
     if save is not None:
         filter_ = next(arm.threshold for arm in comparison.arms if arm.kind == "filtered")
         assert filter_ is not None
-        assert isinstance(data.stream, Contexts) and isinstance(data.test, Contexts)
         tuned = finetune(
             model,
             data.stream,

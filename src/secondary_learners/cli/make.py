@@ -17,6 +17,7 @@ from secondary_learners.cli.devices import resolve_device
 from secondary_learners.cli.invocation import invocation
 from secondary_learners.cli.output import Output, with_output
 from secondary_learners.errors import LabelStoreError
+from secondary_learners.gains.methods import METHODS
 
 if TYPE_CHECKING:
     from secondary_learners.gains.processes import Team
@@ -69,7 +70,7 @@ def _text_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option(
             "--method",
-            type=click.Choice(["swapped", "per-example", "exact"]),
+            type=click.Choice(list(METHODS)),
             help="How gains are measured.",
         ),
         click.option(

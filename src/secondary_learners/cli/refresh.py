@@ -11,6 +11,7 @@ import click
 from secondary_learners.cli.devices import resolve_device
 from secondary_learners.cli.lock import with_locked
 from secondary_learners.cli.output import Output, with_output
+from secondary_learners.gains.methods import METHODS
 
 if TYPE_CHECKING:
     from secondary_learners.experiments.refresh import Refreshed
@@ -46,7 +47,7 @@ _STATUS = {"holds": 0, "stale": 1, "unclear": 3}
 )
 @click.option(
     "--method",
-    type=click.Choice(["swapped", "per-example", "exact"]),
+    type=click.Choice(list(METHODS)),
     help="How gains are measured.  [as the learner's were]",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the sample and interval.")

@@ -13,8 +13,8 @@ import numpy.typing as npt
 from secondary_learners.engines.rows import Row, text_of
 from secondary_learners.learners.artifact import Learner
 from secondary_learners.text.corpus import normalize
-from secondary_learners.text.examples import Examples, encode
 from secondary_learners.text.instructions import instruction
+from secondary_learners.text.sequences import Examples, encode
 
 __all__ = [
     "RowScorer",
@@ -130,8 +130,8 @@ def score_examples(learner: Learner, examples: Examples) -> Floats:
     while begin < len(order):
         rows = max(1, _TOKENS // int(examples.lengths[order[begin]]))
         part = order[begin : begin + rows]
-        ids, mask, _ = examples.select(part).padded()
-        scores[part] = learner.score(ids, mask).cpu().numpy()
+        chosen = examples.select(part)
+        scores[part] = learner.score(chosen.input_ids, chosen.attention_mask).cpu().numpy()
         begin += rows
     return scores
 

@@ -25,7 +25,7 @@ from secondary_learners.files import json_bytes, sha256_bytes
 from secondary_learners.filtering.stream import filtered
 from secondary_learners.filtering.thresholds import Threshold, parse_threshold
 from secondary_learners.gains.fingerprints import weights_fingerprint
-from secondary_learners.text.contexts import Contexts
+from secondary_learners.text.sequences import Examples
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -245,8 +245,8 @@ class Comparison:
 
 def compare(
     model: PreTrainedModel,
-    pool: Contexts,
-    test: Contexts,
+    pool: Examples,
+    test: Examples,
     learner: Learner,
     *,
     thresholds: Sequence[Threshold],
@@ -309,8 +309,8 @@ def compare(
 
 def finetune(
     model: PreTrainedModel,
-    pool: Contexts,
-    test: Contexts,
+    pool: Examples,
+    test: Examples,
     learner: Learner,
     *,
     threshold: Threshold,
@@ -351,7 +351,7 @@ def _keep_rate(
 
 
 def _identity(
-    model: PreTrainedModel, pool: Contexts, test: Contexts, learner: Learner, settings: Settings
+    model: PreTrainedModel, pool: Examples, test: Examples, learner: Learner, settings: Settings
 ) -> dict[str, Any]:
     """Everything that a run's figures depend on, but for its arm and seed."""
     config = sha256_bytes(json_bytes(learner.config.to_dict()))
@@ -380,8 +380,8 @@ class _Trainer:
     def __init__(
         self,
         model: torch.nn.Module,
-        pool: Contexts,
-        test: Contexts,
+        pool: Examples,
+        test: Examples,
         learner: Learner,
         settings: Settings,
         device: str | torch.device | None,
@@ -501,7 +501,7 @@ class _Candidates:
     """
 
     def __init__(
-        self, pool: Contexts, arm: Arm, seed: int, keep: float, in_domain: str | None
+        self, pool: Examples, arm: Arm, seed: int, keep: float, in_domain: str | None
     ) -> None:
         self._ids, self._keep = pool.input_ids, keep
         self._order, self._coin = np.random.default_rng([seed, 0]), np.random.default_rng([seed, 1])

@@ -15,8 +15,7 @@ from secondary_learners.errors import ArtifactError, SecondaryLearnersError
 from secondary_learners.gains.fingerprints import weights_fingerprint
 from secondary_learners.gains.store import LabelSettings, label_to_store
 from secondary_learners.learners.statistics import spearman, spearman_interval
-from secondary_learners.text.contexts import Contexts
-from secondary_learners.text.examples import Examples, matrices
+from secondary_learners.text.sequences import Examples
 
 if TYPE_CHECKING:
     from secondary_learners.learners.artifact import Learner
@@ -89,8 +88,8 @@ def card_figure(folder: Path) -> float:
 def refresh(
     learner: Learner,
     model: torch.nn.Module,
-    contexts: Contexts | Examples,
-    objective: Contexts | Examples,
+    contexts: Examples,
+    objective: Examples,
     *,
     card: float,
     method: str | None = None,
@@ -118,7 +117,8 @@ def refresh(
         [
             learner.score(*rows)
             for rows in zip(
-                *(torch.from_numpy(part).split(_SCORED_TOGETHER) for part in matrices(contexts)),
+                torch.from_numpy(contexts.input_ids).split(_SCORED_TOGETHER),
+                torch.from_numpy(contexts.attention_mask).split(_SCORED_TOGETHER),
                 strict=True,
             )
         ]

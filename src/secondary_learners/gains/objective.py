@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
+
+from secondary_learners.gains.rows import Rows
 
 __all__ = [
     "batch_size_for",
@@ -20,7 +22,6 @@ __all__ = [
     "in_batches",
     "in_rows",
     "losses_of",
-    "trimmed",
 ]
 
 _IGNORED = -100
@@ -36,76 +37,41 @@ _GPU_SOFTMAX_BYTES = 512 * 2**20
 _COPIES_OF_LOGITS = 4
 
 
-def context_losses(model: nn.Module, input_ids: Tensor) -> Tensor:
-    """Mean next-token loss of each context. input_ids [batch, length] → float32 [batch], nats.
+def context_losses(model: nn.Module, rows: Rows) -> Tensor:
+    """Mean loss of each row's tokens that count, given those before them: [batch], nats.
 
-    Of examples [batch, length, 2], the mean over the tokens that count; see `Examples.tensor`.
+    Padding is to the right, where a causal model's earlier positions cannot see it.
     """
-    if input_ids.ndim == 3:
-        return _completion_losses(model, trimmed(input_ids))
-    # The last position predicts nothing: ignoring it there spares a copy of all logits.
-    targets = functional.pad(input_ids[:, 1:], (0, 1), value=_IGNORED).flatten()
-    logits = model(input_ids=input_ids, use_cache=False).logits.flatten(0, 1)
-    most = _CPU_SOFTMAX_BYTES if logits.device.type == "cpu" else _GPU_SOFTMAX_BYTES
-    rows = max(1, most // (4 * logits.shape[1]))
-    losses = [
-        functional.cross_entropy(part.float(), target, ignore_index=_IGNORED, reduction="none")
-        for part, target in zip(logits.split(rows), targets.split(rows), strict=True)
-    ]
-    return torch.cat(losses).view_as(input_ids).sum(dim=1) / (input_ids.shape[1] - 1)
-
-
-def _completion_losses(model: nn.Module, examples: Tensor) -> Tensor:
-    """Mean loss of each example's counted tokens [batch, length, 2] → [batch], nats.
-
-    Padding is to the right, where a causal model's earlier positions cannot see it. Only logits
-    that count go through the softmax.
-    """
-    ids, counts = examples.unbind(2)
-    targets = functional.pad(ids.where(counts.bool(), _IGNORED)[:, 1:], (0, 1), value=_IGNORED)
+    rows = rows.trimmed()
+    targets = rows.targets(_IGNORED)
+    logits = model(input_ids=rows.ids, use_cache=False).logits
+    if rows.counts is None:
+        # The last position predicts nothing: ignoring it spares a copy of all logits.
+        losses = _token_losses(logits.flatten(0, 1), targets.flatten(), torch.float32)
+        return losses.view_as(rows.ids).sum(dim=1) / (rows.length - 1)
     counted = targets != _IGNORED
-    logits = model(input_ids=ids, use_cache=False).logits[counted]  # [tokens, vocabulary]
-    most = _CPU_SOFTMAX_BYTES if logits.device.type == "cpu" else _GPU_SOFTMAX_BYTES
-    rows = max(1, most // (4 * logits.shape[1]))
     exact = torch.promote_types(logits.dtype, torch.float32)
-    losses = [
-        functional.cross_entropy(part.to(exact), target, reduction="none")
-        for part, target in zip(logits.split(rows), targets[counted].split(rows), strict=True)
-    ]
-    terms = logits.new_zeros(counted.shape, dtype=exact).masked_scatter(counted, torch.cat(losses))
+    losses = _token_losses(logits[counted], targets[counted], exact)
+    terms = logits.new_zeros(counted.shape, dtype=exact).masked_scatter(counted, losses)
     means: Tensor = terms.sum(dim=1) / counted.sum(dim=1)
     return means
 
 
-def trimmed(examples: Tensor) -> Tensor:
-    """[batch, length, 2] without the columns in which no row has a token that counts any more."""
-    return examples[:, : max(_reach(examples))]
+def _token_losses(logits: Tensor, targets: Tensor, exact: torch.dtype) -> Tensor:
+    """The losses [tokens] of logits [tokens, vocabulary], 0 where nothing is to be predicted."""
+    most = _CPU_SOFTMAX_BYTES if logits.device.type == "cpu" else _GPU_SOFTMAX_BYTES
+    size = max(1, most // (4 * logits.shape[1]))
+    losses = [
+        functional.cross_entropy(part.to(exact), target, ignore_index=_IGNORED, reduction="none")
+        for part, target in zip(logits.split(size), targets.split(size), strict=True)
+    ]
+    return torch.cat(losses)
 
 
-def _reach(examples: Tensor) -> list[int]:
-    """Tokens up to the last one that counts, for each of the rows [batch, length, 2]."""
-    places = torch.arange(1, examples.shape[1] + 1, device=examples.device)
-    found: list[int] = (examples[:, :, 1] * places).amax(dim=1).tolist()
-    return found
-
-
-def _buckets(examples: Tensor, tokens: int) -> list[list[int]]:
-    """Rows of like length, the longest first, so many that they fill `tokens` with padding."""
-    reach = _reach(examples)
-    found: list[list[int]] = []
-    for row in sorted(range(len(reach)), key=lambda row: -reach[row]):
-        if found and (len(found[-1]) + 1) * reach[found[-1][0]] <= tokens:
-            found[-1].append(row)
-        else:
-            found.append([row])
-    return found
-
-
-def losses_of(model: nn.Module, input_ids: Tensor, batch_size: int) -> Tensor:
-    """`context_losses` in batches and without gradients; float64 [contexts], nats."""
+def losses_of(model: nn.Module, rows: Rows, tokens: int) -> Tensor:
+    """`context_losses` in batches of `tokens` and without gradients; float64 [rows], nats."""
     with forward_passes():
-        losses = in_batches(lambda part: context_losses(model, part), input_ids, batch_size)
-        return losses.double()
+        return in_batches(lambda part: context_losses(model, part), rows, tokens).double()
 
 
 @contextmanager
@@ -150,8 +116,8 @@ def _fits(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
 
 
 def _onednn_linear(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    found: Tensor = torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")
-    return found
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")
+    return product
 
 
 @contextmanager
@@ -190,7 +156,7 @@ def batch_size_for(model: nn.Module, length: int) -> int:
 
 
 def _free_memory() -> int:
-    """Bytes that can be had without swapping; where the system does not say, 4 GiB."""
+    """Bytes that are free without swapping; where the system does not say, 4 GiB."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         return 1024 * next(int(line.split()[1]) for line in lines if "MemAvailable" in line)
@@ -198,36 +164,46 @@ def _free_memory() -> int:
         return 4 * 2**30
 
 
-def in_batches(function: Callable[[Tensor], Tensor], input_ids: Tensor, batch_size: int) -> Tensor:
-    """`function` over the rows of `input_ids`, concatenated; out of memory halves the batch.
+def in_batches(function: Callable[[Rows], Tensor], rows: Rows, tokens: int) -> Tensor:
+    """`function` over batches of rows, concatenated in the rows' order; see `in_rows`.
 
-    Of examples [n, length, 2] as many of like length as fill `batch_size` tokens, so that little of
-    a batch is padding; their results are in the examples' order.
+    A batch holds as many rows of like length as fill `tokens`, so that little of it is padding.
     """
-    if input_ids.ndim == 3:
-        rows = _buckets(input_ids, batch_size)
-        order = torch.tensor([row for bucket in rows for row in bucket], device=input_ids.device)
-        ordered = [in_rows(function, trimmed(input_ids[bucket]), len(bucket)) for bucket in rows]
-        found = torch.cat(ordered)
-        if len(found) != len(order):  # one figure for each batch
-            return found
-        return torch.empty_like(found).index_copy_(0, order, found)
-    return in_rows(function, input_ids, batch_size)
+    if rows.counts is None:  # all as long: nothing to put in order
+        return in_rows(function, rows, max(1, tokens // rows.length))
+    buckets = rows.buckets(tokens)
+    order = torch.tensor([row for bucket in buckets for row in bucket], device=rows.ids.device)
+    parts = [in_rows(function, rows[bucket].trimmed(), len(bucket)) for bucket in buckets]
+    results = torch.cat(parts)
+    if len(results) != len(order):  # one figure for each batch
+        return results
+    return torch.empty_like(results).index_copy_(0, order, results)
 
 
-def in_rows(function: Callable[[Tensor], Tensor], input_ids: Tensor, batch_size: int) -> Tensor:
-    """`function` over `batch_size` rows at a time, concatenated; out of memory halves that."""
+class Divisible(Protocol):
+    """`Rows`, or a tensor."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, part: slice, /) -> Self: ...
+
+
+Part = TypeVar("Part", bound=Divisible)
+
+
+def in_rows(function: Callable[[Part], Tensor], rows: Part, size: int) -> Tensor:
+    """`function` over `size` rows at a time, concatenated; out of memory halves that."""
     parts: list[Tensor] = []
     begin = 0
-    while begin < len(input_ids):
+    while begin < len(rows):
         try:
-            parts.append(function(input_ids[begin : begin + batch_size]))
+            parts.append(function(rows[begin : begin + size]))
         except RuntimeError as error:
-            if batch_size == 1 or not _out_of_memory(error):
+            if size == 1 or not _out_of_memory(error):
                 raise
-            batch_size = (batch_size + 1) // 2
+            size = (size + 1) // 2
             continue
-        begin += batch_size
+        begin += size
     return torch.cat(parts)
 
 

@@ -55,15 +55,10 @@ def computed_in(model: nn.Module, precision: str) -> Iterator[None]:
             backend.fp32_precision = value
 
 
-def check_precision(precision: str, method: str) -> None:
-    """Raise UnknownNameError, or SecondaryLearnersError where `method` is not to be had in it."""
+def check_precision(precision: str) -> None:
+    """Raise UnknownNameError for one that does not exist."""
     if precision not in PRECISIONS:
         raise UnknownNameError("precision", precision, PRECISIONS, "learners gains --help")
-    if (precision, method) == ("bfloat16", "per-example"):
-        raise SecondaryLearnersError(
-            "per-example labels are not to be had in bfloat16: torch's per-example gradients do "
-            "not go with autocast. Try --method swapped, or --precision float32."
-        )
 
 
 def _check_device(precision: str, device: torch.device) -> None:

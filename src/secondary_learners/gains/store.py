@@ -8,8 +8,9 @@ and for examples `loss_mask`, of the length of each row's `input_ids`.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,126 +22,85 @@ from numpy.typing import NDArray
 from torch import nn
 from tqdm import tqdm
 
-from secondary_learners.errors import LabelStoreError, UnknownNameError
+from secondary_learners.errors import LabelStoreError
 from secondary_learners.files import atomic_path, write_json
 from secondary_learners.gains.fingerprints import weights_fingerprint
-from secondary_learners.gains.labels import METHODS, finite, labeller, token_ids
+from secondary_learners.gains.labels import combined, finite, labeller
+from secondary_learners.gains.methods import method_named
 from secondary_learners.gains.objective import evaluation_mode
-from secondary_learners.gains.optimizers import OPTIMIZERS, FirstStep
-from secondary_learners.gains.precision import check_precision
+from secondary_learners.gains.problem import Labeller
 from secondary_learners.gains.processes import ALONE, Team
-from secondary_learners.gains.subsets import Trainable, check_trainable, trained
+from secondary_learners.gains.rows import rows_of
+from secondary_learners.gains.settings import LabelSettings
+from secondary_learners.gains.subsets import Trainable, trained
 from secondary_learners.learners.statistics import spearman
-from secondary_learners.text.contexts import Contexts
-from secondary_learners.text.examples import Examples, with_mask
+from secondary_learners.text.sequences import Examples
 
 __all__ = ["LabelSettings", "Labels", "label_to_store", "read_labels"]
 
-_PART_ROWS = {"exact": 64, "per-example": 256, "swapped": 1024}
-
-
-@dataclass(frozen=True)
-class LabelSettings:
-    """How gains are measured; `exact` is the size of the exact subsample they are checked on.
-
-    trainable: the parameters that the step moves, see `information_gain`; the exact ones' too.
-    Raises UnknownNameError for a method that does not exist, before a folder is begun with it.
-    """
-
-    method: str = "swapped"
-    optimizer: str = "adamw"
-    learning_rate: float = 5e-5
-    eps: float = 1e-8
-    unit: str = "nats"
-    trainable: Trainable = None
-    exact: int = 64
-    seed: int = 0
-    precision: str = "float32"
-
-    def __post_init__(self) -> None:
-        for what, value, known in (
-            ("method", self.method, METHODS),
-            ("optimizer", self.optimizer, OPTIMIZERS),
-            ("unit", self.unit, ("nats", "perplexity")),
-        ):
-            if value not in known:
-                raise UnknownNameError(what, value, known, "learners gains --help")
-        check_trainable(self.trainable)
-        check_precision(self.precision, self.method)
+_SECONDS = 10.0  # between savings of what is measured of a part
 
 
 @dataclass(frozen=True, eq=False)
 class Labels:
     """Contexts with their gains [contexts] and the facts of labels.json."""
 
-    contexts: Contexts | Examples
+    contexts: Examples
     gains: NDArray[np.float64]
     facts: dict[str, Any]
 
 
 def label_to_store(
     model: nn.Module,
-    contexts: Contexts | Examples,
-    objective: Contexts | Examples,
+    contexts: Examples,
+    objective: Examples,
     folder: Path,
     settings: LabelSettings,
     *,
+    against: Sequence[Examples] = (),
     batch_size: int | None = None,
     progress: bool = True,
     team: Team = ALONE,
 ) -> Labels:
-    """Label `contexts` into `folder`, going on from the parts that are already there.
+    """Label `contexts` into `folder`, going on from what is already there.
 
-    team: the processes that share the work, each of which calls this with the same arguments (the
-    model on its own device). The labels are those of one process.
+    A part is a file of many labels; what is measured of it is saved every ten seconds, so that a
+    killed run loses no more. team: the processes that share the work, each of which calls this with
+    the same arguments (the model on its own device). The labels are those of one process.
 
     Raises LabelStoreError when the folder was begun with other contexts, objective, weights or
     settings, and DivergedError when a gain is not finite.
     """
     facts = {
-        **asdict(settings),
+        **settings.facts(),
         "contexts": contexts.digest,
         "count": len(contexts),
         "domains": list(contexts.domains),
         "objective": objective.digest,
         "objective_contexts": len(objective),
         "model_fingerprint": weights_fingerprint(model),
+        **({"against": [pool.digest for pool in against]} if against else {}),
         **_subset_facts(model, settings.trainable),
     }
-    if isinstance(contexts, Examples):
+    if not contexts.whole:
         facts["examples"] = _describe(contexts)
-    size = _PART_ROWS[settings.method]
+    size = method_named(settings.method).PART
     parts = [np.arange(len(contexts))[n : n + size] for n in range(0, len(contexts), size)]
     if team.first:
         _begin(folder, facts)
-    found = [number for number in range(len(parts)) if not _part(folder, number).exists()]
-    missing = team.gather(found)[0]  # one list for all: who sees it later may see new parts
+    own = [number for number in range(len(parts)) if not _part(folder, number).exists()]
+    missing = team.gather(own)[0]  # one list for all: who sees it later may see new parts
     if not team.first:
         _compare(folder, facts)
-
-    device = next(model.parameters()).device
-    step = FirstStep(settings.optimizer, settings.learning_rate, settings.eps)
-    target = token_ids(objective, device)
-    if isinstance(contexts, Examples):
-        target = with_mask(target)
-
-    def measure(method: str, precision: str, chosen: NDArray[np.int64]) -> NDArray[np.float64]:
-        ids = token_ids(contexts.select(chosen), device)
-        with trained(model, settings.trainable), evaluation_mode(model):
-            if (method, precision) not in labellers:
-                labellers[method, precision] = labeller(
-                    model, target, method, step, settings.unit, batch_size, precision
-                )
-            return finite(labellers[method, precision](ids).double().cpu().numpy())
-
-    labellers: dict[tuple[str, str], Any] = {}
+    measuring = _Measuring(model, contexts, objective, tuple(against), batch_size)
     done = len(contexts) - sum(len(parts[number]) for number in missing)
-    bar = tqdm(total=len(contexts), initial=done, desc="labels", disable=not progress)
-    with bar:
+    with tqdm(total=len(contexts), initial=done, desc="labels", disable=not progress) as bar:
         for number in team.share(missing):
-            gains = measure(settings.method, settings.precision, parts[number])
-            _write_part(_part(folder, number), contexts.select(parts[number]), gains)
-            bar.update(len(gains) * team.count)  # the others are about as far
+            # The others are about as far.
+            moved = partial(_move, bar, team.count)
+            components = measuring.part(settings, parts[number], _begun(folder, number), moved)
+            _write_part(_part(folder, number), contexts.select(parts[number]), components)
+            _begun(folder, number).unlink(missing_ok=True)
     # When all have answered all parts are there. The first one's answer is taken, as it is also the
     # one that changes it.
     checked = team.gather("spearman_with_exact" in _read_facts(folder / "labels.json"))[0]
@@ -151,12 +111,87 @@ def label_to_store(
             "Remove it and run the same command again."
         )
     if not checked:
-        exact = partial(measure, "exact", "float32")
-        agreement = _agreement(settings, gains, exact, team, progress=progress)
+        agreement = _agreement(settings, gains, measuring, team, progress=progress)
         if team.first:
             write_json(folder / "labels.json", {**facts, **agreement})
         team.gather(None)
     return read_labels(folder)
+
+
+def _move(bar: Any, count: int, labels: int) -> None:
+    bar.update(labels * count)
+
+
+@dataclass(frozen=True, eq=False)
+class _Measuring:
+    """Labels of some of the contexts, with methods that are prepared once."""
+
+    model: nn.Module
+    contexts: Examples
+    objective: Examples
+    against: tuple[Examples, ...]
+    batch_size: int | None
+    prepared: dict[str, Labeller] = field(default_factory=dict)
+
+    def labels(self, settings: LabelSettings, chosen: NDArray[np.int64]) -> NDArray[np.float64]:
+        """The components of the labels of the contexts `chosen` [n, components]."""
+        device = next(self.model.parameters()).device
+        with trained(self.model, settings.trainable), evaluation_mode(self.model):
+            label = self._labeller(settings)
+            values = label.measure(rows_of(self.contexts.select(chosen), device))
+        return finite(values.double().cpu().numpy().reshape(len(chosen), -1), chosen)
+
+    def part(
+        self,
+        settings: LabelSettings,
+        chosen: NDArray[np.int64],
+        saved: Path,
+        moved: Callable[[int], None],
+    ) -> NDArray[np.float64]:
+        """The same, saved in the file `saved` on the way; `moved` hears of what is done."""
+        values = _read_begun(saved)
+        done = sum(map(len, values))
+        moved(done)
+        with trained(self.model, settings.trainable), evaluation_mode(self.model):
+            together = self._labeller(settings).rows
+        clock = time.monotonic()
+        while done < len(chosen):
+            values.append(self.labels(settings, chosen[done : done + together]))
+            done += len(values[-1])
+            moved(len(values[-1]))
+            if done < len(chosen) and time.monotonic() - clock > _SECONDS:
+                _write_begun(saved, np.concatenate(values))
+                clock = time.monotonic()
+        return np.concatenate(values)
+
+    def _labeller(self, settings: LabelSettings) -> Labeller:
+        key = repr(settings)
+        if key not in self.prepared:
+            device = next(self.model.parameters()).device
+            self.prepared[key] = labeller(
+                self.model,
+                rows_of(self.objective, device),
+                settings,
+                against=[rows_of(pool, device) for pool in self.against],
+                batch_size=self.batch_size,
+            )
+        return self.prepared[key]
+
+
+def _begun(folder: Path, number: int) -> Path:
+    return folder / f"begun-{number:05d}.parquet"
+
+
+def _write_begun(path: Path, values: NDArray[np.float64]) -> None:
+    columns = {f"component {n}": column for n, column in enumerate(values.T)}
+    with atomic_path(path) as temporary:
+        pyarrow.parquet.write_table(pyarrow.table(columns), temporary)
+
+
+def _read_begun(path: Path) -> list[NDArray[np.float64]]:
+    if not path.exists():
+        return []
+    return [np.stack([column.to_numpy() for column in _read_part(path).columns], axis=1)]
 
 
 def _subset_facts(model: nn.Module, trainable: Trainable) -> dict[str, Any]:
@@ -205,7 +240,7 @@ def _compare(folder: Path, facts: dict[str, Any]) -> None:
 def _agreement(
     settings: LabelSettings,
     gains: NDArray[np.float64],
-    exact: Callable[[NDArray[np.int64]], NDArray[np.float64]],
+    measuring: _Measuring,
     team: Team,
     *,
     progress: bool,
@@ -217,34 +252,40 @@ def _agreement(
     if count < 2:
         return {"spearman_with_exact": None, "exact_count": count}
     chosen = np.sort(np.random.default_rng(settings.seed).permutation(len(gains))[:count])
+    exact = replace(settings, method="exact", precision="float32", horizon=1, repeats=1, combine={})
     parts = list(enumerate(np.array_split(chosen, max(1, count // 4))))
     bar = tqdm(team.share(parts), desc=f"{count} exact labels", disable=not progress)
-    found: dict[int, NDArray[np.float64]] = {}
-    for theirs in team.gather({number: exact(part) for number, part in bar}):
-        found |= theirs
-    expected = np.concatenate([found[number] for number, _ in parts])
-    return {"spearman_with_exact": spearman(gains[chosen], expected), "exact_count": count}
+    expected: dict[int, NDArray[np.float64]] = {}
+    own = {number: measuring.labels(exact, part)[:, 0] for number, part in bar}
+    for theirs in team.gather(own):
+        expected |= theirs
+    values = np.concatenate([expected[number] for number, _ in parts])
+    return {"spearman_with_exact": spearman(gains[chosen], values), "exact_count": count}
 
 
 def _part(folder: Path, number: int) -> Path:
     return folder / f"part-{number:05d}.parquet"
 
 
-def _write_part(path: Path, contexts: Contexts | Examples, gains: NDArray[np.float64]) -> None:
-    columns = {"document": contexts.document, "domain": contexts.domain, "gain": gains}
-    if isinstance(contexts, Examples):
-        ends = pyarrow.array(np.cumsum([0, *contexts.lengths]).astype(np.int32))
-        arrays = {"input_ids": contexts.input_ids.astype(np.int32), "loss_mask": contexts.loss_mask}
-        lists = {
-            name: pyarrow.ListArray.from_arrays(ends, pyarrow.array(values))
-            for name, values in arrays.items()
-        }
+def _write_part(path: Path, contexts: Examples, components: NDArray[np.float64]) -> None:
+    columns: dict[str, NDArray[Any]] = {
+        "document": contexts.document,
+        "domain": contexts.domain,
+    }
+    if components.shape[1] == 1:
+        columns["gain"] = components[:, 0]
     else:
-        rows = list(contexts.input_ids.astype(np.int32))
-        lists = {"input_ids": pyarrow.array(rows, pyarrow.list_(pyarrow.int32()))}
-    table = pyarrow.table({**lists, **columns})
+        columns |= {f"component {n}": column for n, column in enumerate(components.T)}
+    ends = pyarrow.array(np.cumsum([0, *contexts.lengths]).astype(np.int32))
+    arrays: dict[str, NDArray[Any]] = {"input_ids": contexts.tokens.astype(np.int32)}
+    if not contexts.whole:
+        arrays["loss_mask"] = contexts.loss_mask
+    lists = {
+        name: pyarrow.ListArray.from_arrays(ends, pyarrow.array(values))
+        for name, values in arrays.items()
+    }
     with atomic_path(path) as temporary:
-        pyarrow.parquet.write_table(table, temporary)
+        pyarrow.parquet.write_table(pyarrow.table({**lists, **columns}), temporary)
 
 
 def _read_facts(path: Path) -> dict[str, Any]:
@@ -268,19 +309,24 @@ def read_labels(folder: Path) -> Labels:
     if not tables:
         raise LabelStoreError(f"{folder} holds no labels yet. Run the same command again.")
     table = pyarrow.concat_tables(tables)
-    origin = table["document"].to_numpy(), table["domain"].to_numpy(), tuple(facts["domains"])
-    contexts: Contexts | Examples
-    if "loss_mask" in table.column_names:
-        ids = table["input_ids"].to_numpy()
-        contexts = Examples(
-            np.concatenate(ids).astype(np.int64),
-            np.concatenate(table["loss_mask"].to_numpy()).astype(np.bool_),
-            np.array([len(row) for row in ids], np.int64),
-            *origin,
-        )
-    else:
-        contexts = Contexts(np.stack(table["input_ids"].to_numpy()).astype(np.int64), *origin)
-    return Labels(contexts, table["gain"].to_numpy(), facts)
+    ids = table["input_ids"].to_numpy()
+    tokens = np.concatenate(ids).astype(np.int64)
+    mask = (
+        np.concatenate(table["loss_mask"].to_numpy()).astype(np.bool_)
+        if "loss_mask" in table.column_names
+        else np.ones(len(tokens), np.bool_)
+    )
+    contexts = Examples(
+        tokens,
+        mask,
+        np.array([len(row) for row in ids], np.int64),
+        table["document"].to_numpy(),
+        table["domain"].to_numpy(),
+        tuple(facts["domains"]),
+    )
+    names = [name for name in table.column_names if name == "gain" or name.startswith("component")]
+    components = np.stack([table[name].to_numpy() for name in names], axis=1)
+    return Labels(contexts, combined(components, facts.get("combine", {})), facts)
 
 
 def _read_part(path: Path) -> pyarrow.Table:

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from secondary_learners.gains.objective import (
     context_losses,
     forward_passes,
-    in_batches,
+    in_rows,
     losses_of,
 )
+from secondary_learners.gains.rows import Rows
 from secondary_learners.gains.subsets import blocks_of
 
 __all__ = ["frozen_blocks", "repeated_losses"]
@@ -28,8 +29,8 @@ __all__ = ["frozen_blocks", "repeated_losses"]
 _TOLERANCE = 1e-6  # relative: how far a loss may be from that of a whole pass
 
 
-def repeated_losses(model: nn.Module, input_ids: Tensor, batch_size: int) -> Callable[[], Tensor]:
-    """A function that gives `losses_of(model, input_ids, batch_size)` at the weights of its call.
+def repeated_losses(model: nn.Module, contexts: Rows, tokens: int) -> Callable[[], Tensor]:
+    """A function that gives `losses_of(model, contexts, tokens)` at the weights of its call.
 
     Only parameters that require gradients may change between calls. Where these all lie in the last
     blocks, a hidden state for each token is kept, on the model's device.
@@ -38,7 +39,7 @@ def repeated_losses(model: nn.Module, input_ids: Tensor, batch_size: int) -> Cal
     kept: Tensor | None = None
 
     def whole() -> Tensor:
-        return losses_of(model, input_ids, batch_size)
+        return losses_of(model, contexts, tokens)
 
     current = whole
 
@@ -48,12 +49,12 @@ def repeated_losses(model: nn.Module, input_ids: Tensor, batch_size: int) -> Cal
 
         def record(rows: Tensor) -> Tensor:
             with _watched(first) as entering:
-                losses = context_losses(model, input_ids[rows])
+                losses = context_losses(model, contexts[rows])
             batches.extend(entering[:1])  # after the pass: one out of memory leaves nothing
             return losses
 
         with forward_passes():
-            losses = in_batches(record, rows, batch_size)
+            losses = in_rows(record, rows, size)
             kept = torch.cat(batches) if batches else None
             current = whole
             if kept is not None and len(kept) == len(rows):
@@ -67,15 +68,16 @@ def repeated_losses(model: nn.Module, input_ids: Tensor, batch_size: int) -> Cal
     def short(rows: Tensor) -> Tensor:
         assert kept is not None
         with _entered(frozen, first, kept[rows]):
-            return context_losses(model, input_ids[rows])
+            return context_losses(model, contexts[rows])
 
     def shortened() -> Tensor:
         with forward_passes():
-            return in_batches(short, rows, batch_size).double()
+            return in_rows(short, rows, size).double()
 
-    rows = torch.arange(len(input_ids), device=input_ids.device)
-    # Examples come in batches of several widths, whose states make no one tensor.
-    if frozen and len(input_ids) and input_ids.ndim == 2:
+    rows = torch.arange(len(contexts), device=contexts.ids.device)
+    size = max(1, tokens // contexts.length)
+    # Others come in batches of several widths, whose states make no one tensor.
+    if frozen and len(contexts) and contexts.counts is None:
         current = recorded
     return lambda: current()
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from secondary_learners.errors import CorpusError
 from secondary_learners.text.corpus import Document
+from secondary_learners.text.sequences import Examples
 from secondary_learners.text.splitting import deal
 
-__all__ = ["Contexts", "cut", "mixture", "split_documents"]
+__all__ = ["cut", "mixture", "split_documents"]
 
 
 class Divisible(Protocol):
@@ -27,60 +26,7 @@ class Divisible(Protocol):
     def size(self) -> int: ...
 
 
-class Mixable(Protocol):
-    """`Contexts` or `Examples`."""
-
-    @property
-    def domain(self) -> NDArray[np.int64]: ...
-
-    @property
-    def domains(self) -> tuple[str, ...]: ...
-
-    def select(self, indices: NDArray[Any]) -> Self: ...
-
-
 Whole = TypeVar("Whole", bound=Divisible)
-Mixed = TypeVar("Mixed", bound=Mixable)
-
-
-@dataclass(frozen=True, eq=False)
-class Contexts:
-    """Runs of tokens with where they come from.
-
-    input_ids: int64 [contexts, length]. document: int64 [contexts], an id shared by contexts of
-    one document (short documents that were packed together count as one). domain: int64
-    [contexts], an index into `domains`.
-    """
-
-    input_ids: NDArray[np.int64]
-    document: NDArray[np.int64]
-    domain: NDArray[np.int64]
-    domains: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.input_ids)
-
-    @property
-    def length(self) -> int:
-        """Tokens in each context."""
-        return int(self.input_ids.shape[1])
-
-    def select(self, indices: NDArray[Any] | Sequence[int]) -> Contexts:
-        """The contexts at `indices` (positions or a boolean mask), in that order."""
-        return Contexts(
-            self.input_ids[indices], self.document[indices], self.domain[indices], self.domains
-        )
-
-    def in_domain(self, domain: str) -> Contexts:
-        return self.select(self.domain == self.domains.index(domain))
-
-    @property
-    def digest(self) -> str:
-        """sha256 of the token ids, documents and domains."""
-        state = hashlib.sha256(repr((self.input_ids.shape, self.domains)).encode())
-        for array in (self.input_ids, self.document, self.domain):
-            state.update(np.ascontiguousarray(array, dtype="<i8").tobytes())
-        return state.hexdigest()
 
 
 def split_documents(
@@ -97,7 +43,7 @@ def split_documents(
     return splits
 
 
-def cut(documents: Sequence[Document], tokenizer: Any, length: int) -> Contexts:
+def cut(documents: Sequence[Document], tokenizer: Any, length: int) -> Examples:
     """Cut documents into runs of `length` tokens; the rest of each document is dropped.
 
     Neighboring documents of a domain shorter than one context are packed together, with the
@@ -138,12 +84,12 @@ def cut(documents: Sequence[Document], tokenizer: Any, length: int) -> Contexts:
             )
     if not rows:
         raise CorpusError("there are no documents to cut into contexts. Try `--corpus FOLDER`.")
-    return Contexts(
-        np.concatenate(rows), np.array(owners, np.int64), np.array(kinds, np.int64), domains
-    )
+    return Examples.contexts(np.concatenate(rows), owners, kinds, domains)
 
 
-def mixture(contexts: Mixed, count: int | None, *, domain: str, share: float, seed: int) -> Mixed:
+def mixture(
+    contexts: Examples, count: int | None, *, domain: str, share: float, seed: int
+) -> Examples:
     """A shuffled sample of `count` contexts, `share` of them from `domain`, without repeats.
 
     The other domains share the rest equally as far as their text goes. With `count` None, as many

@@ -13,7 +13,6 @@ from secondary_learners.learners.artifact import Learner
 from secondary_learners.recipes.gain_learner.data import FinetuningData
 from secondary_learners.recipes.gain_learner.recipe import LearnerRecipe
 from secondary_learners.recipes.run import Run
-from secondary_learners.text.contexts import Contexts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -34,7 +33,6 @@ def compare_plan(
     """The equal-budget comparison of the recipe's evaluation plan, resumable in `folder`."""
     check_length(recipe, model)
     plan = recipe.evaluation
-    assert isinstance(data.stream, Contexts) and isinstance(data.test, Contexts)  # see the schema
     return compare(
         model,
         data.stream,

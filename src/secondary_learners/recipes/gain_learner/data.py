@@ -15,10 +15,10 @@ from secondary_learners.recipes.gain_learner.recipe import LearnerRecipe
 from secondary_learners.recipes.parsing import find_recipe
 from secondary_learners.recipes.sources import portable_names
 from secondary_learners.registry.load import locate
-from secondary_learners.text.contexts import Contexts, cut, mixture, split_documents
+from secondary_learners.text.contexts import cut, mixture, split_documents
 from secondary_learners.text.corpus import Document, read_documents
-from secondary_learners.text.examples import Examples, encode
 from secondary_learners.text.instructions import Group, read_groups
+from secondary_learners.text.sequences import Examples, encode
 
 __all__ = [
     "FinetuningData",
@@ -41,16 +41,16 @@ Splits = dict[str, list[Document | Group]]
 class LabellingData:
     """objective: contexts whose loss is to fall. candidates: the mixture that is labelled."""
 
-    objective: Contexts | Examples
-    candidates: Contexts | Examples
+    objective: Examples
+    candidates: Examples
 
 
 @dataclass(frozen=True)
 class FinetuningData:
     """stream: the mixture to draw from. test: contexts of the objective's domain."""
 
-    stream: Contexts | Examples
-    test: Contexts | Examples
+    stream: Examples
+    test: Examples
 
 
 def read_splits(recipe: LearnerRecipe, corpus: Path | None) -> Splits:
@@ -101,9 +101,7 @@ def fresh_data(
     )
 
 
-def _cut(
-    recipe: LearnerRecipe, documents: Sequence[Document | Group], tokenizer: Any
-) -> Contexts | Examples:
+def _cut(recipe: LearnerRecipe, documents: Sequence[Document | Group], tokenizer: Any) -> Examples:
     plan = recipe.instructions
     if plan is None:
         texts = [document for document in documents if isinstance(document, Document)]
@@ -124,7 +122,7 @@ def _cut(
 
 def _inside(
     recipe: LearnerRecipe, documents: Sequence[Document | Group], tokenizer: Any, most: int
-) -> Contexts | Examples:
+) -> Examples:
     domain = recipe.objective_domain
     inside = [document for document in documents if document.domain == domain]
     contexts = _cut(recipe, inside, tokenizer)
@@ -134,7 +132,7 @@ def _inside(
 
 def _mixed(
     recipe: LearnerRecipe, documents: Sequence[Document | Group], tokenizer: Any, most: int | None
-) -> Contexts | Examples:
+) -> Examples:
     contexts = _cut(recipe, documents, tokenizer)
     domain, share = recipe.objective_domain, recipe.in_domain_share
     available = mixture(contexts, None, domain=domain, share=share, seed=recipe.seed)

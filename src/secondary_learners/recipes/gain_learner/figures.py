@@ -11,7 +11,7 @@ from secondary_learners.gains.store import Labels
 from secondary_learners.learners.artifact import Learner
 from secondary_learners.learners.fitting import Fit
 from secondary_learners.learners.statistics import spearman
-from secondary_learners.text.examples import Examples
+from secondary_learners.text.sequences import Examples
 
 __all__ = ["figures_by_length", "held_out_figures", "token_weights"]
 

@@ -49,7 +49,6 @@ from secondary_learners.recipes.likeness import Figure, compare_learners
 from secondary_learners.recipes.parsing import parse_recipe, recipe_toml
 from secondary_learners.recipes.provenance import device_name
 from secondary_learners.recipes.run import Made, Run, check_out, reference_of
-from secondary_learners.text.examples import matrices
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -130,7 +129,7 @@ def compare(recipe: LearnerRecipe, material: Material, ours: Path, theirs: Path)
     """The scores of both learners for contexts that fine-tuning draws from."""
     stream = finetuning_data(recipe, material.splits, material.tokenizer).stream
     unseen = stream.select(np.arange(min(_SCORED, len(stream))))
-    return compare_learners(ours, theirs, *matrices(unseen))
+    return compare_learners(ours, theirs, unseen.input_ids, unseen.attention_mask)
 
 
 def report(made: Made) -> str:
@@ -248,7 +247,9 @@ def _figures(
         "labels": labels.facts,
         "held_out": {name: held_out_figures(fitted) for name, fitted in fits.items()},
         **figures_by_length(labels, fits[learner.config.architecture]),
-        "tokens": token_weights(learner, tokenizer, *matrices(labels.contexts)),
+        "tokens": token_weights(
+            learner, tokenizer, labels.contexts.input_ids, labels.contexts.attention_mask
+        ),
         "device": device_name(model),
         **({"stand_in": stand_in} if stand_in else {}),
     }
@@ -284,7 +285,7 @@ def card_of(
 def fit_learners(recipe: LearnerRecipe, labels: Labels, *, vocabulary: int) -> dict[str, Fit]:
     """Every architecture of the plan, fitted on the same labels and split."""
     plan, contexts = recipe.learner, labels.contexts
-    ids, attention_mask = matrices(contexts)
+    ids, attention_mask = contexts.input_ids, contexts.attention_mask
     fits = {}
     for architecture in plan.architectures:
         sizes: dict[str, int | str] = {}
