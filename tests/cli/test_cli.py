@@ -39,6 +39,38 @@ TEXTS = [
 SHIPS = [0, 2, 4]
 
 
+# the help
+
+SECTIONS = {
+    "Find": {"list", "show", "demo"},
+    "Make": {"run", "gains", "fit", "rebuild", "delta", "trials"},
+    "Use": {"score", "explain", "finetune", "refresh"},
+    "Share": {"publish", "card", "lock", "verify", "registry", "catalogue"},
+    "Serve": {
+        *("serve", "serve-token", "serve-check"),
+        *("serve-backup", "serve-restore", "serve-gc"),
+    },
+}
+
+
+def test_help_lists_commands_in_sections_a_line_each() -> None:
+    lines = learners("--help").out.partition("Options:")[2].splitlines()
+    titles = [line[:-1] for line in lines if line.endswith(":") and not line.startswith(" ")]
+    assert titles == list(SECTIONS)
+    for title, names in SECTIONS.items():
+        start = lines.index(f"{title}:") + 1
+        end = next((n for n, line in enumerate(lines) if n > start and not line), len(lines))
+        rows = [line.split(maxsplit=1) for line in lines[start:end]]
+        assert {name for name, _ in rows} == names and len(rows) == len(names)
+        assert all(text.endswith((".", "?")) for _, text in rows)
+
+
+def test_a_mistyped_option_gets_the_near_ones() -> None:
+    result = learners("finetune", "--sed", "3")
+    assert result.code == 2
+    assert "No such option '--sed'" in result.err and "--seeds" in result.err
+
+
 # list and show
 
 

@@ -16,31 +16,31 @@ from secondary_learners.errors import SecondaryLearnersError
 __all__ = ["LazyGroup", "learners", "main"]
 
 _COMMANDS = {
-    "list": ("catalogue", "List the learners, base models and recipes."),
-    "show": ("catalogue", "Show one learner: what it predicts, its figures, its files."),
-    "run": ("make", "Make a learner: corpus, labels, fit, evaluation, package."),
-    "gains": ("make", "Measure information gain and store it as labels."),
-    "fit": ("make", "Fit a learner on stored labels."),
-    "score": ("text", "Score texts, or keep the best share of them."),
-    "explain": ("text", "Color a text by each token's share of its score."),
-    "finetune": ("finetune", "Fine-tune with the filter, at random and without, and compare."),
-    "delta": ("delta", "Make and apply tasks as tiny deltas: changed layers, or a mask."),
-    "trials": ("trials", "Trials over seeds: run them, read a table, spend a budget."),
-    "publish": ("publish", "Publish a learner or delta to a Hub: audited, one commit, a tag."),
-    "card": ("card", "Check a model card offline."),
-    "rebuild": ("rebuild", "Run an artifact's recipe again and compare with what was published."),
-    "registry": ("registry", "Add, list, update and remove other teams' registries."),
-    "catalogue": ("site", "Build the pages of all that can be loaded by name, as files."),
-    "lock": ("lock", "Pin learners to commits and digests in learners.lock."),
-    "verify": ("lock", "Hash what ships and what is cached again, and say what differs."),
-    "serve": ("serve", "Serve a Hub of your own."),
-    "serve-token": ("serve", "Create, list and revoke the tokens of your own Hub."),
-    "serve-check": ("store", "Is every file of your own Hub there, and whole?"),
-    "serve-backup": ("store", "Copy your own Hub while it is served."),
-    "serve-restore": ("store", "Make a Hub from a backup."),
-    "serve-gc": ("store", "Drop what no commit of your own Hub names."),
-    "refresh": ("refresh", "Does a learner still hold for a model's weights as they are now?"),
-    "demo": ("finetune", "The main job on what ships with the package."),
+    "list": ("find", "catalogue", "List the learners, base models and recipes."),
+    "show": ("find", "catalogue", "Show one learner: what it predicts, its figures, its files."),
+    "demo": ("find", "finetune", "The main job on what ships with the package."),
+    "run": ("make", "make", "Make a learner: corpus, labels, fit, evaluation, package."),
+    "gains": ("make", "make", "Measure information gain and store it as labels."),
+    "fit": ("make", "make", "Fit a learner on stored labels."),
+    "rebuild": ("make", "rebuild", "Run an artifact's recipe again and compare the two."),
+    "delta": ("make", "delta", "Store a task as a tiny delta: changed layers, or a mask."),
+    "trials": ("make", "trials", "Trials over seeds: run them, read a table, spend a budget."),
+    "score": ("use", "text", "Score texts, or keep the best share of them."),
+    "explain": ("use", "text", "Color a text by each token's share of its score."),
+    "finetune": ("use", "finetune", "Fine-tune filtered, at random and plainly, and compare."),
+    "refresh": ("use", "refresh", "Does a learner still hold for a model as it is now?"),
+    "publish": ("share", "publish", "Publish to a Hub: audited, one commit, a tag."),
+    "card": ("share", "card", "Check a model card offline."),
+    "lock": ("share", "lock", "Pin learners to commits and digests in learners.lock."),
+    "verify": ("share", "lock", "Hash what ships and what is cached; say what differs."),
+    "registry": ("share", "registry", "Add, list, update and remove other teams' registries."),
+    "catalogue": ("share", "site", "Build the catalogue's pages as files."),
+    "serve": ("serve", "serve", "Serve a Hub of your own."),
+    "serve-token": ("serve", "serve", "Create, list and revoke the tokens of your own Hub."),
+    "serve-check": ("serve", "store", "Is every file of your own Hub there, and whole?"),
+    "serve-backup": ("serve", "store", "Copy your own Hub while it is served."),
+    "serve-restore": ("serve", "store", "Make a Hub from a backup."),
+    "serve-gc": ("serve", "store", "Drop what no commit of your own Hub names."),
 }
 
 # British spellings that options once had; they still work, and no help shows them.
@@ -48,9 +48,9 @@ _OLD_SPELLINGS = {"--licence": "--license"}
 
 
 class LazyGroup(click.Group):
-    """Commands by name: the module that has `NAME_command`, and one line for the help."""
+    """Commands by name: section of the help, module that has `NAME_command`, line of the help."""
 
-    def __init__(self, *args: Any, table: dict[str, tuple[str, str]], **kwargs: Any) -> None:
+    def __init__(self, *args: Any, table: dict[str, tuple[str, str, str]], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.table = table
 
@@ -60,7 +60,7 @@ class LazyGroup(click.Group):
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         if name not in self.table:
             return None
-        module = importlib.import_module(f"{__name__}.{self.table[name][0]}")
+        module = importlib.import_module(f"{__name__}.{self.table[name][1]}")
         command = getattr(module, f"{name.replace('-', '_')}_command")
         assert isinstance(command, click.Command)
         return command
@@ -77,8 +77,15 @@ class LazyGroup(click.Group):
         return super().resolve_command(context, [_american(word) for word in arguments])
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in self.table.items()])
+        width = max(map(len, self.table))  # one column of descriptions for all sections
+        for section in dict.fromkeys(section for section, _, _ in self.table.values()):
+            rows = [
+                (name.ljust(width), text)
+                for name, (place, _, text) in self.table.items()
+                if place == section
+            ]
+            with formatter.section(section.capitalize()):
+                formatter.write_dl(rows)
 
 
 def _american(word: str) -> str:

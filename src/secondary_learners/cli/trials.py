@@ -21,9 +21,13 @@ __all__ = ["analyse_command", "plan_command", "run_command", "trials_command"]
 
 _SHOWN = (1, 2, 3, 5, 10, 20, 30)  # budgets; --json has them all
 _TRIALS = {
-    "run": ("trials", "Fine-tune a classifier once for each pair of seeds."),
-    "analyse": ("trials", "What a table of trials says: luck, best of n, seeds, early stopping."),
-    "plan": ("trials", "How many to start, when to look, how many to finish."),
+    "run": ("commands", "trials", "Fine-tune a classifier once for each pair of seeds."),
+    "analyse": (
+        "commands",
+        "trials",
+        "What a table of trials says: luck, best of n, seeds, early stopping.",
+    ),
+    "plan": ("commands", "trials", "How many to start, when to look, how many to finish."),
 }
 
 

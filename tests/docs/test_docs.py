@@ -1,4 +1,4 @@
-"""The README's snippet runs, and its figures are those of the committed result files."""
+"""Snippets of README and docs/ run, figures are those of result files, links lead somewhere."""
 
 from __future__ import annotations
 
@@ -18,38 +18,44 @@ from secondary_learners.experiments.multistage import ARMS
 from secondary_learners.registry.load import load_base
 from trainer_helpers import collate, make_arguments, make_model, make_rows
 
-ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+}
 
 
 STORY = '"Come in," she said, looking round at me; and so I sat down, and we were silent awhile. '
 MANUAL = "The military budget, including program support for economic areas, is output as code. "
 
 
+def snippet(page: str, name: str = "") -> str:
+    pattern = rf"<!-- executed by tests/docs/test_docs.py{name} -->\n```python\n(.*?)```"
+    matches = re.findall(pattern, PAGES[f"docs/{page}"], re.S)
+    assert len(matches) == 1
+    return str(matches[0])
+
+
 def test_the_snippet_runs() -> None:
-    pattern = r"<!-- executed by tests/test_readme.py -->\n```python\n(.*?)```"
-    snippet = re.search(pattern, README, re.S)
-    assert snippet
+    code = snippet("guides/filter.md")
     _, tokenizer = load_base("mini")
     rows = [torch.tensor(tokenizer(text * 4).input_ids[:32]) for text in (STORY, MANUAL)]
     names: dict[str, Any] = {"loader": DataLoader(rows * 40, batch_size=8)}
-    exec(snippet[1], names)
+    exec(code, names)
     report = names["loader"].report
     assert (report.seen, report.kept, report.batches) == (80, 40, 5)
 
 
 def test_the_trainer_snippet_runs(tmp_path: Path) -> None:
     pytest.importorskip("accelerate")
-    pattern = r"<!-- executed by tests/test_readme.py: trainer -->\n```python\n(.*?)```"
-    snippet = re.search(pattern, README, re.S)
-    assert snippet
+    code = snippet("guides/trainer.md", ": trainer")
     names: dict[str, Any] = {
         "model": make_model(),
         "args": make_arguments(tmp_path),
         "train": make_rows(80),
         "collator": collate,
     }
-    exec(snippet[1], names)
+    exec(code, names)
     savings = names["trainer"].savings
     assert savings.trained < savings.seen == 160
 
@@ -58,9 +64,7 @@ def test_the_trainer_snippet_runs(tmp_path: Path) -> None:
 def test_the_snippet_with_prompts_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trl = pytest.importorskip("trl")
     datasets = pytest.importorskip("datasets")
-    pattern = r"<!-- executed by tests/test_readme.py: instructions -->\n```python\n(.*?)```"
-    snippet = re.search(pattern, README, re.S)
-    assert snippet
+    code = snippet("guides/instructions.md", ": instructions")
     shutil.copytree(content("learners") / "books-mini", tmp_path / "runs" / "mine")
     monkeypatch.chdir(tmp_path)
     model, tokenizer = load_base("mini")
@@ -73,16 +77,62 @@ def test_the_snippet_with_prompts_runs(tmp_path: Path, monkeypatch: pytest.Monke
         "target": rows[:1],
         "args": trl.SFTConfig(str(tmp_path / "out"), **options),
     }
-    exec(snippet[1], names)
+    exec(code, names)
     gains = names["gains"].reshape(4, 2)
     assert (gains[:, 0] > gains[:, 1]).all()
     assert len(names["trainer"].train_dataset) == 8
 
 
+def test_the_snippet_of_gains_runs() -> None:
+    model, tokenizer = load_base("mini")
+    rows = [tokenizer(text * 4).input_ids[:32] for text in (STORY, MANUAL)]
+    names: dict[str, Any] = {
+        "model": model,
+        "contexts": torch.tensor(rows),
+        "objective": torch.tensor(rows[:1]),
+    }
+    exec(snippet("guides/own-learner.md", ": gains"), names)
+    assert names["gains"].shape == (2,)
+    assert names["gains"][0] > names["gains"][1]
+
+
+def test_the_snippet_of_deltas_runs() -> None:
+    names: dict[str, Any] = {}
+    exec(snippet("guides/deltas.md", ": delta"), names)
+    plain = load_base("mini")[0].state_dict()
+    model = names["applied"].model.state_dict()
+    shared = [name for name in plain if name in model]
+    assert shared and all(torch.equal(plain[name], model[name]) for name in shared)
+
+
+def test_every_snippet_marked_as_executed_is() -> None:
+    marked = re.findall(r"<!-- executed by (\S+?)(?:: (\w+))? -->", "\n".join(PAGES.values()))
+    tests = {"tests/docs/test_docs.py", "tests/docs/test_quickstart.py"}
+    assert {path for path, _ in marked} == tests
+    names = ["", "", "delta", "gains", "instructions", "trainer"]
+    assert sorted(name for _, name in marked) == names
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    text = re.sub(r"```.*?```", "", PAGES[page], flags=re.S)
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
+        if not re.match(r"https?://", target):
+            assert ((ROOT / page).parent / target).exists(), target
+
+
+def test_every_page_is_in_the_table_of_contents() -> None:
+    linked = set(re.findall(r"\]\(([\w/-]+\.md)\)", PAGES["docs/README.md"]))
+    pages = {page.removeprefix("docs/") for page in PAGES if page.startswith("docs/")}
+    assert linked == pages - {"README.md"}
+
+
 def figures(part: str) -> str:
-    match = re.search(rf"<!-- {part} -->\n(.*?)<!-- /{part} -->", README, re.S)
-    assert match
-    return match[1]
+    """The block of that name, which is on one page alone."""
+    pattern = rf"<!-- {part} -->\n(.*?)<!-- /{part} -->"
+    matches = re.findall(pattern, "\n".join(PAGES.values()), re.S)
+    assert len(matches) == 1
+    return str(matches[0])
 
 
 def test_the_table_is_that_of_the_evaluation() -> None:
@@ -274,7 +324,7 @@ def test_the_server_s_figures_are_those_of_the_benchmark() -> None:
 def test_the_deltas_are_those_of_the_benchmark() -> None:
     result = json.loads((ROOT / "benchmarks/results/deltas.json").read_text(encoding="utf-8"))
     found = [row for row in result["rows"] if row["task"] == "sst2"]
-    text = README.split("## A task as a delta")[1].split("\n## ")[0]
+    text = PAGES["docs/results/deltas.md"]
     shown = [line.split("|")[1:-1] for line in text.splitlines() if "±" in line and "|" in line]
     assert len(shown) == len(found) == 5
     for cells, row in zip(shown, found, strict=True):
