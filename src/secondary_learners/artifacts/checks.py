@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from secondary_learners.artifacts.reading import read_file
 from secondary_learners.errors import ArtifactError, IncompatibleError
 
 __all__ = ["ConfigChecks", "read_json"]
@@ -57,8 +58,8 @@ class ConfigChecks:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object; raises ArtifactError for anything else."""
     try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+        value = json.loads(read_file(path))
+    except (ValueError, RecursionError) as error:
         raise ArtifactError(
             f"{path} cannot be read as JSON: {error}. Get the folder again from where it came."
         ) from error

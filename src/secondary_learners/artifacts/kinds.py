@@ -13,12 +13,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
+from secondary_learners.artifacts.reading import read_file
 from secondary_learners.errors import ArtifactError, UnknownNameError
 
 __all__ = ["ArtifactKind", "artifact_kind", "artifact_kinds", "kind_of", "kind_of_config"]
 
 # In the order in which they are asked whether a folder is theirs, and in which they are listed last
-# to first: a base model is what nobody else claims.
+# to first.
 _ROWS = {
     "delta": "secondary_learners.deltas.kind",
     "learner": "secondary_learners.learners.kind",
@@ -84,14 +85,7 @@ def artifact_kinds() -> list[ArtifactKind]:
 
 def kind_of(folder: Path) -> ArtifactKind:
     """What the folder holds, by its config.json alone; raises ArtifactError without one."""
-    path = folder / "config.json"
-    try:
-        return kind_of_config(path.read_bytes(), folder)
-    except OSError as error:
-        raise ArtifactError(
-            f"{path} cannot be read ({error.strerror}), so {folder} holds no artifact. "
-            "Try `learners list`."
-        ) from error
+    return kind_of_config(read_file(folder / "config.json"), folder)
 
 
 def kind_of_config(config: bytes, of: object) -> ArtifactKind:
@@ -103,4 +97,12 @@ def kind_of_config(config: bytes, of: object) -> ArtifactKind:
             f"{of} is not an artifact: its config.json is not JSON ({error}). Try `learners list`."
         ) from error
     value = value if isinstance(value, dict) else {}
-    return next(kind for kind in map(artifact_kind, _ROWS) if kind.owns(value))
+    for kind in map(artifact_kind, _ROWS):
+        if kind.owns(value):
+            return kind
+    known = ", ".join(kind.name for kind in artifact_kinds())
+    raise ArtifactError(
+        f"{of} is of a kind that this package does not know: its config.json is neither that of a "
+        f"model of transformers nor of one of {known}. Try `pip install --upgrade "
+        "secondary-learners`, or `learners list`."
+    )

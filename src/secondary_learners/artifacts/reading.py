@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
+from typing import BinaryIO
 
 from secondary_learners.artifacts.layout import FILES
 from secondary_learners.errors import ArtifactError
 
-__all__ = ["read_file"]
+__all__ = ["read_file", "size_of"]
 
 _MB = 2**20
 _MOST = {"evaluation.json": 64 * _MB, "model.safetensors": 4096 * _MB}
 _MOST_OTHERS = 8 * _MB
-_MOST_HEADER = 8 * _MB  # of a safetensors file: some 80,000 tensors
+_MOST_HEADER = 2 * _MB  # of a safetensors file: some 20,000 tensors
 
 
 def read_file(path: Path, *, remedy: str = "") -> bytes:
@@ -23,6 +24,20 @@ def read_file(path: Path, *, remedy: str = "") -> bytes:
     Raises ArtifactError for one that is missing, is not a regular file (a FIFO would never end), or
     is larger than any that an artifact has; before it is read.
     """
+    with _opened(path, remedy) as file:
+        if path.name.endswith(".safetensors"):
+            _check_header(path, file.read(8), os.fstat(file.fileno()).st_size)
+            file.seek(0)
+        return file.read()
+
+
+def size_of(path: Path) -> int:
+    """The bytes of a file of an artifact, which are not read; raises as `read_file`."""
+    with _opened(path, "") as file:
+        return os.fstat(file.fileno()).st_size
+
+
+def _opened(path: Path, remedy: str) -> BinaryIO:
     try:
         # Not blocking, so that a FIFO nobody writes to is opened at once, and refused.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _BINARY)
@@ -31,20 +46,17 @@ def read_file(path: Path, *, remedy: str = "") -> bytes:
             f"{path} cannot be read ({error.strerror}); an artifact has the files "
             f"{', '.join(FILES)}. {remedy or _again(path)}"
         ) from error
-    with open(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise ArtifactError(f"{path} is not a regular file. {remedy or _again(path)}")
-        most = _MOST.get(path.name, _MOST_OTHERS)
-        if status.st_size > most:
-            raise ArtifactError(
-                f"{path} has {status.st_size:,} bytes, and such a file has at most {most:,}. "
-                f"{remedy or _again(path)}"
-            )
-        if path.name.endswith(".safetensors"):
-            _check_header(path, file.read(8), status.st_size)
-            file.seek(0)
-        return file.read()
+    status = os.fstat(descriptor)
+    most = _MOST.get(path.name, _MOST_OTHERS)
+    if stat.S_ISREG(status.st_mode) and status.st_size <= most:
+        return open(descriptor, "rb")
+    os.close(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        raise ArtifactError(f"{path} is not a regular file. {remedy or _again(path)}")
+    raise ArtifactError(
+        f"{path} has {status.st_size:,} bytes, and such a file has at most {most:,}. "
+        f"{remedy or _again(path)}"
+    )
 
 
 def _check_header(path: Path, begin: bytes, whole: int) -> None:

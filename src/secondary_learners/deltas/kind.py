@@ -24,7 +24,7 @@ class _DeltaKind:
     place = 2
 
     def owns(self, config: Mapping[str, Any]) -> bool:
-        return "format_version" in config and "kind" in config
+        return "format_version" in config and "layers" in config
 
     def read(
         self, folder: Path, digests: Mapping[str, str] | None = None, *, remedy: str | None = None

@@ -26,7 +26,7 @@ class _LearnerKind:
     place = 0
 
     def owns(self, config: Mapping[str, Any]) -> bool:
-        return "format_version" in config
+        return "format_version" in config and "kind" not in config
 
     def read(
         self, folder: Path, digests: Mapping[str, str] | None = None, *, remedy: str | None = None

@@ -12,7 +12,8 @@ from typing import Any
 import yaml
 
 from secondary_learners.artifacts.kinds import ArtifactKind, artifact_kind, kind_of
-from secondary_learners.artifacts.layout import FORBIDDEN
+from secondary_learners.artifacts.layout import FORBIDDEN, published_files
+from secondary_learners.artifacts.reading import read_file, size_of
 from secondary_learners.cards.check import Problem, check_card, machine_paths
 from secondary_learners.cards.vocabulary import UNSTATED
 from secondary_learners.errors import ArtifactError, SecondaryLearnersError
@@ -48,6 +49,10 @@ def audit(folder: Path) -> list[Problem]:
 
 
 def _audit(folder: Path) -> Iterator[Problem]:
+    oversized = list(_oversized(folder))
+    if oversized:  # and nothing is read
+        yield from oversized
+        return
     recipe, recipe_problem = _recipe(folder)
     kind = _kind(folder)
     for name in kind.files:
@@ -69,6 +74,14 @@ def _audit(folder: Path) -> Iterator[Problem]:
         yield from _paths(folder / name)
     if recipe is not None:
         yield from _agreement(folder, kind, recipe)
+
+
+def _oversized(folder: Path) -> Iterator[Problem]:
+    for path in published_files(folder):
+        try:
+            size_of(path)
+        except ArtifactError as error:
+            yield Problem(ArtifactFault.FILE, str(error))
 
 
 def _kind(folder: Path) -> ArtifactKind:
@@ -125,8 +138,8 @@ def _evaluation(folder: Path) -> Iterator[Problem]:
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        return json.loads(read_file(path))
+    except (ArtifactError, ValueError, RecursionError):
         return None
 
 

@@ -22,7 +22,7 @@ class _BaseModelKind:
     place = 1
 
     def owns(self, config: Mapping[str, Any]) -> bool:
-        return True
+        return "format_version" not in config and isinstance(config.get("model_type"), str)
 
     def read(
         self, folder: Path, digests: Mapping[str, str] | None = None, *, remedy: str | None = None

@@ -11,6 +11,7 @@ from typing import Any, cast
 from secondary_learners.artifacts.checks import read_json
 from secondary_learners.artifacts.kinds import kind_of
 from secondary_learners.artifacts.layout import published_files
+from secondary_learners.artifacts.reading import read_file, size_of
 from secondary_learners.errors import ArtifactError
 from secondary_learners.files import sha256_file
 from secondary_learners.registry.index import Entry
@@ -39,9 +40,8 @@ def artifact_entry(
     kind = kind_of(folder)
     config = read_json(folder / "config.json")
     if files is None:
-        files = {
-            path.name: (sha256_file(path), path.stat().st_size) for path in published_files(folder)
-        }
+        sizes = {path: size_of(path) for path in published_files(folder)}  # before any is hashed
+        files = {path.name: (sha256_file(path), size) for path, size in sizes.items()}
     try:
         fields = kind.entry(config, recipe)
         name, summary, license = recipe["name"], recipe["summary"], _license(recipe)
@@ -71,8 +71,8 @@ def _license(recipe: Mapping[str, Any]) -> str:
 
 def _recipe(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:  # ValueError: not TOML, or not UTF-8
+        return tomllib.loads(read_file(path).decode("utf-8"))
+    except ValueError as error:  # not TOML, or not UTF-8
         raise ArtifactError(
             f"{path} cannot be read: {error}. Make the artifact again from its recipe."
         ) from error

@@ -324,7 +324,7 @@ def _listed_kind(remote: Remote, listing: Listing) -> str:
     if "config.json" not in listing.files:
         return "learner"  # which will be missed
     path = download(remote, listing.commit, ["config.json"]) / "config.json"
-    return kind_of_config(path.read_bytes(), remote).kind
+    return kind_of_config(read_file(path), remote).kind
 
 
 def _fetch(
