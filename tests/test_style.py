@@ -21,7 +21,7 @@ TABLES = {"recipes/kinds.py": 3, "artifacts/kinds.py": 3}
 KINDS = {"learner", "base-model", "delta", "distilled", "multistage", "loss-learner"}
 MOST_PARAMETERS, MOST_LINES = 8, 399
 BRITISH = re.compile(
-    r"licence|artefact|colour|centre|behaviour|neighbour|favour|analyse|catalogue|grey"
+    r"licence|artefact|colour|centre|behaviour|neighbour|favour|analyse|grey"
     r"|(optim|normal|initial|serial|token|standard|regular|organ|random|summar|real|general)is(e|i)"
 )
 MEANINGLESS = {"found", "told", "heard", "said"}

@@ -67,7 +67,7 @@ def matching(names: Iterable[str], patterns: Iterable[str]) -> tuple[str, ...]:
     """The names in which any of the regular expressions is found, in their order.
 
     Raises UnknownNameError for a pattern that is found in none, and SecondaryLearnersError for one
-    that is no regular expression.
+    that is not a regular expression.
     """
     names, chosen = list(names), set()
     for pattern in patterns:
@@ -75,7 +75,7 @@ def matching(names: Iterable[str], patterns: Iterable[str]) -> tuple[str, ...]:
             matches = [name for name in names if re.search(pattern, name)]
         except re.error as error:
             raise SecondaryLearnersError(
-                f"{pattern!r} is no regular expression: {error}. Try one such as `mlp.*weight`."
+                f"{pattern!r} is not a regular expression: {error}. Try one such as `mlp.*weight`."
             ) from error
         if not matches:
             raise UnknownNameError("layer", pattern, names, "learners delta distances")

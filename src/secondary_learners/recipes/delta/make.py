@@ -22,6 +22,7 @@ from secondary_learners.deltas.artifact import (
 )
 from secondary_learners.deltas.config import DeltaConfig
 from secondary_learners.deltas.fingerprints import base_fingerprint
+from secondary_learners.deltas.layers import backbone_weights, matching
 from secondary_learners.deltas.making import fine_tune
 from secondary_learners.experiments.runs import StoredRun
 from secondary_learners.files import json_bytes, sha256_bytes
@@ -61,6 +62,8 @@ def read(recipe: DeltaRecipe, run: Run) -> Material:
     """The base model and the examples; raises what `read_task` does."""
     base, tokenizer = load_base(recipe.base)
     torch.nn.Module.to(base, run.device)  # PreTrainedModel.to lost its types
+    # Here, so that a layer which does not exist is said before anything is written.
+    matching(backbone_weights(classifier(base, 2)), recipe.tuning.layers)
     return Material(base, tokenizer, *read_task(recipe, run.corpus, tokenizer))
 
 
