@@ -31,6 +31,7 @@ from gains_helpers import contexts_of
 from tiny_models import BigramModel
 from secondary_learners.errors import SecondaryLearnersError
 from secondary_learners.gains import store
+from secondary_learners.gains.methods import method_named
 from secondary_learners.gains.processes import joined_team
 
 folder, names = Path(sys.argv[1]), sys.argv[2:]

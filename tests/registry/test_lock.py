@@ -196,7 +196,7 @@ def test_a_repository_with_code_is_not_locked_as_a_learner(
     assert not list(machine.home.glob("pins/*/*/*.json"))
     (tmp_path / "base").mkdir()
     for name in ("config.json", "pytorch_model.bin"):
-        (tmp_path / "base" / name).write_text("{}")
+        (tmp_path / "base" / name).write_text('{"model_type": "gpt2"}')
     online.publish("team/basic", tmp_path / "base")
     lock_references(["team/basic"])  # what is never fetched does not matter
     assert read_lock()["team/basic"].kind == "base-model"

@@ -128,7 +128,7 @@ def refresh(
         optimizer=config.optimizer["name"],
         learning_rate=config.optimizer["learning_rate"],
         eps=config.optimizer["eps"],
-        unit="perplexity" if config.score.unit == "perplexity" else "nats",
+        unit="nats",  # ranks are compared, and they are the same in every unit
         trainable=config.labels.get("trainable"),
         exact=0,
         seed=seed,

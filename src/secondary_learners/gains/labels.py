@@ -60,7 +60,7 @@ def information_gain(
             int64 [contexts, length], of which all do.
         objective: likewise, what the model should get better at.
         against: for "swapped" the pool, or several, whose contrasts are averaged: candidates that
-            are not labeled here, or a broad reference text. For "classifier" and "dsir" too.
+            are not labeled here, or a broad reference text.
         batch_size: contexts a forward pass; by default chosen from free memory.
         method: "exact", "per-example", "swapped" (the default), or another of
             `gains.methods.METHODS`.
