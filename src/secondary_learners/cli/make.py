@@ -18,6 +18,7 @@ from secondary_learners.cli.invocation import invocation
 from secondary_learners.cli.output import Output, with_output
 from secondary_learners.errors import LabelStoreError
 from secondary_learners.gains.methods import METHODS
+from secondary_learners.learners.architectures import ARCHITECTURES
 
 if TYPE_CHECKING:
     from secondary_learners.gains.processes import Team
@@ -199,7 +200,7 @@ def gains_command(output: Output, out: Path, corpus: Path | None, device: str, *
 @click.option(
     "--architecture",
     "architectures",
-    type=click.Choice(["linear", "conv"]),
+    type=click.Choice(list(ARCHITECTURES)),
     multiple=True,
     help="Given twice, the better on held-out documents is packaged.",
 )

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from secondary_learners.artifacts.checks import ConfigChecks
 from secondary_learners.errors import ArtifactError
+from secondary_learners.learners.architectures import ARCHITECTURES, architecture_named
 
 __all__ = [
-    "ARCHITECTURES",
     "FORMAT_VERSION",
     "Calibration",
     "LearnerConfig",
     "Reference",
     "Score",
+    "check_buckets",
+    "check_counts",
+    "check_kernel",
     "check_sizes",
+    "check_vocabulary",
+    "check_width",
 ]
 
 FORMAT_VERSION = 1
@@ -54,44 +59,34 @@ def _integer(low: int, high: int) -> Callable[[str, object], None]:
     return check
 
 
-def _buckets(field: str, value: object) -> None:
+def check_buckets(field: str, value: object) -> None:
     _integer(0, 2**24)(field, value)
     assert isinstance(value, int)
     if value & (value - 1):
         raise _fail(field, "0 or a power of two", value)
 
 
-def _kernel(field: str, value: object) -> None:
+def check_kernel(field: str, value: object) -> None:
     _integer(1, 31)(field, value)
     assert isinstance(value, int)
     if value % 2 == 0:
         raise _fail(field, "odd", value)
 
 
-def _counts(field: str, value: object) -> None:
+def check_counts(field: str, value: object) -> None:
     if value not in ("frequency", "sqrt"):
         raise _fail(field, "'frequency' or 'sqrt'", value)
 
 
 # The bounds keep a hostile config from asking for more memory than any vocabulary needs.
-_VOCABULARY, _WIDTH = _integer(1, 2**24), _integer(1, 2**14)
-ARCHITECTURES: Mapping[str, Mapping[str, Callable[[str, object], None]]] = {
-    "linear": {"vocabulary": _VOCABULARY, "bigrams": _buckets, "counts": _counts},
-    "conv": {
-        "vocabulary": _VOCABULARY,
-        "embedding": _WIDTH,
-        "channels": _WIDTH,
-        "kernel": _kernel,
-        "hidden": _WIDTH,
-    },
-}
+check_vocabulary, check_width = _integer(1, 2**24), _integer(1, 2**14)
 
 
 def check_sizes(architecture: object, sizes: object) -> None:
     """Raise ArtifactError, naming the field, unless `sizes` fit `architecture`."""
     if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
         raise _fail("architecture", " or ".join(map(repr, ARCHITECTURES)), architecture)
-    checks = ARCHITECTURES[architecture]
+    checks = architecture_named(architecture).SIZES
     if not isinstance(sizes, dict) or set(sizes) != set(checks):
         raise _fail("sizes", f"an object with exactly {', '.join(checks)}", sizes)
     for name, check in checks.items():

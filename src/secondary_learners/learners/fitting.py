@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from secondary_learners.errors import IncompatibleError, SecondaryLearnersError, UnknownNameError
-from secondary_learners.learners.config import ARCHITECTURES, Calibration, Score
+from secondary_learners.errors import IncompatibleError, SecondaryLearnersError
+from secondary_learners.learners.architectures import architecture_named
+from secondary_learners.learners.config import Calibration, Score
 from secondary_learners.learners.nets import ConvNet, LinearNet, Net, linear_features
 from secondary_learners.learners.sparse import no_csr_warning
 from secondary_learners.learners.statistics import r2, spearman
@@ -65,18 +66,18 @@ def fit(
     attention_mask: Flags | None = None,
     sizes: dict[str, int | str] | None = None,
 ) -> Fit:
-    """`fit_linear` or `fit_conv`, by name; `sizes` are their other keywords."""
+    """A learner of that architecture; `sizes` are the other keywords of its own fit.
+
+    Arguments as for `fit_linear`. Raises UnknownNameError for an architecture there is not.
+    """
     common = {
         "vocabulary": vocabulary,
         "unit": unit,
         "seed": seed,
         "attention_mask": attention_mask,
     }
-    if architecture == "linear":
-        return fit_linear(input_ids, labels, documents, domains, **common, **(sizes or {}))  # type: ignore[arg-type]
-    if architecture == "conv":
-        return fit_conv(input_ids, labels, documents, domains, **common, **(sizes or {}))  # type: ignore[arg-type]
-    raise UnknownNameError("architecture", architecture, ARCHITECTURES, "learners run --help")
+    fitting = architecture_named(architecture).fit
+    return fitting(input_ids, labels, documents, domains, **common, **(sizes or {}))
 
 
 @dataclass(frozen=True, eq=False)

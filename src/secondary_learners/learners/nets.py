@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from secondary_learners.learners.architectures import architecture_named
 from secondary_learners.learners.config import check_sizes
 
 __all__ = [
@@ -186,5 +187,4 @@ def round_to_half(net: nn.Module) -> None:
 def build_net(architecture: str, sizes: dict[str, int | str]) -> Net:
     """A net of these sizes, its weights still meaningless; raises ArtifactError for bad sizes."""
     check_sizes(architecture, sizes)
-    kind: type[Net] = LinearNet if architecture == "linear" else ConvNet
-    return kind(**sizes)  # type: ignore[arg-type]
+    return architecture_named(architecture).build(sizes)

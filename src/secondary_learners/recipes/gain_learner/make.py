@@ -21,6 +21,7 @@ from secondary_learners.experiments.runs import differences
 from secondary_learners.experiments.summary import summary
 from secondary_learners.files import json_bytes, sha256_bytes, write_bytes
 from secondary_learners.gains.store import Labels, LabelSettings, label_to_store, read_labels
+from secondary_learners.learners.architectures import architecture_named
 from secondary_learners.learners.artifact import Learner, read_learner, save_learner
 from secondary_learners.learners.config import LearnerConfig
 from secondary_learners.learners.fitting import Fit, fit
@@ -288,11 +289,6 @@ def fit_learners(recipe: LearnerRecipe, labels: Labels, *, vocabulary: int) -> d
     ids, attention_mask = contexts.input_ids, contexts.attention_mask
     fits = {}
     for architecture in plan.architectures:
-        sizes: dict[str, int | str] = {}
-        if architecture == "linear":
-            sizes = {"bigrams": plan.bigrams, "counts": plan.counts}
-        elif plan.embedding is not None:
-            sizes = {"embedding": plan.embedding}
         fits[architecture] = fit(
             architecture,
             ids,
@@ -303,7 +299,7 @@ def fit_learners(recipe: LearnerRecipe, labels: Labels, *, vocabulary: int) -> d
             unit="nats per token" if labels.facts["unit"] == "nats" else labels.facts["unit"],
             seed=recipe.seed,
             attention_mask=attention_mask,
-            sizes=sizes,
+            sizes=architecture_named(architecture).options(plan),
         )
         log.info(
             "%s: Spearman %.3f on held-out documents",

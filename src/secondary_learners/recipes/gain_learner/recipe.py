@@ -11,6 +11,7 @@ from typing import Any, Self
 from secondary_learners.errors import RecipeError
 from secondary_learners.filtering.thresholds import parse_threshold
 from secondary_learners.gains.subsets import check_trainable
+from secondary_learners.learners.architectures import ARCHITECTURES
 from secondary_learners.recipes.record import Record, above_zero, check_name, one_of
 from secondary_learners.text.corpus import Source
 from secondary_learners.text.instructions import COLUMNS, TRUNCATIONS
@@ -88,7 +89,7 @@ class LearnerPlan:
         if not self.architectures:
             raise RecipeError("architectures is empty: name linear, conv or both.")
         for architecture in self.architectures:
-            one_of("architectures", architecture, ("conv", "linear"))
+            one_of("architectures", architecture, tuple(sorted(ARCHITECTURES)))
         one_of("counts", self.counts, ("frequency", "sqrt"))
         if self.bigrams < 0 or self.bigrams & (self.bigrams - 1):
             raise RecipeError(f"bigrams is {self.bigrams}: it must be 0 or a power of two.")
