@@ -292,7 +292,7 @@ def test_pretraining_killed_after_a_checkpoint_ends_with_the_same_weights(
 
     out = tmp_path / "small"
     monkeypatch.setattr(pretrain_module, interval, value)
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", logger="secondary_learners")
     with monkeypatch.context() as patch:
         patch.setattr(pretrain_module, "_save_checkpoint", save_then_die)
         with pytest.raises(Killed):
