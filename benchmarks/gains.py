@@ -113,14 +113,18 @@ def published(
     return lambda contexts: np.array([gain(context) for context in contexts])
 
 
+def unit_of(method: str) -> str:
+    """As published; but swapped labels are falls of the context's own loss, in nats."""
+    return "nats" if method == "swapped" else "perplexity"
+
+
 def labels_by(
     name: str, model: PreTrainedModel, objective: Tensor, precision: str = "float32"
 ) -> Callable[[Tensor], Gains]:
     """A way to label contexts, its set-up done: the base loss, and ∇L(O) where it needs that."""
     if name not in METHODS:
         return published(model, objective, gradients=name == PUBLISHED)
-    unit = "nats" if name == "swapped" else "perplexity"
-    settings = LabelSettings(method=name, unit=unit, precision=precision)
+    settings = LabelSettings(method=name, unit=unit_of(name), precision=precision)
     label = labeller(model, Rows(objective), settings)
 
     def gains(ids: Tensor) -> Gains:
@@ -164,7 +168,7 @@ def agreement(model: PreTrainedModel, ids: Tensor, objective: Tensor, plan: Plan
     """Spearman of the fast methods with exact, and of exact with the published loop."""
     rows = ids[: plan.agreement]
     gains = {
-        name: information_gain(model, rows, objective, method=name, unit="perplexity")
+        name: information_gain(model, rows, objective, method=name, unit=unit_of(name))
         for name in METHODS
     }
     plain = published(model, objective)(rows[: plan.published])
