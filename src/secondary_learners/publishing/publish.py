@@ -106,15 +106,26 @@ def publish(
     failure leaves the repository as it was; then the commit is tagged. Files that are only on the
     Hub stay. A card that was edited there is merged with the folder's.
 
-    endpoint: the Hub, by default that of huggingface_hub (HF_ENDPOINT). token: with the right to
-        write, by default huggingface_hub's own (HF_TOKEN), which goes to its own Hub only.
-    private: for a new repository. tag: a name for the commit, such as v1.0.
-    dry_run: only say what would happen; nothing is sent.
-    card: what to do about a card edited on the Hub: "merge" both, or take "ours" or the "hub"'s.
-    message: of the commit.
+    Args:
+        folder: Of the artifact.
+        repository: "owner/name", made if it is not there.
+        endpoint: The Hub, by default that of huggingface_hub (HF_ENDPOINT).
+        token: With the right to write, by default huggingface_hub's own (HF_TOKEN), which goes to
+            its own Hub only.
+        private: For a new repository.
+        tag: A name for the commit, such as v1.0.
+        dry_run: Only say what would happen; nothing is sent.
+        card: What to do about a card edited on the Hub: "merge" both, or take "ours" or the
+            "hub"'s.
+        message: Of the commit.
 
-    Raises AuditError with all that is wrong with the folder, PublishError for what the Hub or its
-    state does not allow, and OfflineError when the Hub does not answer.
+    Returns:
+        What was published, or would be.
+
+    Raises:
+        AuditError: With all that is wrong with the folder.
+        PublishError: For what the Hub or its state does not allow.
+        OfflineError: When the Hub does not answer.
     """
     folder = Path(folder)
     _check_arguments(repository, tag, card)

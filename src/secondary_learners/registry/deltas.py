@@ -27,12 +27,23 @@ def load_delta(
 ) -> Applied:
     """The delta that `ref` names, on `model`; `remove()` of the result takes it off, exactly.
 
-    ref: as for `load_learner`: a name (see `learners list`), a repository or a folder; every file
-    is hashed. model: the delta's base model with a classification head; by default a new one is
-    loaded, and is `.model` of the result. locked, endpoint, token: as for `load_learner`.
+    Args:
+        ref: As for `load_learner`: a name (see `learners list`), a repository or a folder; every
+            file is hashed.
+        model: The delta's base model with a classification head; by default a new one is loaded.
+        locked: As for `load_learner`.
+        endpoint: As for `load_learner`.
+        token: As for `load_learner`.
 
-    Raises UnknownNameError, IncompatibleError for another base model, what `read_delta` raises for
-    files that are not sound, and what `load_learner` raises for a Hub.
+    Returns:
+        The delta on its model, which is `.model`; `.remove()` gives the base model back, every bit
+        (after Radiya-Dixit and Wang 2020, arXiv 2004.14129).
+
+    Raises:
+        UnknownNameError: For a name that is in no registry; the message has the near ones.
+        IncompatibleError: For another base model.
+        ArtifactError: For files that are not sound; DigestMismatchError for changed ones.
+        HubError: What `load_learner` raises for a Hub.
     """
     delta = find_delta(ref, locked=locked, endpoint=endpoint, token=token)
     if model is None:

@@ -235,7 +235,19 @@ def list_learners(
 ) -> list[Entry]:
     """The learners, or artifacts of another kind, whose fields equal all the values given.
 
-    sort: by "name", by "size" (small ones first) or by when they were "added" (new ones first).
+    Args:
+        kind: Of artifact: "learner", "delta" or "base-model".
+        base: The base model's name.
+        corpus: The corpus's name.
+        architecture: "linear" or "conv"; of a delta "layers" or "mask".
+        sort: By "name", by "size" (small ones first) or by when they were "added" (new ones first).
+        folder: Of registry files; by default those of this installation.
+
+    Returns:
+        The entries, sorted.
+
+    Raises:
+        ArtifactError: For a file that is not an entry, or a name that means two things.
     """
     wanted = {"base": base, "corpus": corpus, "architecture": architecture}
     found = (
