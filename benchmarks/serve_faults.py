@@ -1,12 +1,17 @@
 """`learners serve` killed at random moments, and left to run: is anything lost, does anything grow?
 
     python benchmarks/serve_faults.py [--kills 500] [--soak 3600] [--seed 0] [--out FOLDER]
+                                      [--folder KEPT]
 
 A client uploads, commits and deletes without pause; beside it run `serve-gc` and `serve-backup`.
-Server, gc and backup are killed with SIGKILL after a random time, again and again. At the end every
-file that was acknowledged must be there, byte for byte, `serve-check` must find nothing lost or
-damaged, and every backup that was finished must restore whole. Then, without kills, bursts of
-requests: open files, memory and log of the server must not grow.
+Each of the three is killed with SIGKILL after a random time, again and again; only kills of a
+process that was running count. At the end every file that was acknowledged must be there, byte for
+byte, `serve-check` must find nothing lost or damaged, and every backup that was finished must
+restore whole. Then, without kills, bursts of requests: open files, memory and log of the server
+must not grow.
+
+With --folder, hub, backups and a journal of all that was sent and answered stay there, and the same
+command goes on where it was broken off.
 """
 
 from __future__ import annotations
@@ -24,9 +29,10 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
-from dataclasses import dataclass, field
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,63 +45,97 @@ LARGE = 400_000
 COMMAND = [sys.executable, "-m", "secondary_learners"]
 
 
-@dataclass
-class Acknowledged:
-    """What the server has answered to. `files`: number of each file that must be there."""
+class Journal:
+    """What was sent and what was answered, a line for each, written before the next step.
 
-    files: set[int] = field(default_factory=set)
-    unsure: set[int] = field(default_factory=set)
-    done: Counter[str] = field(default_factory=Counter)
+    `files`: the number of each file that must be there; `unsure`: of those that may be.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.files: set[int] = set()
+        self.unsure: set[int] = set()
+        self.counts: Counter[str] = Counter()
+        self._file = path.open("a+")
+        self._file.seek(0)
+        for line in self._file.read().splitlines():
+            self._apply(*line.split("\t"))
+
+    def note(self, event: str, detail: str | int = "") -> None:
+        self._file.write(f"{event}\t{detail}\n")
+        self._file.flush()
+        self._apply(event, str(detail))
+
+    def _apply(self, event: str, detail: str) -> None:
+        if event in ("adding", "deleting"):
+            self.files.discard(int(detail))
+            self.unsure.add(int(detail))
+        elif event in ("commits", "deletes"):
+            self.unsure.discard(int(detail))
+            if event == "commits":
+                self.files.add(int(detail))
+        if event not in ("adding", "deleting"):
+            self.counts[event if event != "killed" else f"killed in {detail}"] += 1
+
+    @property
+    def kills(self) -> int:
+        return sum(n for event, n in self.counts.items() if event.startswith("killed in"))
 
 
 class Client:
-    """Commits and deletes until it is cut off, over HTTP without retries."""
+    """Uploads, commits and deletes until it is cut off, over HTTP without retries."""
 
-    def __init__(self, host: str, token: str, state: Acknowledged, chance: random.Random) -> None:
-        self._host, self._token, self._state, self._chance = host, token, state, chance
+    def __init__(self, host: str, token: str, journal: Journal, chance: random.Random) -> None:
+        self._host, self._token, self._journal, self._chance = host, token, journal, chance
+        self.doing = "a pause"
         self.thread = threading.Thread(target=self._run, daemon=True)
 
     def _run(self) -> None:
         try:
             while True:
-                if self._state.files and self._chance.random() < 0.25:
-                    self._delete(self._chance.choice(sorted(self._state.files)))
+                known = self._journal.files
+                drawn = self._chance.random()
+                if known and drawn < 0.25:
+                    self._delete(self._chance.choice(sorted(known)))
+                elif drawn < 0.35:
+                    self._upload(self._chance.randbytes(LARGE))  # no commit names it: gc drops it
                 else:
-                    self._commit(max(self._state.files | self._state.unsure, default=0) + 1)
+                    self._commit(max(known | self._journal.unsure, default=0) + 1)
         except (OSError, http.client.HTTPException):
             pass
 
-    def _commit(self, number: int) -> None:
-        data = large(number)
+    def _upload(self, data: bytes) -> str:
+        self.doing = "an upload"
         sha256 = hashlib.sha256(data).hexdigest()
-        self._state.unsure.add(number)
         objects = {"operation": "upload", "objects": [{"oid": sha256, "size": len(data)}]}
         batch = self._send("POST", "/team/r.git/info/lfs/objects/batch", json.dumps(objects))
         actions = batch["objects"][0].get("actions")
         if actions:
             self._send("PUT", actions["upload"]["href"].split(self._host, 1)[1], data)
-            self._state.done["uploads"] += 1
+            self._journal.note("uploads")
+        return sha256
+
+    def _commit(self, number: int) -> None:
+        self._journal.note("adding", number)
+        sha256 = self._upload(large(number))
         small = base64.b64encode(str(number).encode()).decode()
+        self.doing = "a commit"
         self._operations(
             {"key": "lfsFile", "value": {"path": f"{number}.bin", "oid": sha256}},
             {"key": "file", "value": {"path": f"{number}.txt", "content": small}
              | {"encoding": "base64"}},
         )  # fmt: skip
-        self._state.unsure.discard(number)
-        self._state.files.add(number)
-        self._state.done["commits"] += 1
+        self._journal.note("commits", number)
 
     def _delete(self, number: int) -> None:
-        self._state.files.discard(number)
-        self._state.unsure.add(number)
+        self._journal.note("deleting", number)
+        self.doing = "a delete"
         self._operations(
             *(
                 {"key": "deletedFile", "value": {"path": f"{number}.{end}"}}
                 for end in ("bin", "txt")
             )
         )
-        self._state.unsure.discard(number)
-        self._state.done["deletes"] += 1
+        self._journal.note("deletes", number)
 
     def _operations(self, *lines: dict[str, Any]) -> None:
         header = {"key": "header", "value": {"summary": "s"}}
@@ -109,7 +149,7 @@ class Client:
             answer = connection.getresponse()
             data = answer.read()
         if answer.status != 200:
-            self._state.done[f"answers {answer.status}"] += 1
+            self._journal.note(f"answers {answer.status}")
             raise http.client.HTTPException(data)
         return json.loads(data) if data else None
 
@@ -142,28 +182,44 @@ def start(root: Path, log: Path) -> Running:
 
 def kills(root: Path, backup: Path, log: Path, count: int, seed: int) -> dict[str, Any]:
     token = create_token(root, "ann", "write", ["team"])
-    state, chance = Acknowledged(), random.Random(seed)
-    for number in range(count):
+    journal = Journal(root.parent / "journal")
+    chance = random.Random(f"{seed} {journal.kills}")
+    commands = {
+        "gc": ("serve-gc", str(root), "--grace-hours", "0.002"),
+        "backup": ("serve-backup", str(root), str(backup)),
+    }
+    while journal.kills < count:
         server = start(root, log)
-        if number == 0:
-            request(server.host, "POST", "/api/repos/create", token, {"name": "r"} | TEAM)
-        commands = (
-            ("serve-gc", str(root), "--grace-hours", "0.002"),
-            ("serve-backup", str(root), str(backup)),
-        )
-        none = subprocess.DEVNULL
-        others = [
-            subprocess.Popen([*COMMAND, *command], stdout=none, stderr=none, text=True)
-            for command in commands
-        ]
-        client = Client(server.host, token, state, chance)
+        request(server.host, "POST", "/api/repos/create", token, {"name": "r"} | TEAM)
+        client = Client(server.host, token, journal, chance)
         client.thread.start()
+        beside = [
+            threading.Thread(target=killed, args=(command, name, journal, chance.uniform(0.1, 0.9)))
+            for name, command in commands.items()
+        ]
+        for thread in beside:
+            thread.start()
         time.sleep(chance.uniform(0.05, 2.0))
-        for process in (server.process, *others):
-            process.kill()
-            process.wait()
-        client.thread.join(60)
-    return {"kills": count, **verdict(root, backup, log, token, state)}
+        doing = client.doing
+        server.process.kill()
+        server.process.wait()
+        journal.note("killed", doing)
+        for thread in (client.thread, *beside):
+            thread.join(60)
+    return {"kills": journal.kills, **verdict(root, backup, log, token, journal)}
+
+
+def killed(command: Sequence[str], name: str, journal: Journal, after: float) -> None:
+    """Run it, and kill it after so many seconds if it has not ended."""
+    none = subprocess.DEVNULL
+    process = subprocess.Popen([*COMMAND, *command], stdout=none, stderr=none)
+    try:
+        process.wait(after)
+        journal.note(f"{name} ended")
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        journal.note("killed", name)
 
 
 TEAM = {"organization": "team"}
@@ -177,36 +233,36 @@ def request(host: str, method: str, path: str, token: str, body: Any = None) -> 
         return answer.status, answer.read()
 
 
-def verdict(root: Path, backup: Path, log: Path, token: str, state: Acknowledged) -> dict[str, Any]:
+def verdict(root: Path, backup: Path, log: Path, token: str, journal: Journal) -> dict[str, Any]:
     server = start(root, log)
     lost, torn = [], []
-    for number in sorted(state.files):
+    for number in sorted(journal.files | journal.unsure):
         for end, data in (("bin", large(number)), ("txt", str(number).encode())):
             path = f"/team/r/resolve/main/{number}.{end}"
             status, body = request(server.host, "GET", path, token)
-            if status != 200:
-                lost.append(path)
-            elif body != data:
+            if status == 200 and body != data:
                 torn.append(path)
+            elif status != 200 and number in journal.files:
+                lost.append(path)
     server.process.terminate()
     server.process.wait()
     check = json.loads(learners("serve-check", str(root), "--json"))
     kinds = Counter(problem["kind"] for problem in check["problems"])
     snapshots = sorted((backup / "databases").glob("2*.sqlite3"))
+    tried = snapshots[:: max(1, len(snapshots) // 10)]
     whole = 0
-    for snapshot in snapshots[:: max(1, len(snapshots) // 10)]:
+    for snapshot in tried:
         with tempfile.TemporaryDirectory() as name:
             there = Path(name) / "restored"
             learners("serve-restore", str(backup), str(there), "--database", snapshot.stem)
             whole += json.loads(learners("serve-check", str(there), "--json"))["lost"] == 0
-    tried = len(snapshots[:: max(1, len(snapshots) // 10)])
     return {
-        "acknowledged_files": 2 * len(state.files),
+        "acknowledged_files": 2 * len(journal.files),
         "lost": len(lost),
         "torn": len(torn),
         "check": dict(kinds) | {"lost": check["lost"]},
-        "backups": {"finished": len(snapshots), "restored": tried, "whole": whole},
-        "done": dict(state.done),
+        "backups": {"finished": len(snapshots), "restored": len(tried), "whole": whole},
+        "done": dict(sorted(journal.counts.items())),
     }
 
 
@@ -250,9 +306,11 @@ def main() -> None:
     parser.add_argument("--soak", type=float, default=3600, metavar="SECONDS")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the result")
+    parser.add_argument("--folder", type=Path, help="keep hub and journal here, and go on from it")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with ExitStack() as stack:
+        folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder.mkdir(parents=True, exist_ok=True)
         root, log = folder / "hub", folder / "log"
         log.touch()
         killed = kills(root, folder / "backup", log, options.kills, options.seed)
