@@ -194,7 +194,7 @@ def kills(root: Path, backup: Path, log: Path, count: int, seed: int) -> dict[st
         client = Client(server.host, token, journal, chance)
         client.thread.start()
         beside = [
-            threading.Thread(target=killed, args=(command, name, journal, chance.uniform(0.1, 0.9)))
+            threading.Thread(target=killed, args=(command, name, journal, chance.uniform(0.1, 3.0)))
             for name, command in commands.items()
         ]
         for thread in beside:

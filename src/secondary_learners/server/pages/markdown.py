@@ -13,6 +13,8 @@ _TAGS = {
     *("h2", "h3", "h4", "h5", "h6", "hr", "i", "li", "ol", "p", "pre", "s", "span", "strong"),
     *("sub", "sup", "table", "tbody", "td", "th", "thead", "tr", "ul"),
 }
+# A page has one heading of the first level; a table's empty corner heads nothing.
+_SHOWN = (("<h1>", "<h2>"), ("</h1>", "</h2>"), ("<th></th>", "<td></td>"))
 _LONGEST = 200_000
 _MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
 
@@ -27,7 +29,9 @@ def card_html(text: str) -> Markup:
         url_schemes={"http", "https", "mailto"},
         link_rel="nofollow noopener noreferrer",
     )
-    return Markup(clean.replace("<h1>", "<h2>").replace("</h1>", "</h2>"))
+    for written, shown in _SHOWN:
+        clean = clean.replace(written, shown)
+    return Markup(clean)
 
 
 def _pictures_as_links(text: str) -> str:
