@@ -21,6 +21,7 @@ __all__ = [
     "ScoreColumn",
     "SecondaryLearnersError",
     "Shifting",
+    "Soft",
     "__version__",
     "compare",
     "filtered",
@@ -49,6 +50,7 @@ _HOMES = {
     "ScoreColumn": "filtering.columns",
     "SecondaryLearnersError": "errors",
     "Shifting": "filtering.thresholds",
+    "Soft": "filtering.thresholds",
     "compare": "experiments.compare",
     "filtered": "filtering.stream",
     "information_gain": "gains.labels",
@@ -71,7 +73,7 @@ if typing.TYPE_CHECKING:
     from secondary_learners.filtering.multistage import MultistageFilter
     from secondary_learners.filtering.predictors import LearnerPredictor, NaiveBayes
     from secondary_learners.filtering.stream import FilterReport, filtered
-    from secondary_learners.filtering.thresholds import Constant, Quantile, Shifting
+    from secondary_learners.filtering.thresholds import Constant, Quantile, Shifting, Soft
     from secondary_learners.gains.labels import information_gain
     from secondary_learners.publishing.publish import publish
     from secondary_learners.registry.deltas import load_delta

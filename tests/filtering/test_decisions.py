@@ -8,6 +8,8 @@ import pytest
 from secondary_learners.errors import SecondaryLearnersError
 from secondary_learners.filtering.decisions import Counts, LearnerFilter, RandomFilter
 from secondary_learners.filtering.selection import pad
+from secondary_learners.filtering.stream import filtered
+from secondary_learners.filtering.thresholds import Constant, Quantile, Soft
 
 
 @pytest.fixture
@@ -58,3 +60,21 @@ def test_a_restored_filter_goes_on_as_the_first(kind, learner, batches):
 def test_refuses_a_share_that_is_none():
     with pytest.raises(SecondaryLearnersError, match="the share to keep is 0"):
         RandomFilter(0)
+
+
+def test_soft_choices_are_the_same_in_any_process_batch_and_order(learner, make_ids, batches):
+    sequences = make_ids(400, seed=5)
+    soft = Soft(Constant(0.3), 0.7, seed=1)
+    kept = list(filtered(sequences, learner, soft))
+    assert kept != list(filtered(sequences, learner, 0.3)) != []
+    flags = np.concatenate(choose(LearnerFilter(learner, soft), batches))
+    assert [ids for ids, flag in zip(sequences, flags, strict=True) if flag] == kept
+    shards = [list(filtered(sequences[place::2], learner, soft)) for place in (0, 1)]
+    assert sorted(shards[0] + shards[1]) == sorted(kept)
+    assert list(filtered(sequences[::-1], learner, "soft:0.7,1:0.3")) == kept[::-1]
+
+
+@pytest.mark.parametrize("temperature", [0.2, 1.0, 5.0])
+def test_a_soft_quantile_keeps_its_share(learner, make_ids, temperature):
+    stream = filtered(make_ids(6000), learner, Soft(Quantile(0.3), temperature))
+    assert sum(1 for _ in stream) / 6000 == pytest.approx(0.3, abs=0.05)

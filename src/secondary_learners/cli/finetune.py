@@ -46,7 +46,8 @@ __all__ = ["demo_command", "finetune_command"]
     "--threshold",
     "thresholds",
     multiple=True,
-    help="1, shifting:1,-1,10 or quantile:0.3; may be given several times.  [1]",
+    help="1, shifting:1,-1,10, quantile:0.3, or one of these made soft, such as soft:0.5:1; may be "
+    "given several times.  [1]",
 )
 @click.option("--seeds", type=click.IntRange(min=1), default=5, show_default=True)
 @click.option("--updates", type=click.IntRange(min=1), default=60, show_default=True)

@@ -252,13 +252,13 @@ class LearnerPredictor:
         return self._selector.limit
 
     def admit(self, input_ids: Ids, attention_mask: Flags, step: int) -> Flags:
-        scores = self._learner.score(torch.from_numpy(input_ids), torch.from_numpy(attention_mask))
+        scores = self._selector.scores_of_padded(input_ids, attention_mask)
         lengths = attention_mask.sum(axis=1).tolist()
         decide = self._selector.decide
         return np.array(
             [
                 decide(score, tokens, step=step)
-                for score, tokens in zip(scores.tolist(), lengths, strict=True)
+                for score, tokens in zip(scores, lengths, strict=True)
             ],
             np.bool_,
         )

@@ -106,14 +106,23 @@ class Selector:
         self._seen = self._kept = self._forced = self._tokens_seen = self._tokens_kept = 0
 
     def scores(self, sequences: Sequence[npt.NDArray[np.int64]]) -> list[float]:
-        """The score of each sequence of token ids, all in one call of the learner."""
-        if not sequences:
-            return []
-        ids, mask = pad(sequences)
+        """The score of each sequence of token ids, all in one call of the learner.
+
+        With what the threshold adds, as `decide` expects them.
+        """
+        return self.scores_of_padded(*pad(sequences)) if sequences else []
+
+    def scores_of_padded(
+        self, ids: npt.NDArray[np.int64], mask: npt.NDArray[np.bool_]
+    ) -> list[float]:
+        """The same of token ids [batch, length] where `mask`, of that shape, is true."""
         scores: list[float] = self._learner.score(
             torch.from_numpy(ids), torch.from_numpy(mask)
         ).tolist()
-        return scores
+        return [
+            score + self._threshold.noise(row[shown])
+            for score, row, shown in zip(scores, ids, mask, strict=True)
+        ]
 
     def decide(self, score: float, tokens: int, *, step: int | None = None) -> bool:
         """Whether the next candidate, of that score and number of tokens, is kept.

@@ -6,6 +6,7 @@ average candidate and 1 keeps about the best sixth of a stream like the learner'
 
 from __future__ import annotations
 
+import hashlib
 import math
 from bisect import bisect_left, insort
 from collections import deque
@@ -13,11 +14,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from secondary_learners.errors import SecondaryLearnersError, UnknownNameError
 
-__all__ = ["Constant", "Quantile", "RecentScores", "Shifting", "Threshold", "parse_threshold"]
+__all__ = [
+    "Constant",
+    "Quantile",
+    "RecentScores",
+    "Shifting",
+    "Soft",
+    "Threshold",
+    "parse_threshold",
+]
 
-_EXAMPLES = ("constant:1", "shifting:1,-1,10", "quantile:0.3")
+_EXAMPLES = ("constant:1", "shifting:1,-1,10", "quantile:0.3", "soft:0.5:quantile:0.3")
 
 
 class RecentScores:
@@ -65,9 +77,13 @@ class Threshold(Protocol):
     def at(self, step: int, recent: RecentScores) -> float:
         """The threshold once `step` batches were filled; `recent` excludes the candidate."""
 
+    def noise(self, token_ids: npt.NDArray[np.int64]) -> float:
+        """What is added to the score of the candidate with these ids [length]; usually nothing."""
+        return 0.0
+
 
 @dataclass(frozen=True)
-class Constant:
+class Constant(Threshold):
     """The same threshold throughout.
 
     Args:
@@ -90,7 +106,7 @@ class Constant:
 
 
 @dataclass(frozen=True)
-class Shifting:
+class Shifting(Threshold):
     """`start` until `after` batches were filled, then `end`: choosy while it matters most.
 
     The defaults are those of Antonello et al. 2021 (arXiv 2005.00175).
@@ -121,7 +137,7 @@ class Shifting:
 
 
 @dataclass(frozen=True)
-class Quantile:
+class Quantile(Threshold):
     """Whatever keeps the best share `keep` of the stream, judged by its last 2,048 scores.
 
     Use it when a corpus scores unlike the learner's own, where a fixed threshold would keep nearly
@@ -148,6 +164,53 @@ class Quantile:
         return f"quantile:{_number(self.keep)}"
 
 
+@dataclass(frozen=True)
+class Soft(Threshold):
+    """Another threshold made soft: what scores higher is likelier to be kept, nothing is certain.
+
+    A candidate of score s is kept with the probability 1 / (1 + exp((t − s) / temperature)), where
+    t is the other threshold, so that some variety stays in what is kept. With a `Quantile` the
+    share that is kept stays what it says.
+
+    The draw depends on the seed and the candidate's tokens alone. So it is the same in every
+    process, after resuming, and every time the example comes by; equal examples share their fate.
+
+    Args:
+        threshold: the other one.
+        temperature: how soft, in standard deviations of predictions, above 0: near 0 it is a cut,
+            and with a large one the score hardly matters.
+        seed: of the draws; another one keeps others.
+
+    Raises:
+        SecondaryLearnersError: for values out of range, and for a threshold that is soft already.
+    """
+
+    threshold: Threshold
+    temperature: float = 0.5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _finite(self, self.temperature)
+        if self.temperature <= 0:
+            raise _invalid(self, f"its temperature is {self.temperature}, which is not above 0")
+        if isinstance(self.threshold, Soft):
+            raise _invalid(self, "a threshold is made soft once")
+
+    def at(self, step: int, recent: RecentScores) -> float:
+        return self.threshold.at(step, recent)
+
+    def noise(self, token_ids: npt.NDArray[np.int64]) -> float:
+        """A draw from the logistic distribution, whose scale is the temperature."""
+        state = hashlib.blake2b(f"{self.seed}:".encode(), digest_size=8)
+        state.update(np.ascontiguousarray(token_ids, "<i8").tobytes())
+        # 52 bits, so that neither 0 nor 1 comes out.
+        uniform = ((int.from_bytes(state.digest(), "little") >> 12) + 0.5) / 2**52
+        return self.temperature * math.log(uniform / (1 - uniform))
+
+    def __str__(self) -> str:
+        return f"soft:{_number(self.temperature)},{self.seed}:{self.threshold}"
+
+
 def parse_threshold(text: str) -> Threshold:
     """The threshold that `str` writes as `text`; a bare number is a constant one.
 
@@ -155,6 +218,8 @@ def parse_threshold(text: str) -> Threshold:
     (Constant(value=1.0), Shifting(start=1.0, end=-1.0, after=10))
     >>> str(parse_threshold("quantile:0.3"))
     'quantile:0.3'
+    >>> parse_threshold("soft:0.5:1")
+    Soft(threshold=Constant(value=1.0), temperature=0.5, seed=0)
 
     Args:
         text: a kind of threshold and its values.
@@ -177,6 +242,10 @@ def parse_threshold(text: str) -> Threshold:
                 return Shifting(float(start), float(end), int(after))
             case "quantile", [keep]:
                 return Quantile(float(keep))
+            case "soft", _:
+                own, _, other = values.partition(":")
+                temperature, _, seed = own.partition(",")
+                return Soft(parse_threshold(other), float(temperature), int(seed or 0))
     except ValueError:
         pass
     raise UnknownNameError("threshold", text, _EXAMPLES, "learners finetune --help")
@@ -193,5 +262,5 @@ def _finite(threshold: object, *values: float) -> None:
 
 def _invalid(threshold: object, why: str) -> SecondaryLearnersError:
     return SecondaryLearnersError(
-        f"{threshold!r} is no threshold: {why}. Try one like {', '.join(_EXAMPLES)}."
+        f"{threshold!r} is not a threshold: {why}. Try one like {', '.join(_EXAMPLES)}."
     )
