@@ -19,6 +19,7 @@ __all__ = [
     "Quantile",
     "RandomFilter",
     "ScoreColumn",
+    "ScoreSampler",
     "SecondaryLearnersError",
     "Shifting",
     "Soft",
@@ -48,6 +49,7 @@ _HOMES = {
     "Quantile": "filtering.thresholds",
     "RandomFilter": "filtering.decisions",
     "ScoreColumn": "filtering.columns",
+    "ScoreSampler": "filtering.sampling",
     "SecondaryLearnersError": "errors",
     "Shifting": "filtering.thresholds",
     "Soft": "filtering.thresholds",
@@ -72,6 +74,7 @@ if typing.TYPE_CHECKING:
     from secondary_learners.filtering.decisions import LearnerFilter, RandomFilter
     from secondary_learners.filtering.multistage import MultistageFilter
     from secondary_learners.filtering.predictors import LearnerPredictor, NaiveBayes
+    from secondary_learners.filtering.sampling import ScoreSampler
     from secondary_learners.filtering.stream import FilterReport, filtered
     from secondary_learners.filtering.thresholds import Constant, Quantile, Shifting, Soft
     from secondary_learners.gains.labels import information_gain

@@ -23,6 +23,7 @@ from secondary_learners.content import content
 from secondary_learners.errors import MissingExtraError
 from secondary_learners.experiments import compare as compare_module
 from secondary_learners.experiments import comparison_figure
+from secondary_learners.filtering.sampling import ScoreSampler
 from secondary_learners.gains.methods import method_named
 from secondary_learners.gains.store import read_labels
 from secondary_learners.learners.artifact import read_learner
@@ -400,6 +401,18 @@ def test_keep_writes_the_best_in_their_order(
         assert all(isinstance(row["score"], float) for row in rows)
         if source in ("jsonl", "parquet"):
             assert [row["id"] for row in rows] == SHIPS
+
+
+def test_order_writes_the_best_rows_first(tiny: Tiny, tmp_path: Path) -> None:
+    path, order = write_texts(tmp_path, "jsonl"), tmp_path / "order.txt"
+    command = ("score", path, "-l", tiny.learner, "--order", order)
+    rows = learners(*command, "--json").json
+    scores = [row["score"] for row in rows]
+    places = list(ScoreSampler.from_order(order))
+    assert places == sorted(range(5), key=lambda place: -scores[place])
+    result = learners("score", path, "-l", tiny.learner, "--order", path)
+    assert result.code == 1
+    assert f"--order {path} is one of the inputs" in result.err
 
 
 def test_score_to_a_file_keeps_every_row(tiny: Tiny, tmp_path: Path) -> None:

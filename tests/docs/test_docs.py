@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -46,6 +47,14 @@ def test_the_snippet_runs() -> None:
     assert (report.seen, report.kept, report.batches) == (80, 40, 5)
 
 
+def test_the_snippet_with_a_sampler_runs() -> None:
+    scores = [0.0, 0.0, 30.0, 0.0, 30.0, 30.0, 30.0, 30.0, 30.0, 0.0]
+    dataset = datasets.Dataset.from_dict({"text": list("abcdefghij"), "score": scores})
+    names: dict[str, Any] = {"dataset": dataset, "DataLoader": DataLoader}
+    exec(snippet("guides/filter.md", ": sampler"), names)
+    assert sorted(text for batch in names["loader"] for text in batch) == list("cefghi")
+
+
 def test_the_trainer_snippet_runs(tmp_path: Path) -> None:
     pytest.importorskip("accelerate")
     code = snippet("guides/trainer.md", ": trainer")
@@ -63,7 +72,6 @@ def test_the_trainer_snippet_runs(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # in peft
 def test_the_snippet_with_prompts_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trl = pytest.importorskip("trl")
-    datasets = pytest.importorskip("datasets")
     code = snippet("guides/instructions.md", ": instructions")
     shutil.copytree(content("learners") / "books-mini", tmp_path / "runs" / "mine")
     monkeypatch.chdir(tmp_path)
@@ -109,7 +117,7 @@ def test_every_snippet_marked_as_executed_is() -> None:
     marked = re.findall(r"<!-- executed by (\S+?)(?:: (\w+))? -->", "\n".join(PAGES.values()))
     tests = {"tests/docs/test_docs.py", "tests/docs/test_quickstart.py"}
     assert {path for path, _ in marked} == tests
-    names = ["", "", "delta", "gains", "instructions", "trainer"]
+    names = ["", "", "delta", "gains", "instructions", "sampler", "trainer"]
     assert sorted(name for _, name in marked) == names
 
 

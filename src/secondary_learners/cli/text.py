@@ -57,6 +57,11 @@ def _not_nan(
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write the rows here, with their scores, instead of to the terminal.",
 )
+@click.option(
+    "--order",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the numbers of the rows there, the highest score first: for ScoreSampler.",
+)
 @with_locked
 @with_output
 def score_command(
@@ -69,6 +74,7 @@ def score_command(
     score_column: str,
     keep: float | None,
     out: Path | None,
+    order: Path | None,
 ) -> None:
     """Score TEXTS: files, folders, patterns, or - for lines of JSON on standard input.
 
@@ -82,6 +88,7 @@ def score_command(
     """
     from secondary_learners.engines.files import (
         best_share,
+        check_not_input,
         check_output,
         keep_stdin,
         score_shards,
@@ -89,6 +96,7 @@ def score_command(
     )
     from secondary_learners.engines.scoring import row_scorer
     from secondary_learners.engines.streams import ROWS, find_shards, suffix
+    from secondary_learners.filtering.sampling import write_order
     from secondary_learners.registry.load import load_learner, load_tokenizer
 
     if keep is not None and out is None:
@@ -101,6 +109,8 @@ def score_command(
             shards = find_shards(inputs)
         except CorpusError as error:
             raise click.UsageError(str(error)) from error
+        if order is not None:
+            check_not_input(shards, order, "--order")
         judge = load_learner(learner)
         instructions = judge.config.corpus.get("format") == "instructions"
         if columns and not instructions:
@@ -118,6 +128,8 @@ def score_command(
         scorer = row_scorer(judge, load_tokenizer(judge, tokenizer), column, columns)
         new = None if out is not None and suffix(str(out)) not in ROWS else score_column
         scored = score_shards(shards, scorer, column, score=new, progress=output.progress)
+        if order is not None:
+            write_order(order, scored.scores)
         if out is not None:
             flags = best_share(scored.scores, 1.0 if keep is None else keep)
             write_scored(scored, out, flags, score=score_column)

@@ -25,6 +25,7 @@ from secondary_learners.files import atomic_path
 __all__ = [
     "Scored",
     "best_share",
+    "check_not_input",
     "check_output",
     "keep_stdin",
     "score_shards",
@@ -133,12 +134,7 @@ def check_output(shards: Sequence[Shard], out: Path, column: str, score: str) ->
     That is an output that is one of the inputs, a Parquet file with a column named as `score`, and
     fields of types that no column of Parquet holds.
     """
-    for shard in shards:
-        local = "://" not in shard.address
-        if local and out.exists() and os.path.samefile(shard.address, out):
-            raise CorpusError(
-                f"--out {out} is one of the inputs, and would replace it. Name another file."
-            )
+    check_not_input(shards, out, "--out")
     family, kinds = _family(str(out)), _kinds(shards)
     if family == ".txt":
         return
@@ -151,6 +147,16 @@ def check_output(shards: Sequence[Shard], out: Path, column: str, score: str) ->
             return
     if family == ".parquet":
         table_of(row.fields for shard in shards for row in read_shard(shard, column))
+
+
+def check_not_input(shards: Sequence[Shard], path: Path, option: str) -> None:
+    """Raise CorpusError for a file to write that is one of the inputs."""
+    for shard in shards:
+        local = "://" not in shard.address
+        if local and path.exists() and os.path.samefile(shard.address, path):
+            raise CorpusError(
+                f"{option} {path} is one of the inputs, and would replace it. Name another file."
+            )
 
 
 def _kinds(shards: Sequence[Shard]) -> set[str]:
