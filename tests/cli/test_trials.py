@@ -132,7 +132,7 @@ def test_a_sweep_with_a_learner_and_early_stopping(
         (("--filter", "bocks-mini=1"), 1, "did you mean books-mini"),
         (("--filter", "books-mini=1"), 1, "this tokenizer's vocabulary is"),
         (("--early-stop", "4,1"), 2, "--early-stop 4,1 is not T,F,P"),
-        (("--early-stop", "1,0.5,2"), 1, "is no early stopping"),
+        (("--early-stop", "1,0.5,2"), 1, "is not early stopping"),
         (("--early-stop", "9,0.5,2"), 1, "2 × 2 seeds make only 4 trials"),
         (("--metric", "bleu"), 1, "no metric named 'bleu'"),
         (("--learning-rate", "nan"), 1, "the setting learning_rate is nan"),

@@ -171,7 +171,7 @@ def test_what_is_missing_or_wrong_is_explained(data: Path, tmp_path: Path) -> No
         read_published_labels(replace(RECIPE.labels, reported=ROWS), data)
     shutil.copy(data / "labels.npz", copy)
     (copy / "tokenizer.json").write_text("{}")
-    with pytest.raises(CorpusError, match="no file of tokenizers"):
+    with pytest.raises(CorpusError, match="not a file of tokenizers"):
         make(RECIPE, copy, tmp_path / "out", **COMMON)
 
 

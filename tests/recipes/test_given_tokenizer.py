@@ -148,7 +148,7 @@ def other_size(path: Path) -> None:
     ("write", "error", "message"),
     [
         (lambda path: None, CorpusError, r"no file .*odd\.json.*Try `--corpus FOLDER`"),
-        (lambda path: path.write_text("{"), CorpusError, r"odd\.json is no tokenizer"),
+        (lambda path: path.write_text("{"), CorpusError, r"odd\.json is not a tokenizer"),
         (other_size, RecipeError, "has vocabulary 320, and .* up to 1. Write `vocabulary = 2`"),
         (without_end, RecipeError, r"no token <\|endoftext\|>"),
         (huge, RecipeError, "token ids up to 65,536, and they are kept in two bytes"),

@@ -209,7 +209,7 @@ def test_a_tokenizer_of_ones_own_takes_the_place_of_one_that_cannot_be_had(
     with pytest.raises(IncompatibleError, match="vocabulary"):
         load_tokenizer(learner, file)
     for wrong in (tmp_path / "none", gpt2 / "config.json"):
-        with pytest.raises(SecondaryLearnersError, match=r"is no tokenizer\.json"):
+        with pytest.raises(SecondaryLearnersError, match=r"is not a tokenizer\.json"):
             load_tokenizer(lost, wrong)
 
 

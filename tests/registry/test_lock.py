@@ -309,15 +309,15 @@ def test_verify_finds_what_was_changed(place: Path, machine: Machine, online: Te
     cached = snapshot_folder(Remote("team/verified"), far.revision) / "config.json"
     cached.resolve().write_bytes(b"{}")
     (place / "learners" / "small" / "recipe.toml").unlink()
-    bad = {(found.name, found.file, found.found) for found in verify() if not found.good}
+    bad = {(finding.name, finding.file, finding.actual) for finding in verify() if not finding.good}
     assert bad == {
         ("far", "config.json", sha256_file(cached)),
         (first, "config.json", sha256_file(cached)),
         ("small", "recipe.toml", None),
     }
     for names in (["far"], ["team/verified"], [first]):
-        assert [found.file for found in verify(names) if not found.good] == ["config.json"]
-    assert all(found.good for found in verify(["mini"]))
+        assert [finding.file for finding in verify(names) if not finding.good] == ["config.json"]
+    assert all(finding.good for finding in verify(["mini"]))
     with pytest.raises(UnknownNameError):
         verify(["smalll"])
     with pytest.raises(SecondaryLearnersError, match="has no recorded digests"):
@@ -329,7 +329,7 @@ def test_what_a_removed_registry_shipped_is_missing(place: Path, machine: Machin
     lock_references(["team:small"])
     remove_registry("team")
     bad = [finding for finding in verify() if not finding.good]
-    assert {(finding.name, finding.found) for finding in bad} == {("team:small", None)}
+    assert {(finding.name, finding.actual) for finding in bad} == {("team:small", None)}
     with pytest.raises(UnknownNameError, match="learners registry add team SOURCE"):
         load_learner("team:small")
 

@@ -180,12 +180,12 @@ def test_a_snapshot_that_was_changed_is_refused_until_it_is_updated(
 @pytest.mark.parametrize(
     ("alias", "source", "options", "reason"),
     [
-        ("Team", "SHARE", {}, "no alias"),
-        ("../x", "SHARE", {}, "no alias"),
+        ("Team", "SHARE", {}, "not an alias"),
+        ("../x", "SHARE", {}, "not an alias"),
         ("taken", "SHARE", {}, "there is a registry 'taken' already"),
         ("team", "word", {}, "neither a folder nor a repository"),
         ("team", "a/b@v1", {}, "neither a folder nor a repository"),
-        ("team", "SHARE", {"endpoint": "hub.example.org"}, "no address"),
+        ("team", "SHARE", {"endpoint": "hub.example.org"}, "not an address"),
         ("team", "SHARE", {"token_env": "sl_a-token"}, "not the token itself"),
         ("team", "EMPTY", {}, "has no entries"),
     ],

@@ -71,11 +71,11 @@ def _check_digests(
         "`pip install --force-reinstall secondary-learners`."
     )
     for name, data in contents.items():
-        expected, found = digests.get(name), sha256_bytes(data)
-        if found != expected:
+        expected, actual = digests.get(name), sha256_bytes(data)
+        if actual != expected:
             raise DigestMismatchError(
                 f"{folder / name} was changed: its sha256 should be {expected or 'recorded'}, and "
-                f"is {found}. {remedy}"
+                f"is {actual}. {remedy}"
             )
 
 

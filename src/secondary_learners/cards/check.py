@@ -33,7 +33,7 @@ class CardFault(StrEnum):
 
     METADATA = "metadata"  # the block at the top does not parse, or a key of it has a wrong type
     LICENSE = "license"  # none, or one that the Hub does not know
-    IDENTIFIER = "identifier"  # a model, data set or language that is no id on the Hub
+    IDENTIFIER = "identifier"  # a model, data set or language that is not an id on the Hub
     RESULTS = "results"  # the model-index does not parse, or has no figures
     SECTION = "section"  # something a reader looks for is missing
     FIGURE = "figure"  # a figure is missing, or is not the one in evaluation.json

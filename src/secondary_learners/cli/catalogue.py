@@ -62,12 +62,12 @@ def list_command(
         return
     entries: list[tuple[str, Entry]] = []
     for place in shelves():
-        found = list_learners(base=base, architecture=architecture, folder=place.index)
-        found = [entry for entry in found if corpus is None or corpus in entry.corpus]
+        listed = list_learners(base=base, architecture=architecture, folder=place.index)
+        listed = [entry for entry in listed if corpus is None or corpus in entry.corpus]
         if not (base or corpus or architecture):
             others = [kind.kind for kind in artifact_kinds()[1:]]
-            found += [e for kind in others for e in list_learners(kind=kind, folder=place.index)]
-        entries += [(place.prefix + entry.name, entry) for entry in found]
+            listed += [e for kind in others for e in list_learners(kind=kind, folder=place.index)]
+        entries += [(place.prefix + entry.name, entry) for entry in listed]
     key = sort_key(sort)
     entries.sort(key=lambda pair: (artifact_kind(pair[1].kind).place, key(pair[1])))
     if not entries:
@@ -113,40 +113,42 @@ def show_command(output: Output, name: str) -> None:
         entry = find(reference.name, folder=place.index)
         value = {**asdict(entry), "name": place.prefix + entry.name}
     try:
-        found = locate(name)
+        resolved = locate(name)
     except OfflineError as error:
         if entry is None:
             raise
         output.note(f"{error} Its entry says:")
         output.result(entry_toml(entry), value)
         return
-    value |= {"source": found.source, "folder": str(found.folder)}
-    value |= {"location": found.location or "folder", "endpoint": found.endpoint}
-    value |= {"commit": found.commit or None, "files": dict(found.digests or {})}
+    value |= {"source": resolved.source, "folder": str(resolved.folder)}
+    value |= {"location": resolved.location or "folder", "endpoint": resolved.endpoint}
+    value |= {"commit": resolved.commit or None, "files": dict(resolved.digests or {})}
     for key in ("config", "evaluation"):
-        value[key] = _json(found, f"{key}.json")
-    card = found.folder / "README.md"
-    text = found.read("README.md").decode() if card.is_file() else json.dumps(value, indent=2)
+        value[key] = _json(resolved, f"{key}.json")
+    card = resolved.folder / "README.md"
+    text = resolved.read("README.md").decode() if card.is_file() else json.dumps(value, indent=2)
     if text.startswith("---\n"):  # the metadata is for the Hub
         text = text.split("\n---\n", 1)[1].lstrip()
-    output.result(f"{text.rstrip()}\n\n{_origin(found)}", value)
+    output.result(f"{text.rstrip()}\n\n{_origin(resolved)}", value)
 
 
-def _json(found: Resolved, name: str) -> Any:
-    if not (found.folder / name).is_file():
+def _json(resolved: Resolved, name: str) -> Any:
+    if not (resolved.folder / name).is_file():
         return None
     try:
-        return json.loads(found.read(name))
+        return json.loads(resolved.read(name))
     except ValueError as error:
-        path = found.folder / name
+        path = resolved.folder / name
         raise ArtifactError(f"{path} is damaged: {error}. Get the folder again.") from error
 
 
-def _origin(found: Resolved) -> str:
+def _origin(resolved: Resolved) -> str:
     """Where the files are from and where they are, and the digests that they have to have."""
-    hub = f" on {found.endpoint}" if found.endpoint else ""
-    rows = [("location", f"{found.location or 'a folder of your own'}{hub}")]
-    rows += [("commit", found.commit)] if found.commit else []
-    rows += [("folder", str(found.folder))]
-    rows += [(f"sha256 {digest}", name) for name, digest in sorted((found.digests or {}).items())]
+    hub = f" on {resolved.endpoint}" if resolved.endpoint else ""
+    rows = [("location", f"{resolved.location or 'a folder of your own'}{hub}")]
+    rows += [("commit", resolved.commit)] if resolved.commit else []
+    rows += [("folder", str(resolved.folder))]
+    rows += [
+        (f"sha256 {digest}", name) for name, digest in sorted((resolved.digests or {}).items())
+    ]
     return columns(rows)

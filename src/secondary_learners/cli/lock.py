@@ -81,7 +81,7 @@ def verify_command(output: Output, names: tuple[str, ...]) -> int:
         (
             finding.name,
             str(finding.path),
-            f"sha256 {finding.found or 'missing'}",
+            f"sha256 {finding.actual or 'missing'}",
             f"and not {finding.expected} ({finding.recorded_in})",
         )
         for finding in bad

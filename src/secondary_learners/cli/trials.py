@@ -281,7 +281,7 @@ def plan_command(output: Output, pilot: Path, budget: int, seed: int) -> None:
     ]
     output.result(
         "\n\n".join(map(_plan_text, plans)),
-        {"pilot": str(pilot), "plans": [found.to_dict() for found in plans]},
+        {"pilot": str(pilot), "plans": [each.to_dict() for each in plans]},
     )
 
 
@@ -375,12 +375,15 @@ def _contrasts(tasks: tuple[TaskAnalysis, ...]) -> list[list[str]]:
         rows += [
             [
                 _name(task),
-                names[found.kind],
-                f"{found.best_mean:.4f} ({found.best_seed})",
-                f"{found.worst_mean:.4f} ({found.worst_seed})",
-                *(f"{value:.3g}" for value in (found.f, found.p, found.f_all, found.p_all)),
+                names[contrast.kind],
+                f"{contrast.best_mean:.4f} ({contrast.best_seed})",
+                f"{contrast.worst_mean:.4f} ({contrast.worst_seed})",
+                *(
+                    f"{value:.3g}"
+                    for value in (contrast.f, contrast.p, contrast.f_all, contrast.p_all)
+                ),
             ]
-            for found in task.contrasts
+            for contrast in task.contrasts
         ]
     return rows
 
@@ -392,16 +395,16 @@ def _stops(tasks: tuple[TaskAnalysis, ...]) -> str:
         rows += [
             [
                 _name(task),
-                str(found.plain.budget),
-                str(found.setting),
-                f"{found.mean:.4f} ± {found.deviation:.4f}",
-                f"{found.plain.mean:.4f}",
-                f"{found.gain:+.4f}",
+                str(stopped.plain.budget),
+                str(stopped.setting),
+                f"{stopped.mean:.4f} ± {stopped.deviation:.4f}",
+                f"{stopped.plain.mean:.4f}",
+                f"{stopped.gain:+.4f}",
                 str(advised.setting),
                 f"{advised.gain:+.4f}",
             ]
-            for found, advised in zip(task.stopping, task.advised, strict=True)
-            if found.plain.budget in _SHOWN
+            for stopped, advised in zip(task.stopping, task.advised, strict=True)
+            if stopped.plain.budget in _SHOWN
         ]
     return columns(rows)
 
@@ -427,17 +430,17 @@ def _arms(tests: tuple[ArmTest, ...]) -> str:
     return columns(rows)
 
 
-def _plan_text(found: Plan) -> str:
-    setting = found.setting
+def _plan_text(plan: Plan) -> str:
+    setting = plan.setting
     lines = [
-        f"{_name(found)}: with a budget of {found.budget} full runs, {setting} "
+        f"{_name(plan)}: with a budget of {plan.budget} full runs, {setting} "
         f"(cost {setting.cost:.2f}).",
-        f"  expected best  {found.expected:.4f} ± {found.error:.4f} (one sweep to another: "
-        f"± {found.deviation:.4f})",
-        f"  all to the end {found.plain:.4f}",
-        f"  gain           {found.gain:+.4f} ± {found.gain_error:.4f}, after {found.optimism:.4f} "
+        f"  expected best  {plan.expected:.4f} ± {plan.error:.4f} (one sweep to another: "
+        f"± {plan.deviation:.4f})",
+        f"  all to the end {plan.plain:.4f}",
+        f"  gain           {plan.gain:+.4f} ± {plan.gain_error:.4f}, after {plan.optimism:.4f} "
         "off for having picked the best of many settings",
     ]
     if not setting.stops:
-        lines.append(f"  best with early stopping, not worth it: {found.candidate}")
-    return "\n".join([*lines, *(f"  mind: {warning}" for warning in found.warnings)])
+        lines.append(f"  best with early stopping, not worth it: {plan.candidate}")
+    return "\n".join([*lines, *(f"  mind: {warning}" for warning in plan.warnings)])

@@ -34,7 +34,7 @@ def unpack_bits(packed: Tensor, shape: Sequence[int]) -> Tensor:
     count = math.prod(shape)
     if packed.dtype != torch.uint8 or list(packed.shape) != [packed_size(shape)]:
         raise ValueError(
-            f"{packed.dtype} {list(packed.shape)} is no mask of {count:,} bits, which is "
+            f"{packed.dtype} {list(packed.shape)} is not a mask of {count:,} bits, which is "
             f"torch.uint8 [{packed_size(shape)}]"
         )
     bits = np.unpackbits(packed.cpu().numpy(), bitorder="little")

@@ -72,8 +72,8 @@ def mask_layers(
         (-sparsity, 1 - sparsity), the same ones for a seed.
 
     Scores vary by about 1, which is what the learning rate for them relates to. Raises
-    SecondaryLearnersError for a name that is no floating-point weight of the model, that is shared
-    with another module (a mask would part the two), or that has a mask already.
+    SecondaryLearnersError for a name that is not a floating-point weight of the model, that is
+    shared with another module (a mask would part the two), or that has a mask already.
     """
     if not 0 <= sparsity < 1:
         raise SecondaryLearnersError(

@@ -70,7 +70,7 @@ class MultistageFilter:
         for name, value in shares.items():
             if not 0 <= value <= 1:
                 raise SecondaryLearnersError(
-                    f"{name} is {value}, which is no share from 0 to 1. Try {name}=0.1."
+                    f"{name} is {value}, which is not a share from 0 to 1. Try {name}=0.1."
                 )
         for name, count in {"window": window, "patience": patience}.items():
             if count < 1:

@@ -157,7 +157,7 @@ class Quantile(Threshold):
             raise _invalid(self, f"keep is {self.keep}, which is not a share above 0 and up to 1")
 
     def at(self, step: int, recent: RecentScores) -> float:
-        # The lowest recent score is no bound for the next one, so keeping all is its own case.
+        # The lowest recent score is not a bound for the next one, so keeping all is its own case.
         return recent.quantile(1 - self.keep) if self.keep < 1 else -math.inf
 
     def __str__(self) -> str:

@@ -118,11 +118,11 @@ class Learner:
         """
         if tokenizer is self._checked:
             return
-        expected, found = self.config.tokenizer, tokenizer_fingerprint(tokenizer)
-        if found != expected.fingerprint:
+        expected, actual = self.config.tokenizer, tokenizer_fingerprint(tokenizer)
+        if actual != expected.fingerprint:
             raise IncompatibleError(
                 f"the learner {self.config.name!r} reads token ids of {expected.repo} (vocabulary "
-                f"{expected.fingerprint}), and this tokenizer's vocabulary is {found}. Use the "
+                f"{expected.fingerprint}), and this tokenizer's vocabulary is {actual}. Use the "
                 f"tokenizer of {expected.repo} unchanged (without added tokens), or find a learner "
                 "for yours with `learners list`."
             )

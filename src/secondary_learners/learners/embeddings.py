@@ -58,7 +58,7 @@ def token_embeddings(
     parts = [_information(*_pairs(sequences, d, column, len(columns))) for d in _DISTANCES]
     rows = np.concatenate([keys // len(columns) for keys, _ in parts])
     places = np.concatenate([k % len(columns) + i * len(columns) for i, (k, _) in enumerate(parts)])
-    values = np.concatenate([found for _, found in parts])
+    values = np.concatenate([information for _, information in parts])
     # The fewer a token's neighbors, the more of its information is chance.
     values *= np.sqrt(counts / (counts + _RARE))[rows]
     shape = (vocabulary, len(columns) * len(_DISTANCES))
@@ -84,10 +84,10 @@ def _pairs(
             token = ids[:, max(0, -distance) : end - max(0, distance)].reshape(-1)
             neighbor = column[ids[:, max(0, distance) : end - max(0, -distance)].reshape(-1)]
             known = neighbor >= 0
-            found, times = np.unique(
+            pair, times = np.unique(
                 token[known].astype(np.int64) * width + neighbor[known], return_counts=True
             )
-            keys.append(found)
+            keys.append(pair)
             weights.append(weight * times)
     pairs, inverse = np.unique(np.concatenate(keys), return_inverse=True)
     together = np.bincount(inverse, weights=np.concatenate(weights))
@@ -103,10 +103,10 @@ def _information(
     tokens = np.bincount(token, weights=weights)
     neighbors = np.bincount(column, weights=weights, minlength=width) ** _SMOOTHING
     neighbors *= total / neighbors.sum()
-    found = np.log(weights * total / (tokens[token] * neighbors[column]))
-    found *= np.sqrt(weights / (weights + 1))  # one meeting may be chance
-    positive = found > 0
-    return keys[positive], found[positive]
+    information = np.log(weights * total / (tokens[token] * neighbors[column]))
+    information *= np.sqrt(weights / (weights + 1))  # one meeting may be chance
+    positive = information > 0
+    return keys[positive], information[positive]
 
 
 def _csr(

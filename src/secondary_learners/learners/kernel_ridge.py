@@ -172,8 +172,8 @@ class KernelRidge:
         """What each regression says of contexts [m, length]: float32 [m, fits]."""
         blocks = torch.from_numpy(np.array(input_ids, np.int64)).split(_BLOCK)
         bar = tqdm(blocks, desc="teaching", unit="block", disable=not progress)
-        found = [self.kernel(block) @ self.dual + self.means for block in bar]
-        predictions: npt.NDArray[np.float32] = torch.cat(found).numpy()
+        parts = [self.kernel(block) @ self.dual + self.means for block in bar]
+        predictions: npt.NDArray[np.float32] = torch.cat(parts).numpy()
         return predictions
 
 

@@ -147,10 +147,10 @@ def _paths(path: Path) -> Iterator[Problem]:
     if not path.is_file():
         return
     text = path.read_bytes().decode("utf-8", errors="replace")
-    if found := machine_paths(text):
+    if paths := machine_paths(text):
         yield Problem(
             ArtifactFault.PATH,
-            f"{path.name} names {' and '.join(found)}, which is on the machine it was "
+            f"{path.name} names {' and '.join(paths)}, which is on the machine it was "
             "made on. Make it again with text in a corpus folder and a base model that others can "
             "have.",
         )
@@ -165,7 +165,7 @@ def _agreement(folder: Path, kind: ArtifactKind, recipe: Record) -> Iterator[Pro
     try:
         name = kind.check(config) if isinstance(config, dict) else None
     except SecondaryLearnersError:
-        return  # said already
+        return  # stated already
     if name is not None and name != recipe.name:
         yield Problem(
             ArtifactFault.RECIPE,
@@ -185,10 +185,10 @@ def check_license(card: str, recipe: Record) -> Iterator[Problem]:
     try:
         data = ModelCard(card, ignore_metadata_errors=True).data
     except (ValueError, TypeError, yaml.YAMLError):
-        return  # said by the check of the card
-    said = data.get("license_name") if data.get("license") == "other" else data.get("license")
-    if said not in (None, UNSTATED, recipe.license):
+        return  # stated by the check of the card
+    stated = data.get("license_name") if data.get("license") == "other" else data.get("license")
+    if stated not in (None, UNSTATED, recipe.license):
         yield Problem(
             ArtifactFault.LICENSE,
-            f"the card says {said!r} and recipe.toml {recipe.license!r}. Make them say the same.",
+            f"the card says {stated!r} and recipe.toml {recipe.license!r}. Make them say the same.",
         )

@@ -179,8 +179,10 @@ class Client:
 
     def _refused(self, error: errors.HfHubHTTPError) -> HubError:
         status = error.response.status_code
-        said = (error.server_message or error.response.headers.get("X-Error-Message") or "").strip()
-        words = f" ({said.rstrip('.')})" if said else ""
+        message = (
+            error.server_message or error.response.headers.get("X-Error-Message") or ""
+        ).strip()
+        words = f" ({message.rstrip('.')})" if message else ""
         if status == 401:
             return PublishError(
                 f"{self.remote.address} does not accept the token{words}. Set HF_TOKEN to one that "

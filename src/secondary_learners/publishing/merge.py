@@ -18,7 +18,7 @@ class Conflict:
 def merge_cards(base: str, ours: str, theirs: str) -> str | list[Conflict]:
     """The text with both sides' changes to `base`, or every place where they cannot both be.
 
-    Line by line; an editor's line ends and a missing last one are no change.
+    Line by line; an editor's line ends and a missing last one are not changes.
     """
     from merge3 import Merge3
 

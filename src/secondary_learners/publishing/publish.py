@@ -184,7 +184,7 @@ def publish(
 def _check_arguments(repository: str, tag: str | None, card: str) -> None:
     if not is_repository(repository):
         raise PublishError(
-            f"{repository!r} is no name of a repository: it must read OWNER/NAME, of letters, "
+            f"{repository!r} is not the name of a repository: it must read OWNER/NAME, of letters, "
             "digits, - _ and ., at most 96 characters. Try `learners publish FOLDER "
             "me/my-learner`."
         )
@@ -232,10 +232,10 @@ def _other(client: Client, head: State, name: str) -> str | None:
     if "recipe.toml" not in head.files:
         return "another model" if "config.json" in head.files else None
     try:
-        found = tomllib.loads(client.read("recipe.toml", head.commit)).get("name")
+        held = tomllib.loads(client.read("recipe.toml", head.commit)).get("name")
     except tomllib.TOMLDecodeError:
         return None  # an artifact, and damaged: a new publication mends it
-    return None if found == name else str(found)
+    return None if held == name else str(held)
 
 
 def _tag_exists(remote: Remote, tag: str, commit: str) -> PublishError:

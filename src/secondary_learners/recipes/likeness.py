@@ -167,11 +167,11 @@ def compare_scores(
     published: npt.NDArray[np.floating], rebuilt: npt.NDArray[np.floating]
 ) -> list[Figure]:
     """Linear and rank correlation of both learners' scores [n] for the same unseen contexts."""
-    found = {
+    correlations = {
         "correlation of scores": float(np.corrcoef(published, rebuilt)[0, 1]),
         "rank correlation of scores": spearman(published, rebuilt),
     }
-    return [Figure(name, 1.0, value, SCORES) for name, value in found.items()]
+    return [Figure(name, 1.0, value, SCORES) for name, value in correlations.items()]
 
 
 def compare_learners(
@@ -196,9 +196,9 @@ def compare_logits(
     """
     if published.shape != rebuilt.shape:
         return [Figure(name, 1.0, None, limit) for name, limit in _LOGITS.items()]
-    centered = [found - found.mean(axis=1, keepdims=True) for found in (published, rebuilt)]
+    centered = [logits - logits.mean(axis=1, keepdims=True) for logits in (published, rebuilt)]
     values = (
-        float(np.corrcoef(*(found.ravel() for found in centered))[0, 1]),
+        float(np.corrcoef(*(logits.ravel() for logits in centered))[0, 1]),
         float(np.mean(published.argmax(axis=1) == rebuilt.argmax(axis=1))),
     )
     return [
@@ -239,39 +239,39 @@ def _both(read: Any, published: Path, rebuilt: Path) -> tuple[dict[str, Any], di
 
 def _figures(folder: Path) -> Iterator[tuple[str, tuple[float, Limit]]]:
     evaluation, config = (read_json(folder / f"{name}.json") for name in ("evaluation", "config"))
-    found: list[tuple[str, object, Limit]] = [
+    listed: list[tuple[str, object, Limit]] = [
         ("held-out loss", evaluation.get("held_out_loss"), LOSS),
         ("unigram entropy", evaluation.get("unigram_entropy"), LOSS),
     ]
     for architecture, figures in _table(evaluation, "held_out").items():
         place = f"{architecture}, held out"
-        found.append((f"Spearman ({place})", _get(figures, "spearman"), HELD_OUT_SPEARMAN))
-        found.append((f"R2 ({place})", _get(figures, "r2"), HELD_OUT_R2))
+        listed.append((f"Spearman ({place})", _get(figures, "spearman"), HELD_OUT_SPEARMAN))
+        listed.append((f"R2 ({place})", _get(figures, "r2"), HELD_OUT_R2))
     labels = _table(evaluation, "labels")
-    found += [
+    listed += [
         ("Spearman (labels, exact labels)", labels.get("spearman_with_exact"), LABEL_AGREEMENT),
         ("mean of the labels", _table(config, "score").get("mean"), LABEL_MOMENTS),
         ("sd of the labels", _table(config, "score").get("sd"), LABEL_MOMENTS),
     ]
     comparison = _table(evaluation, "fine_tuning")
-    found.append(("perplexity before fine-tuning", comparison.get("before"), PERPLEXITY))
+    listed.append(("perplexity before fine-tuning", comparison.get("before"), PERPLEXITY))
     rows = comparison.get("rows")
     for row in rows if isinstance(rows, list) else []:
-        found.append((f"perplexity ({_get(row, 'arm')})", _get(row, "perplexity"), PERPLEXITY))
-        found.append((f"score ({_get(row, 'arm')})", _get(row, "score"), TASK_SCORE))
+        listed.append((f"perplexity ({_get(row, 'arm')})", _get(row, "perplexity"), PERPLEXITY))
+        listed.append((f"score ({_get(row, 'arm')})", _get(row, "score"), TASK_SCORE))
     for how, key in (("", "metrics"), (", full fine-tuning", "full_fine_tuning")):
         metrics = _table(evaluation, key)
-        found.append((f"accuracy{how}", metrics.get("accuracy"), ACCURACY))
-        found.append((f"Matthews correlation{how}", metrics.get("mcc"), MATTHEWS))
-    found.append(("share of zeros in the masked layers", evaluation.get("sparsity"), SPARSITY))
-    for name, value, limit in found:
+        listed.append((f"accuracy{how}", metrics.get("accuracy"), ACCURACY))
+        listed.append((f"Matthews correlation{how}", metrics.get("mcc"), MATTHEWS))
+    listed.append(("share of zeros in the masked layers", evaluation.get("sparsity"), SPARSITY))
+    for name, value, limit in listed:
         if not math.isnan(number(value)):
             yield name, (number(value), limit)
 
 
 def _circumstances(folder: Path) -> Iterator[tuple[str, str]]:
     evaluation, config = (read_json(folder / f"{name}.json") for name in ("evaluation", "config"))
-    found: list[tuple[str, object]] = [
+    known: list[tuple[str, object]] = [
         ("contexts (corpus digest)", _table(config, "corpus").get("digest")),
         ("objective (corpus digest)", _table(config, "objective").get("digest")),
         ("tokens in the corpus", evaluation.get("tokens_in_corpus")),
@@ -285,7 +285,7 @@ def _circumstances(folder: Path) -> Iterator[tuple[str, str]]:
         ("weights of the base model", _table(config, "base_model").get("fingerprint")),
         *_table(config, "versions").items(),
     ]
-    yield from ((name, str(value)) for name, value in found if value is not None)
+    yield from ((name, str(value)) for name, value in known if value is not None)
 
 
 def _label_sd(folder: Path) -> float | None:
@@ -294,8 +294,8 @@ def _label_sd(folder: Path) -> float | None:
 
 
 def _table(value: Mapping[str, Any], name: str) -> dict[str, Any]:
-    found = value.get(name)
-    return found if isinstance(found, dict) else {}
+    table = value.get(name)
+    return table if isinstance(table, dict) else {}
 
 
 def _get(value: object, name: str) -> object:

@@ -64,8 +64,8 @@ def find_delta(
     """The delta that `ref` names, on no model yet; raises as `load_delta`."""
     from secondary_learners.deltas.artifact import read_delta
 
-    found = delta_files(ref, locked=locked, endpoint=endpoint, token=token)
-    return read_delta(found.folder, found.digests, remedy=found.remedy or None)
+    resolved = delta_files(ref, locked=locked, endpoint=endpoint, token=token)
+    return read_delta(resolved.folder, resolved.digests, remedy=resolved.remedy or None)
 
 
 def delta_files(

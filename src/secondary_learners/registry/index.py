@@ -147,7 +147,7 @@ def _is_file(name: object, digest: object) -> bool:
 def read_index(folder: Path | None = None) -> dict[str, Entry]:
     """Every entry by name, sorted; from the registry of this installation unless told otherwise.
 
-    Raises ArtifactError for a file that is no entry, or a name that means two things.
+    Raises ArtifactError for a file that is not an entry, or a name that means two things.
     """
     paths = sorted((content("registry") if folder is None else folder).glob("*.toml"))
     entries = {path.stem: _read_entry(path) for path in paths}
@@ -250,13 +250,13 @@ def list_learners(
         ArtifactError: For a file that is not an entry, or a name that means two things.
     """
     wanted = {"base": base, "corpus": corpus, "architecture": architecture}
-    found = (
+    matching = (
         entry
         for entry in read_index(folder).values()
         if entry.kind == kind
         and all(value in (None, getattr(entry, field)) for field, value in wanted.items())
     )
-    return sorted(found, key=sort_key(sort))
+    return sorted(matching, key=sort_key(sort))
 
 
 def sort_key(by: Sort) -> Callable[[Entry], Any]:

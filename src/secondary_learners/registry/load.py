@@ -73,8 +73,8 @@ def load_learner(
     """
     from secondary_learners.learners.artifact import read_learner
 
-    found = locate(ref, kind="learner", locked=locked, endpoint=endpoint, token=token)
-    learner = read_learner(found.folder, found.digests, remedy=found.remedy or None)
+    resolved = locate(ref, kind="learner", locked=locked, endpoint=endpoint, token=token)
+    learner = read_learner(resolved.folder, resolved.digests, remedy=resolved.remedy or None)
     return learner if str(device) == "cpu" else learner.to(device)
 
 
@@ -201,8 +201,8 @@ def load_tokenizer(learner: Learner, file: Path | None = None) -> PreTrainedToke
     """The tokenizer that `learner` was made for, its fingerprint checked.
 
     file: where it is on this machine, as a tokenizer.json or a folder with one; by default it comes
-    from where the learner's config says. Raises SecondaryLearnersError when it cannot be had and
-    IncompatibleError when it is another.
+    from where the learner's config says. Raises SecondaryLearnersError when it cannot be fetched
+    and IncompatibleError when it is another.
     """
     if file is not None:
         tokenizer = _tokenizer_file(file)
@@ -247,12 +247,12 @@ def _tokenizer_file(path: Path) -> PreTrainedTokenizerBase:
 
     file = path / "tokenizer.json" if path.is_dir() else path
     try:
-        found = tokenizers.Tokenizer.from_file(str(file))
+        tokenizer = tokenizers.Tokenizer.from_file(str(file))
     except Exception as error:  # tokenizers raises nothing narrower
         raise SecondaryLearnersError(
-            f"{file} is no tokenizer.json: {error}. Name the file, or the folder that it is in."
+            f"{file} is not a tokenizer.json: {error}. Name the file, or the folder that it is in."
         ) from error
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=found)
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer)
 
 
 def _reason(error: Exception) -> str:
@@ -285,6 +285,6 @@ def _base_source(
             raise
         yield _BaseSource(reference.name, reference.name), reference.revision, ""  # as "gpt2"
         return
-    found = resolve(asked, lock, required=required)
-    with found.checked() as folder:
-        yield _BaseSource(str(folder), str(found.folder)), None, found.commit
+    resolved = resolve(asked, lock, required=required)
+    with resolved.checked() as folder:
+        yield _BaseSource(str(folder), str(resolved.folder)), None, resolved.commit

@@ -64,23 +64,23 @@ def _pin(
     asked = request(reference, kind, endpoint=endpoint, token=token)
     if asked.key in pins:
         return
-    found = resolve(asked, {}, required=False)
-    assert found.digests is not None  # only a folder of one's own has none
-    assert found.kind is not None  # decided when it was resolved
-    made = artifact_kind(found.kind)
+    resolved = resolve(asked, {}, required=False)
+    assert resolved.digests is not None  # only a folder of one's own has none
+    assert resolved.kind is not None  # decided when it was resolved
+    made = artifact_kind(resolved.kind)
     if made.whole:
         for name in made.files:
-            found.read(name)
+            resolved.read(name)
     else:
-        found.check_all()
+        resolved.check_all()
     pins[asked.key] = Pinned(
-        kind=found.kind,
-        location=found.location,
-        endpoint=found.endpoint,
-        commit=found.commit,
-        files=dict(found.digests),
+        kind=resolved.kind,
+        location=resolved.location,
+        endpoint=resolved.endpoint,
+        commit=resolved.commit,
+        files=dict(resolved.digests),
     )
-    for needed in _needed(found, made):
+    for needed in _needed(resolved, made):
         if isinstance(needed, NameReference):
             try:
                 _pin(needed, "base-model", None, None, pins)
@@ -88,12 +88,14 @@ def _pin(
                 continue
 
 
-def _needed(found: Resolved, kind: ArtifactKind) -> list[Reference]:
+def _needed(resolved: Resolved, kind: ArtifactKind) -> list[Reference]:
     """The base models and tokenizers that it was made for."""
     try:
-        return [parse_reference(ref) for ref in kind.needs(json.loads(found.read("config.json")))]
+        return [
+            parse_reference(ref) for ref in kind.needs(json.loads(resolved.read("config.json")))
+        ]
     except (ValueError, KeyError, TypeError) as error:
         raise ArtifactError(
-            f"config.json of {found.key!r} does not say which base model and tokenizer it was "
+            f"config.json of {resolved.key!r} does not say which base model and tokenizer it was "
             f"made for ({type(error).__name__}: {error}). Ask its maker to publish it again."
         ) from error

@@ -111,5 +111,5 @@ def _read(path: Path) -> dict[str, Any] | None:
     except ValueError as error:
         raise _damaged(path, str(error)) from error
     if not isinstance(value, dict):
-        raise _damaged(path, "it is no table")
+        raise _damaged(path, "it is not a table")
     return value

@@ -109,8 +109,8 @@ def parse_reference(
     place, at, revision = ref.partition("@")
     if at and not is_revision(revision):
         raise SecondaryLearnersError(
-            f"{revision!r} in {ref!r} is no revision. Give a branch, a tag or a commit after the "
-            "@, such as owner/name@v1.0."
+            f"{revision!r} in {ref!r} is not a revision. Give a branch, a tag or a commit after "
+            "the @, such as owner/name@v1.0."
         )
     if apart:
         if not is_repository(place):
@@ -121,6 +121,6 @@ def parse_reference(
     alias, colon, name = place.rpartition(":")
     if (colon and not _ALIAS.fullmatch(alias)) or not name:
         raise SecondaryLearnersError(
-            f"{ref!r} is no name: it must read NAME, or REGISTRY:NAME. Try `learners list`."
+            f"{ref!r} is not a name: it must read NAME, or REGISTRY:NAME. Try `learners list`."
         )
     return NameReference(alias if colon else None, name, revision or None)

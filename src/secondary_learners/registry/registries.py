@@ -142,12 +142,14 @@ def add_registry(alias: str, source: str, *, endpoint: str = "", token_env: str 
     are in the folder registry/ or at the top. Raises ArtifactError for entries that are not sound,
     and SecondaryLearnersError for an alias that is taken.
     """
-    _need(_ALIAS.fullmatch(alias), f"{alias!r} is no alias: use lower-case letters, digits and -.")
+    _need(
+        _ALIAS.fullmatch(alias), f"{alias!r} is not an alias: use lower-case letters, digits and -."
+    )
     _refuse_taken(alias)
     endpoint = endpoint.rstrip("/")
     _need(
         not endpoint or _ENDPOINT.fullmatch(endpoint),
-        f"{endpoint!r} is no address. Give one such as https://hub.example.org.",
+        f"{endpoint!r} is not an address. Give one such as https://hub.example.org.",
     )
     _need(
         not token_env or _VARIABLE.fullmatch(token_env),
@@ -156,7 +158,7 @@ def add_registry(alias: str, source: str, *, endpoint: str = "", token_env: str 
     )
     place = parse_reference(source)
     folder = place.path if isinstance(place, FolderReference) else Path(source)
-    if isinstance(place, FolderReference) or folder.is_dir():  # a plain word is no name here
+    if isinstance(place, FolderReference) or folder.is_dir():  # a plain word is not a name here
         source = str(folder.resolve())
     else:
         _need(
@@ -343,11 +345,11 @@ def _checked_snapshot(registry: Registry, only: str | None = None) -> Path:
         names = {path.name for path in folder.glob("*.toml")} | set(registry.files)
     for name in sorted(names):
         path, expected = folder / name, registry.files.get(name)
-        found = sha256_file(path) if path.is_file() else None
-        if found != expected:
+        actual = sha256_file(path) if path.is_file() else None
+        if actual != expected:
             raise DigestMismatchError(
                 f"{path}: its sha256 should be {expected or 'recorded'}, and is "
-                f"{found or 'missing'}: the registry {registry.alias!r} was changed on this "
+                f"{actual or 'missing'}: the registry {registry.alias!r} was changed on this "
                 f"machine. Fetch it again with `learners registry update {registry.alias}`."
             )
     return folder

@@ -290,8 +290,8 @@ def _plain(remote: Remote, revision: str | None, error: Exception) -> Exception:
         return OfflineError(f"{remote} cannot be asked: HF_HUB_OFFLINE is set. Unset it.")
     if isinstance(error, errors.HfHubHTTPError):
         status = error.response.status_code
-        said = error.server_message or error.response.headers.get("X-Error-Message") or ""
-        words = f" ({said.strip().rstrip('.')})" if said.strip() else ""
+        message = error.server_message or error.response.headers.get("X-Error-Message") or ""
+        words = f" ({message.strip().rstrip('.')})" if message.strip() else ""
         if status in (401, 403):
             what = "does not accept the token" if _sends_token(remote) else "asks for a token"
             return HubError(f"{remote} {what}{words}: {_token_step(remote)}")

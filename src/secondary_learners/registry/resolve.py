@@ -168,9 +168,9 @@ class Resolved:
     def _check(self, name: str, path: Path) -> None:
         """Compare the bytes at `path` with what is recorded of the file `name`."""
         assert self.digests is not None
-        found = sha256_file(path) if path.is_file() else None
-        if found != self.digests[name]:
-            raise _changed(self.folder / name, self.digests[name], found, self.remedy)
+        actual = sha256_file(path) if path.is_file() else None
+        if actual != self.digests[name]:
+            raise _changed(self.folder / name, self.digests[name], actual, self.remedy)
 
 
 def _link(target: Path, path: Path) -> None:
@@ -182,9 +182,9 @@ def _link(target: Path, path: Path) -> None:
     shutil.copyfile(target, path)
 
 
-def _changed(path: Path, expected: str | None, found: str | None, remedy: str) -> Exception:
+def _changed(path: Path, expected: str | None, actual: str | None, remedy: str) -> Exception:
     return DigestMismatchError(
-        f"{path}: its sha256 should be {expected or 'recorded'}, and is {found or 'missing'}. "
+        f"{path}: its sha256 should be {expected or 'recorded'}, and is {actual or 'missing'}. "
         f"{remedy}"
     )
 
@@ -199,15 +199,17 @@ def resolve(request: Request, lock: Mapping[str, Pinned], *, required: bool) -> 
     required: whether what is not in `lock` is refused.
     """
     places: Sequence[_Resolver] = (_Cached(), _Bundled(), _Hub())
-    found = _first((_Locked(lock, required, places), *places), request)
-    assert found is not None  # a request has a folder or a remote, and the last ones raise
-    if found.kind is None:
-        return replace(found, kind=kind_of_config(found.read("config.json"), found.key).kind)
-    return found
+    resolved = _first((_Locked(lock, required, places), *places), request)
+    assert resolved is not None  # a request has a folder or a remote, and the last ones raise
+    if resolved.kind is None:
+        return replace(
+            resolved, kind=kind_of_config(resolved.read("config.json"), resolved.key).kind
+        )
+    return resolved
 
 
 def _first(resolvers: Sequence[_Resolver], request: Request) -> Resolved | None:
-    return next((found for each in resolvers if (found := each.resolve(request))), None)
+    return next((resolved for each in resolvers if (resolved := each.resolve(request))), None)
 
 
 @dataclass(frozen=True)
@@ -295,13 +297,13 @@ class _Hub:
             listing = inspect(remote, request.revision)
         except OfflineError as error:
             commit = read_ref(remote, request.revision)
-            found = _from_cache(request, commit)
-            if found is None:
+            resolved = _from_cache(request, commit)
+            if resolved is None:
                 raise OfflineError(
                     f"{request.key!r} was not loaded on this machine before. {error}"
                 ) from error
-            log.warning("%s Using the commit of the last time, %s.", error, found.commit)
-            return found
+            log.warning("%s Using the commit of the last time, %s.", error, resolved.commit)
+            return resolved
         request = replace(request, kind=request.kind or _listed_kind(remote, listing))
         kind = artifact_kind(request.kind or "learner")
         if kind.whole:  # of others only tensors and text are fetched
@@ -340,25 +342,25 @@ def _fetch(
     digests = dict(pinned)
     for name in names:
         path = folder / name
-        found = sha256_file(path)
+        actual = sha256_file(path)
         expected = pinned.get(name)
         if expected is None and request.digests is None:  # as the Hub has it, this first time
             good = _hub_digest(path, listed[name]) == listed[name]
             expected = listed[name]
         else:
-            good = found == expected
+            good = actual == expected
         if not good:
             if path.resolve() not in known:  # or it would still be found after the Hub is mended
                 forget(remote, path)
                 raise _changed(
                     path,
                     expected,
-                    found,
+                    actual,
                     f"That is what {remote} sent: nothing of it was used, and the cache forgot it. "
                     f"{request.remedy or 'Ask whoever runs it.'}",
                 )
-            raise _changed(path, expected, found, _again(request))
-        digests[name] = found
+            raise _changed(path, expected, actual, _again(request))
+        digests[name] = actual
     if request.digests is None and digests != pinned:
         write_pin(remote, commit, digests)
     return digests

@@ -33,12 +33,12 @@ class Finding:
     file: str
     path: Path
     expected: str
-    found: str | None
+    actual: str | None
     recorded_in: str
 
     @property
     def good(self) -> bool:
-        return self.found == self.expected
+        return self.actual == self.expected
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ def _findings(record: _Record) -> Iterator[Finding]:
         path = record.folder / name
         there = path.is_file()
         if there or record.complete:
-            found = sha256_file(path) if there else None
-            yield Finding(record.name, name, path, record.files[name], found, record.recorded_in)
+            actual = sha256_file(path) if there else None
+            yield Finding(record.name, name, path, record.files[name], actual, record.recorded_in)
 
 
 def _of(names: Iterable[str]) -> list[_Record]:

@@ -96,32 +96,32 @@ def read_documents(
     """All documents of `sources`, cleaned, in a fixed order; raises CorpusError when empty."""
     documents = []
     for source in sources:
-        found = [
+        texts = [
             Document(source.domain, name, text)
             for name, raw in _raw(source, root)
             if (text := clean(raw))
         ]
-        if not found and source.files and Path(source.files).is_absolute():
+        if not texts and source.files and Path(source.files).is_absolute():
             raise CorpusError(f"{source.files} holds no text. Name a file or folder that does.")
-        if not found:
+        if not texts:
             raise CorpusError(
                 f"no text for domain {source.domain!r}: nothing matches "
                 f"{source.files or source.dataset or source.builtin!r} below {root}. "
                 "Try `--corpus FOLDER` with the folder that holds it."
             )
-        documents.extend(found)
+        documents.extend(texts)
     return documents
 
 
 def read_files(source: Source, root: Path | None) -> dict[str, str]:
     """The files of a source by name, whole and as they are; raises CorpusError for none."""
-    found = {Path(name.rpartition(":")[0]).name: text for name, text in _files(source, root)}
-    if not found:
+    files = {Path(name.rpartition(":")[0]).name: text for name, text in _files(source, root)}
+    if not files:
         raise CorpusError(
             f"nothing matches {source.files!r} below {root}. Try `--corpus FOLDER` with the folder "
             "that holds it."
         )
-    return found
+    return files
 
 
 def _raw(source: Source, root: Path | None) -> Iterator[tuple[str, str]]:
@@ -228,7 +228,7 @@ def _text(path: Path) -> str:
 
 def _decoded(data: bytes, path: Path) -> str:
     try:
-        return data.decode("utf-8-sig")  # a byte order mark is no text
+        return data.decode("utf-8-sig")  # a byte order mark is not text
     except UnicodeDecodeError as error:
         raise CorpusError(
             f"{path} is not UTF-8 text (byte {error.start}). Try `iconv -t utf-8`."

@@ -105,17 +105,17 @@ def read_groups(
     """All instructions of `sources`, those of a group together, in the order of the groups' first.
 
     Rows with the same `group`, or without one with the same prompt, are a group within a domain.
-    Raises CorpusError naming file and line of what is no instruction.
+    Raises CorpusError naming file and line of what is not an instruction.
     """
-    found: dict[tuple[str, str], list[Instruction]] = {}
+    groups: dict[tuple[str, str], list[Instruction]] = {}
     for source in sources:
-        before = len(found)
+        before = len(groups)
         for where, row in read_records(source, root):
             one = instruction(row, where, columns)
-            found.setdefault((source.domain, one.group), []).append(one)
-        if len(found) == before and not any(domain == source.domain for domain, _ in found):
+            groups.setdefault((source.domain, one.group), []).append(one)
+        if len(groups) == before and not any(domain == source.domain for domain, _ in groups):
             raise CorpusError(
                 f"no instructions for domain {source.domain!r} in "
                 f"{source.files or source.dataset}. Name a .jsonl or .parquet file that has some."
             )
-    return [Group(domain, name, tuple(members)) for (domain, name), members in found.items()]
+    return [Group(domain, name, tuple(members)) for (domain, name), members in groups.items()]

@@ -115,7 +115,7 @@ def test_trials_are_repeated_only_where_they_are_too_few():
 
 @pytest.mark.parametrize(("start", "fraction", "finish"), [(2, 0.5, 3), (0, 0.5, 0), (2, 0.0, 1)])
 def test_impossible_settings_are_refused(start, fraction, finish):
-    with pytest.raises(TrialsError, match="no early stopping"):
+    with pytest.raises(TrialsError, match="not early stopping"):
         Setting(start, fraction, finish)
 
 

@@ -34,7 +34,7 @@ class Plan:
         pilot. plain: the expected best of the whole budget run to the end.
     gain, gain_error: of `candidate`, the best early-stopping setting of the pilot, over `plain`,
         less the optimism of having picked it on the pilot (`optimism`, already taken off). Where
-        no gain is left, `setting` is no early stopping.
+        no gain is left, `setting` does not stop early.
     wins: the share of the resampled pilots in which `candidate` beats no early stopping, without
         regard to `optimism`.
     extrapolated: `candidate` starts more trials than the pilot has.
@@ -129,7 +129,7 @@ def plan(
     gain_error = float(np.std(gains, ddof=1))
 
     setting = candidate if gain > 0 else none
-    found = Plan(
+    best_plan = Plan(
         task=pilot[0].task,
         arm=pilot[0].arm,
         budget=budget,
@@ -147,25 +147,25 @@ def plan(
         extrapolated=candidate.start > len(known),
         warnings=(),
     )
-    return replace(found, warnings=_warnings(found, known))
+    return replace(best_plan, warnings=_warnings(best_plan, known))
 
 
-def _warnings(found: Plan, known: Curves) -> tuple[str, ...]:
+def _warnings(plan: Plan, known: Curves) -> tuple[str, ...]:
     words = []
-    if found.pilot < _FEW:
+    if plan.pilot < _FEW:
         words.append(
-            f"{found.pilot} trials are a small pilot: with {_FEW} or more the figures below would "
+            f"{plan.pilot} trials are a small pilot: with {_FEW} or more the figures below would "
             "be steadier."
         )
-    if found.extrapolated:
+    if plan.extrapolated:
         words.append(
-            f"the setting starts {found.candidate.start} trials and the pilot has {found.pilot}, "
+            f"the setting starts {plan.candidate.start} trials and the pilot has {plan.pilot}, "
             "which cannot show a score above its own best: what is expected is too low."
         )
-    if found.gain <= 2 * found.gain_error:
+    if plan.gain <= 2 * plan.gain_error:
         words.append(
-            f"the pilot cannot tell this from running {found.budget} to the end: the gain is "
-            f"{found.gain:+.4f} ± {found.gain_error:.4f}."
+            f"the pilot cannot tell this from running {plan.budget} to the end: the gain is "
+            f"{plan.gain:+.4f} ± {plan.gain_error:.4f}."
         )
     if np.ptp(known.full) == 0:
         words.append("all trials of the pilot score the same: any setting will do.")

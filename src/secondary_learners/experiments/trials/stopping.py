@@ -33,7 +33,7 @@ _SHUFFLES = 8
 class Setting:
     """Start `start` trials, look after `fraction` of the training, finish the best `finish`.
 
-    fraction 1 is no early stopping: start = finish.
+    fraction 1 is not early stopping: start = finish.
     """
 
     start: int
@@ -43,7 +43,7 @@ class Setting:
     def __post_init__(self) -> None:
         if not (0 <= self.finish <= self.start and self.start > 0 and 0 < self.fraction <= 1):
             raise TrialsError(
-                f"{self} is no early stopping: 0 <= finish <= start and 0 < fraction <= 1 must "
+                f"{self} is not early stopping: 0 <= finish <= start and 0 < fraction <= 1 must "
                 "hold, with at least one trial started."
             )
 

@@ -177,7 +177,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """After `step` steps. loss: mean on dev, in nats, None where it is no finite number.
+    """After `step` steps. loss: mean on dev, in nats, None where it is not finite.
 
     seconds: of training and filtering so far in this process. constant: all dev examples were
     given one class. broken: the training loss or the weights are not finite: from then on the score

@@ -53,7 +53,8 @@ def read_tokenizer(recipe: PretrainRecipe, corpus: Path | None) -> PreTrainedTok
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises no narrower one
         raise CorpusError(
-            f"{path} is no tokenizer of the tokenizers library: {error}. Give its tokenizer.json."
+            f"{path} is not a tokenizer of the tokenizers library: {error}. "
+            "Give its tokenizer.json."
         ) from error
     vocabulary = tokenizer.get_vocab()
     size = max(vocabulary.values(), default=-1) + 1

@@ -45,11 +45,11 @@ def reported_figures(
     everything = np.arange(len(truth))
 
     def figures(name: str) -> dict[str, Any]:
-        found: dict[str, Any] = {"contexts": len(truth)}
+        row: dict[str, Any] = {"contexts": len(truth)}
         for measure in _MEASURES:
-            found[measure] = statistics[name, measure](everything)
-            found[f"{measure}_interval"] = intervals[name, measure]
-        return found
+            row[measure] = statistics[name, measure](everything)
+            row[f"{measure}_interval"] = intervals[name, measure]
+        return row
 
     return {
         "held_out": {name: figures(name) for name in predicted},

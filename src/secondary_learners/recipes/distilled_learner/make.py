@@ -222,7 +222,7 @@ def _tokenizer(path: Path, published: Published) -> Tokenizer:
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises nothing narrower
-        raise CorpusError(f"{path} is no file of tokenizers: {error}. Get it again.") from error
+        raise CorpusError(f"{path} is not a file of tokenizers: {error}. Get it again.") from error
     highest = max(part.input_ids.max() for part in (published.fitted, published.reported))
     if highest >= tokenizer.get_vocab_size():
         raise CorpusError(

@@ -59,7 +59,7 @@ def read_published_labels(plan: PublishedLabels, corpus: Path | None) -> Publish
             "both sides need some. Change `reported` in the recipe."
         )
     if not (np.isfinite(gains).all() and (perplexity > 0).all()):
-        raise CorpusError(f"{path} holds labels that are no numbers. Get the file again.")
+        raise CorpusError(f"{path} holds labels that are not numbers. Get the file again.")
 
     def part(chosen: npt.NDArray[np.bool_]) -> Labelled:
         return Labelled(

@@ -74,7 +74,7 @@ class TeacherPlan:
         above_zero(strength=self.strength, folds=self.folds - 1)
 
 
-SPLICED = "spliced"  # a domain of the pool that is no text
+SPLICED = "spliced"  # a domain of the pool that is not text
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ def find_token(database: Database, text: str) -> Token | None:
 
 
 def token_by_id(database: Database, identifier: str) -> Token | None:
-    """The live token with this id, which is no secret."""
+    """The live token with this id, which is not a secret."""
     row = database.row("SELECT * FROM tokens WHERE id = ?", identifier)
     return _token(row) if row is not None and row["revoked"] is None else None
 
