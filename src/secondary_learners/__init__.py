@@ -20,6 +20,7 @@ __all__ = [
     "RandomFilter",
     "ScoreColumn",
     "ScoreSampler",
+    "ScoreWeights",
     "SecondaryLearnersError",
     "Shifting",
     "Soft",
@@ -50,6 +51,7 @@ _HOMES = {
     "RandomFilter": "filtering.decisions",
     "ScoreColumn": "filtering.columns",
     "ScoreSampler": "filtering.sampling",
+    "ScoreWeights": "filtering.weights",
     "SecondaryLearnersError": "errors",
     "Shifting": "filtering.thresholds",
     "Soft": "filtering.thresholds",
@@ -77,6 +79,7 @@ if typing.TYPE_CHECKING:
     from secondary_learners.filtering.sampling import ScoreSampler
     from secondary_learners.filtering.stream import FilterReport, filtered
     from secondary_learners.filtering.thresholds import Constant, Quantile, Shifting, Soft
+    from secondary_learners.filtering.weights import ScoreWeights
     from secondary_learners.gains.labels import information_gain
     from secondary_learners.publishing.publish import publish
     from secondary_learners.registry.deltas import load_delta

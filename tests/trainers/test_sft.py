@@ -11,6 +11,7 @@ import pytest
 from secondary_learners.errors import MissingExtraError, SecondaryLearnersError
 from secondary_learners.filtering.decisions import LearnerFilter, RandomFilter
 from secondary_learners.filtering.multistage import MultistageFilter
+from secondary_learners.filtering.weights import ScoreWeights
 from secondary_learners.registry.load import load_base, load_learner
 from secondary_learners.text.sequences import Examples
 
@@ -43,6 +44,7 @@ def sft(tmp_path):
         tokenizer=None,
         filter=None,
         peft_config=None,
+        weights=None,
         **options,
     ):
         model, own = load_base("mini")
@@ -72,6 +74,7 @@ def sft(tmp_path):
             processing_class=tokenizer or own,
             peft_config=peft_config,
             **({"filter": filter} if filter else {}),
+            **({"weights": weights} if weights else {}),
         )
         trainer.train()
         return trainer
@@ -95,6 +98,22 @@ def test_is_plain_sft_while_everything_is_kept(sft):
     for filter_ in (RandomFilter(1.0), MultistageFilter(warmup=1.0)):
         filtered = sft(filter=filter_).model.state_dict()
         assert all((plain[name] == filtered[name]).all() for name in plain)
+
+
+def test_weights_of_what_the_learner_prefers(sft):
+    learner = load_learner("books-mini")
+    plain = sft(learning_rate=0.0)
+    weighted = sft(learning_rate=0.0, weights=ScoreWeights(learner, 0.05))
+    stories = sft(learning_rate=0.0, rows=[{"text": STORY}] * 32)
+
+    def first(trainer):
+        return next(line["loss"] for line in trainer.state.log_history if "loss" in line)
+
+    lines = [line for line in weighted.state.log_history if "loss" in line]
+    assert all("mean_token_accuracy" in line for line in lines)
+    # With this temperature nothing but stories counts.
+    assert first(weighted) == pytest.approx(first(stories), rel=1e-3)
+    assert abs(first(plain) - first(stories)) > 0.05
 
 
 def test_multistage_with_peft(sft):

@@ -24,7 +24,9 @@ from secondary_learners.errors import (
 )
 from secondary_learners.filtering.decisions import LearnerFilter, RandomFilter
 from secondary_learners.filtering.multistage import MultistageFilter
+from secondary_learners.filtering.sampling import ScoreSampler
 from secondary_learners.filtering.thresholds import Shifting
+from secondary_learners.filtering.weights import ScoreWeights
 from secondary_learners.learners.artifact import Learner
 from secondary_learners.learners.nets import LinearNet
 from secondary_learners.trainers.trainer import FilteredTrainer
@@ -46,7 +48,8 @@ def quick():
 @pytest.fixture
 def train(tmp_path):
     def train(kind=FilteredTrainer, *, causal=False, dropout=0.1, rows=64, resume=None, **options):
-        names = ("filter", "forwards", "hold", "callbacks", "eval_dataset")
+        names = ("filter", "forwards", "hold", "callbacks", "eval_dataset", "weights", "sampler")
+        names += ("compute_loss_func",)
         extra = {name: options.pop(name) for name in names if name in options}
         trainer = kind(
             make_model(causal=causal, dropout=dropout),
@@ -114,9 +117,10 @@ class Recorder(MultistageFilter):
         return super().keep(losses, input_ids, attention_mask)
 
 
-def plain_loop(filter_, rows, *, causal, order, hold=False, epochs=2, size=8, rate=0.1):
-    """What FilteredTrainer computes, written straight down; without dropout."""
-    model = make_model(causal=causal, dropout=0.0).train()
+def plain_loop(filter_, rows, *, causal, order, hold=False, weigh=lambda row: 1):
+    """What FilteredTrainer computes, written straight down in float64; without dropout."""
+    epochs, size, rate = 2, 8, 0.1
+    model = make_model(causal=causal, dropout=0.0).double().train()
     optimizer = torch.optim.SGD(model.parameters(), lr=rate)
     total = epochs * math.ceil(len(rows) / size)
     schedule = get_linear_schedule_with_warmup(optimizer, 0, total)
@@ -148,12 +152,14 @@ def plain_loop(filter_, rows, *, causal, order, hold=False, epochs=2, size=8, ra
                 taken, waiting = (waiting, []) if whole else (waiting[:size], waiting[size:])
                 optimizer.zero_grad()
                 terms = [len(row["labels"]) - 1 if causal else 1 for row in taken]
+                weights = [weigh(row) for row in taken]
                 # transformers counts a first label that GPT-2 does not predict
-                count = sum(terms) + len(taken) * causal
+                count = sum(w * (n + causal) for w, n in zip(weights, terms, strict=True))
                 each = [loss_of(row) for row in taken]
                 if not asked:
                     filter_.observe(np.array([loss.item() for loss in each]))
-                loss = sum(value * n for value, n in zip(each, terms, strict=True)) / count
+                parts = zip(weights, each, terms, strict=True)
+                loss = sum(w * value * n for w, value, n in parts) / count
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
                 optimizer.step()
@@ -177,33 +183,42 @@ class Order(torch.utils.data.Sampler):
         return len(self.order[0])
 
 
-@pytest.mark.parametrize(
-    ("causal", "forwards"), [(False, "again"), (False, "same"), (True, "again"), (True, "same")]
-)
-def test_trains_as_a_plain_loop_does(tmp_path, causal, forwards):
-    rows = make_rows(60, causal=causal)
-    order = [np.random.default_rng(seed).permutation(60).tolist() for seed in (1, 2)]
+WAYS = [(False, "again"), (False, "same"), (True, "again"), (True, "same")]
+ORDER = [np.random.default_rng(seed).permutation(60).tolist() for seed in (1, 2)]
 
-    def new():
-        return Recorder(warmup=0.15, bound=0.0, latest=0.5, keep_at_least=0.4)
 
-    class Ordered(FilteredTrainer):
-        def _get_train_sampler(self, train_dataset=None):
-            return Order(order)
-
-    trainer = Ordered(
+def ordered(folder, rows, *, causal, **options):
+    """A trainer of the plain loop's rows in the plain loop's order."""
+    return FilteredTrainer(
         make_model(causal=causal, dropout=0.0),
-        make_arguments(tmp_path, optim="sgd", learning_rate=0.1),
+        make_arguments(folder, optim="sgd", learning_rate=0.1),
         train_dataset=rows,
         data_collator=collate,
-        filter=new(),
-        forwards=forwards,
+        sampler=Order(ORDER),
         hold=100,
+        **options,
     )
+
+
+def staged():
+    return Recorder(warmup=0.15, bound=0.0, latest=0.5, keep_at_least=0.4)
+
+
+def assert_weights(trainer, model):
+    for (name, value), expected in zip(
+        trainer.model.state_dict().items(), model.state_dict().values(), strict=True
+    ):
+        assert torch.allclose(value.double(), expected.double(), atol=1e-5), name
+
+
+@pytest.mark.parametrize(("causal", "forwards"), WAYS)
+def test_trains_as_a_plain_loop_does(tmp_path, causal, forwards):
+    rows = make_rows(60, causal=causal)
+    trainer = ordered(tmp_path, rows, causal=causal, filter=staged(), forwards=forwards)
     trainer.train()
-    reference = new()
+    reference = staged()
     model, trained, updates = plain_loop(
-        reference, rows, causal=causal, order=order, hold=forwards == "same"
+        reference, rows, causal=causal, order=ORDER, hold=forwards == "same"
     )
     assert trainer.filter.log == reference.log
     run = [len(tokens) for tokens in trainer.filter.log if isinstance(tokens, list)]
@@ -212,10 +227,83 @@ def test_trains_as_a_plain_loop_does(tmp_path, causal, forwards):
     assert min(reference.counts.skipped_forward, reference.counts.skipped_backward) > 0
     savings = trainer.savings
     assert (savings.trained, savings.updates, savings.waiting) == (trained, updates, 0)
-    for (name, value), expected in zip(
-        trainer.model.state_dict().items(), model.state_dict().values(), strict=True
-    ):
-        assert torch.allclose(value, expected, atol=1e-5), name
+    assert_weights(trainer, model)
+
+
+@pytest.mark.parametrize(("causal", "forwards"), [*WAYS, (False, "auto"), (True, "auto")])
+def test_weights_examples_as_a_plain_loop_does(tmp_path, learner, causal, forwards):
+    rows = make_rows(60, causal=causal)
+    # "auto" without a filter: all that is weighted is trained on.
+    filters = [None, RandomFilter(1.0)] if forwards == "auto" else [staged(), staged()]
+    options = {"causal": causal, "filter": filters[0], "forwards": forwards}
+    trainer = ordered(tmp_path, rows, weights=ScoreWeights(learner, 0.5), **options)
+    trainer.train()
+
+    def weigh(row):
+        return math.exp(2 * float(learner.score(torch.tensor([row["input_ids"]]))[0]))
+
+    drawn = [weigh(row) for row in rows]
+    assert max(drawn) > 20 * min(drawn)
+    same_pass = {"order": ORDER, "hold": forwards == "same"}
+    model, trained, _ = plain_loop(filters[1], rows, causal=causal, weigh=weigh, **same_pass)
+    assert trainer.savings.trained == trained
+    assert_weights(trainer, model)
+
+
+def test_equal_weights_are_none(train, learner):
+    options = {"gradient_accumulation_steps": 2, "causal": True, "dropout": 0.0, "optim": "sgd"}
+    plain = train(learning_rate=0.1, **options)
+    weighted = train(learning_rate=0.1, weights=ScoreWeights(learner, 1e9), **options)
+    for (name, one), two in zip(weights(plain).items(), weights(weighted).values(), strict=True):
+        assert torch.allclose(one, two, atol=1e-5), name
+    for one, two in zip(timeless(plain), timeless(weighted, ["filter_"]), strict=True):
+        assert one == pytest.approx(two, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"label_smoothing_factor": 0.1}, "label_smoothing_factor"),
+        ({"compute_loss_func": lambda *args, **kwargs: None}, "compute_loss_func"),
+    ],
+)
+def test_weights_do_not_go_with_another_loss(train, learner, options, message):
+    with pytest.raises(SecondaryLearnersError, match=f"do not go with {message}"):
+        train(weights=ScoreWeights(learner), **options)
+
+
+def test_weights_are_of_the_same_tokens(train, learner):
+    other = dataclasses.replace(learner.config, sizes={**learner.config.sizes, "vocabulary": 6144})
+    with pytest.raises(IncompatibleError, match="6,144 token ids"):
+        train(weights=ScoreWeights(Learner(other, LinearNet(6144))))
+    with pytest.raises(SecondaryLearnersError, match="temperature is 0"):
+        ScoreWeights(learner, 0)
+
+
+def test_a_sampler_gives_the_order(train):
+    scores = np.arange(64)
+    log = Recorder(warmup=1.0)
+    train(filter=log, sampler=ScoreSampler(scores, count=20, order="descending"))
+    assert [len(admitted) for _, _, admitted in log.log] == [8, 8, 4] * 2
+    firsts = []
+    for _ in range(2):
+        seen = Tokens(1.0)
+        train(filter=seen, sampler=ScoreSampler(scores, count=8, temperature=9.0))
+        firsts.append(seen.batches)
+    assert firsts[0] == firsts[1]
+    assert firsts[0][0] != firsts[0][1]  # each epoch has its own draw
+
+
+class Tokens(RandomFilter):
+    """Notes the first tokens of every batch."""
+
+    def __init__(self, share):
+        super().__init__(share)
+        self.batches = []
+
+    def admit(self, input_ids, attention_mask, *, step, total):
+        self.batches.append(input_ids[:, 0].tolist())
+        return super().admit(input_ids, attention_mask, step=step, total=total)
 
 
 class KeepAll(MultistageFilter):

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import transformers
 
 from secondary_learners.errors import SecondaryLearnersError
 from secondary_learners.filtering.decisions import BatchFilter
 
-__all__ = ["check_filter", "check_tokens", "refuse_engines"]
+__all__ = ["check_engine", "check_filter", "check_tokens", "check_weights"]
+
+
+class _Reader(Protocol):
+    """What reads token ids, or does not."""
+
+    reads_tokens: bool
+
+    def check_tokenizer(self, tokenizer: Any) -> None: ...
+
+    def check_vocabulary(self, size: int) -> None: ...
 
 
 def check_filter(filter: Any) -> None:
@@ -29,18 +39,18 @@ def check_filter(filter: Any) -> None:
     )
 
 
-def check_tokens(filter: BatchFilter, trainer: transformers.Trainer) -> None:
-    """Raise unless the filter reads the tokens that the model is given.
+def check_tokens(reader: _Reader, trainer: transformers.Trainer) -> None:
+    """Raise unless a filter, or weights, read the tokens that the model is given.
 
     The tokenizer is that of `processing_class` or of the collator; where neither has one, the model
     must have as many token embeddings as the learner's vocabulary has tokens.
     """
-    if not filter.reads_tokens:
+    if not reader.reads_tokens:
         return
     main = getattr(trainer.model, "main_input_name", "input_ids")
     if main != "input_ids":
         raise SecondaryLearnersError(
-            f"the model's input is {main!r}, and {type(filter).__name__} reads token ids. Try a "
+            f"the model's input is {main!r}, and {type(reader).__name__} reads token ids. Try a "
             "RandomFilter, or choose the examples before training."
         )
     collator = getattr(trainer, "data_collator", None)
@@ -51,23 +61,42 @@ def check_tokens(filter: BatchFilter, trainer: transformers.Trainer) -> None:
     )
     for tokenizer in candidates:
         if tokenizer is not None and hasattr(tokenizer, "get_vocab"):
-            filter.check_tokenizer(tokenizer)
+            reader.check_tokenizer(tokenizer)
             return
     embeddings = getattr(trainer.model, "get_input_embeddings", lambda: None)()
     if embeddings is not None:
-        filter.check_vocabulary(embeddings.num_embeddings)
+        reader.check_vocabulary(embeddings.num_embeddings)
 
 
-def refuse_engines(trainer: transformers.Trainer) -> None:
-    """Raise SecondaryLearnersError for engines whose processes must run the model equally often."""
-    for name, present in {
-        "FSDP": trainer.is_fsdp_enabled,
-        "DeepSpeed": trainer.is_deepspeed_enabled,
-        "nn.DataParallel": trainer.args.n_gpu > 1,
+def check_engine(filter: BatchFilter, trainer: transformers.Trainer) -> None:
+    """Raise SecondaryLearnersError for an engine in which the filter cannot work."""
+    if trainer.is_deepspeed_enabled or trainer.args.n_gpu > 1:
+        name = "DeepSpeed" if trainer.is_deepspeed_enabled else "nn.DataParallel"
+        raise SecondaryLearnersError(
+            f"FilteredTrainer cannot run under {name}, which decides itself when weights are "
+            "updated. Try `filtered(train_dataset, learner, threshold)` and the plain Trainer: the "
+            "examples are then chosen before the engine sees any. Or `accelerate launch "
+            "--multi_gpu`, which gives each GPU a process with the whole model."
+        )
+    if trainer.is_fsdp_enabled and (filter.needs_losses or filter.observes):
+        raise SecondaryLearnersError(
+            f"{type(filter).__name__} decides by losses, and under FSDP all processes must run the "
+            "model equally often. Try a LearnerFilter or a RandomFilter, or `accelerate launch "
+            "--multi_gpu`, which gives each GPU a process with the whole model."
+        )
+
+
+def check_weights(trainer: transformers.Trainer) -> None:
+    """Raise SecondaryLearnersError for a loss that is not the mean of the examples' own."""
+    config = getattr(trainer.model, "config", None)
+    for what, present in {
+        "label_smoothing_factor": trainer.label_smoother is not None,
+        "compute_loss_func": trainer.compute_loss_func is not None,
+        "loss_type": getattr(trainer.args, "loss_type", "nll") != "nll",
+        "output_router_logits": getattr(config, "output_router_logits", False),
     }.items():
         if present:
             raise SecondaryLearnersError(
-                f"FilteredTrainer cannot run under {name}, where processes must run the model "
-                "equally often. Try `accelerate launch --multi_gpu`, which gives each GPU a "
-                "process with the whole model."
+                f"weights of examples do not go with {what}, which makes another loss of theirs. "
+                "Leave out one of the two."
             )

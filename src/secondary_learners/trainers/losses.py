@@ -102,6 +102,6 @@ def _shapes(logits: Tensor, labels: Tensor) -> str:
 
 def _unknown(why: str) -> SecondaryLearnersError:
     return SecondaryLearnersError(
-        f"an example's own loss is not known, which this filter decides by: {why}. "
-        "Try a LearnerFilter or a RandomFilter, which need no losses."
+        f"an example's own loss is not known, which the filter or the weights need: {why}. "
+        "Try a LearnerFilter or a RandomFilter without weights, which need no losses."
     )

@@ -5,27 +5,31 @@ from __future__ import annotations
 import copy
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
-from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 import transformers
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
-from transformers.loss.loss_utils import ForCausalLMLoss
+from torch.utils.data import Sampler
 from transformers.trainer_utils import TrainOutput
 
 from secondary_learners.errors import SecondaryLearnersError
 from secondary_learners.files import atomic_path
-from secondary_learners.filtering.decisions import BatchFilter
+from secondary_learners.filtering.decisions import BatchFilter, RandomFilter
+from secondary_learners.filtering.weights import ScoreWeights
 from secondary_learners.trainers.buffer import Buffer
-from secondary_learners.trainers.checks import check_filter, check_tokens, refuse_engines
-from secondary_learners.trainers.deciding import Decider, Forwards, Pass, Position
+from secondary_learners.trainers.checks import (
+    check_engine,
+    check_filter,
+    check_tokens,
+    check_weights,
+)
+from secondary_learners.trainers.deciding import Decider, Forwards, Position
+from secondary_learners.trainers.engine import TrainerEngine
 from secondary_learners.trainers.layout import Layout
-from secondary_learners.trainers.losses import IGNORED, example_losses, loss_items
 from secondary_learners.trainers.rows import Rows
 from secondary_learners.trainers.savings import Savings
 from secondary_learners.trainers.updating import back_propagate, plan_update
@@ -50,10 +54,14 @@ class FilteredTrainer(transformers.Trainer):
         columns: What columns of your own are, by name: "tokens" (cut and padded with them),
             "targets" (along a decoder's tokens), "value" (one for each row) or "positions" (places
             among the tokens).
+        weights: How much examples count in the loss, by their scores, with a filter or without.
+        sampler: The order of the examples instead of the Trainer's own, such as a `ScoreSampler`.
 
     Raises:
-        SecondaryLearnersError: For FSDP, DeepSpeed and `nn.DataParallel`; for something else than
-            a filter; while training, for a column nobody declared and a loss that is not known.
+        SecondaryLearnersError: For DeepSpeed and `nn.DataParallel`, and for FSDP with a filter that
+            needs losses; for something else than a filter; for weights together with label
+            smoothing or a loss function of one's own; while training, for a column nobody declared
+            and a loss that is not known.
         IncompatibleError: For a learner that was made for another tokenizer than that of
             `processing_class`, of the collator or, where neither has one, of a model with as many
             token embeddings.
@@ -94,7 +102,9 @@ class FilteredTrainer(transformers.Trainer):
     **Several processes.** Each filters its own shard with a filter state of its own. After each
     step they exchange counts, and update together when what they kept adds up to a whole batch:
     one that kept nothing takes part with a gradient of zero. Gradients are averaged in one go at
-    the update, outside DistributedDataParallel. FSDP, DeepSpeed and `nn.DataParallel` are refused.
+    the update, outside DistributedDataParallel. Under FSDP, filters that need no losses choose
+    before the sharded model is run, and all processes run it equally often: one that kept nothing
+    takes part with a row whose loss counts nothing.
 
     **Checkpoints** hold the filter and what waits for its batch, one file a process; a resumed run
     makes the same decisions and gets the same weights as an uninterrupted one.
@@ -113,10 +123,15 @@ class FilteredTrainer(transformers.Trainer):
         forwards: Forwards = "auto",
         hold: int = 2,
         columns: Mapping[str, str] | None = None,
+        weights: ScoreWeights | None = None,
+        sampler: Sampler[int] | None = None,
         **kwargs: Any,
     ) -> None:
         check_filter(filter)
+        if filter is None and weights is not None:
+            filter = RandomFilter(1.0)
         self.filter = filter
+        self._weights, self._own_sampler = weights, sampler
         self.savings = Savings()
         self._own_columns = columns
         self._forwards: Forwards = forwards
@@ -124,8 +139,11 @@ class FilteredTrainer(transformers.Trainer):
         self._fresh = {} if filter is None else copy.deepcopy(filter.state_dict())
         super().__init__(*args, **kwargs)
         if filter is not None:
-            refuse_engines(self)
+            check_engine(filter, self)
             check_tokens(filter, self)
+            if weights is not None:
+                check_weights(self)
+                check_tokens(weights, self)
             self._begin(filter)
 
     def _begin(self, filter: BatchFilter) -> None:
@@ -141,8 +159,7 @@ class FilteredTrainer(transformers.Trainer):
             cast(nn.Module, self.model), self.processing_class, self._own_columns
         )
         self._left = False  # whether the collator pads on the left, once a batch shows it
-        self._flops = 0.0
-        self._flops_per_token: float | None = None
+        self._engine = TrainerEngine(self, filter, self._weights, super().floating_point_ops)
         self._loss, self._norm, self._updated = 0.0, None, False
         self.savings = Savings()
 
@@ -173,20 +190,19 @@ class FilteredTrainer(transformers.Trainer):
         model.train()
         if callable(getattr(self.optimizer, "train", None)):
             self.optimizer.train()  # type: ignore[union-attr]
-        self._network = model.module if isinstance(model, DistributedDataParallel) else model
-        self._counts_items = num_items_in_batch is not None
         batch = self._prepare_inputs(inputs)
         begun = time.perf_counter()
-        rows = self._latest = Rows.of(batch, self._layout)
+        rows = Rows.of(batch, self._layout)
+        self._engine.begin(model, rows, counts_items=num_items_in_batch is not None)
         if rows.left_padded is not None:
             self._left = rows.left_padded
-        self.savings.plain_flops += self._training_flops(rows)
+        self.savings.plain_flops += self._engine.training_flops(rows)
         state = self.accelerator.gradient_state
         step, total = self.state.global_step, self.state.max_steps
         ends = state.end_of_dataloader or step + 1 >= total
         # Both are known batches ahead of the last one of a step.
         at = Position(step, total, bool(ends and state.sync_gradients), self._left)
-        self._decider.decide(rows, self._kept, self._pass, at)
+        self._decider.decide(rows, self._kept, self._engine.forward, at)
         self.savings.seconds_choosing += time.perf_counter() - begun
         if not state.sync_gradients:  # more batches belong to this step
             return torch.zeros((), device=self.args.device)
@@ -201,8 +217,12 @@ class FilteredTrainer(transformers.Trainer):
         """The operations spent since this was asked last, whatever `inputs` would have taken."""
         if self.filter is None:
             return int(super().floating_point_ops(inputs))
-        spent, self._flops = self._flops, 0.0
-        return int(spent)
+        return int(self._engine.take_flops())
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        if self._own_sampler is not None:
+            return self._own_sampler
+        return super()._get_train_sampler(train_dataset)
 
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
@@ -277,41 +297,6 @@ class FilteredTrainer(transformers.Trainer):
         self.savings = Savings(**state["savings"])
         self._seen_before = state["seen_before"]
 
-    # Deciding: the forward pass of candidates.
-
-    @property
-    def _pass(self) -> Pass:
-        """A forward pass of training."""
-        plain = type(self).compute_loss is transformers.Trainer.compute_loss
-        plain = plain and self.label_smoother is None and self.compute_loss_func is None
-        return Pass(self._losses, self._training_flops, can_store=plain)
-
-    def _losses(self, rows: Rows, with_graph: bool) -> Tensor:
-        """The loss of each row [rows], in a forward pass of training."""
-        inputs = dict(rows.columns)
-        labels = {name: inputs.pop(name) for name in self.label_names if name in inputs}
-        self._spend(self._training_flops(rows) / 3)
-        if set(labels) == {"labels"} and rows.encodes_targets:
-            inputs |= labels  # the decoder's input is made from them
-        with torch.set_grad_enabled(with_graph), self.compute_loss_context_manager():
-            outputs = self._network(**inputs)
-            return example_losses(outputs, labels, shifted=self._shifted)
-
-    def _training_flops(self, rows: Rows) -> float:
-        """What a forward and a backward pass of the rows take; a third of it is forward."""
-        numel = rows.main.numel()
-        if self._flops_per_token is None:  # counting the parameters takes long
-            flops = super().floating_point_ops(cast(Any, rows.columns))
-            self._flops_per_token = flops / max(1, numel)
-        return self._flops_per_token * numel
-
-    def _spend(self, flops: float, *, training: bool = False) -> None:
-        self._flops += flops
-        self.savings.flops += flops
-        self.savings.training_flops += flops * training
-
-    # Updating: what `updating.Engine` asks of this process.
-
     def _update(self, at: Position) -> bool:
         """Back-propagate a whole batch of what is kept, if there is one; True if so."""
         counts = self._count()
@@ -322,8 +307,9 @@ class FilteredTrainer(transformers.Trainer):
         if quotas is None:
             return False
         taken = self._kept.take(quotas[args.process_index])
-        self._loss = back_propagate(taken, self, size=self._train_batch_size, left=self._left)
-        self._average_gradients()
+        engine = self._engine
+        self._loss = back_propagate(taken, engine, size=self._train_batch_size, left=self._left)
+        engine.average_gradients()
         if args.device.type == "cuda":  # else the time would be counted with the next choice
             torch.cuda.synchronize()
         self.savings.updates += 1
@@ -331,119 +317,16 @@ class FilteredTrainer(transformers.Trainer):
         self.savings.waiting = sum(waiting) - sum(quotas)
         return True
 
-    @property
-    def processes(self) -> int:
-        return int(self.args.world_size)
-
-    def loss(self, batch: Rows, total: int) -> Tensor:
-        self._spend(self._training_flops(batch), training=True)
-        outputs: list[Any] = []
-        hook = None
-        labels = {name: batch.columns[name] for name in self.label_names if name in batch.columns}
-        if labels and not self._filter.needs_losses and self._filter.observes:
-            hook = self._network.register_forward_hook(lambda *call: outputs.append(call[-1]))
-        try:
-            with self.compute_loss_context_manager():
-                loss = self._scaled_loss(batch, total)
-        finally:
-            if hook is not None:
-                hook.remove()
-        if outputs:
-            with torch.no_grad():
-                losses = example_losses(outputs[-1], labels, shifted=self._shifted)
-            self._filter.observe(losses.double().cpu().numpy())
-        return loss
-
-    def _scaled_loss(self, batch: Rows, total: int) -> Tensor:
-        """The loss whose gradients, averaged over processes, add up to those of the mean."""
-        args = self.args
-        count: Tensor | None = None
-        if self._counts_items:
-            terms = total if args.average_tokens_across_devices else total / args.world_size
-            count = torch.tensor(terms, device=args.device)
-        self.current_gradient_accumulation_steps = 1
-        loss = self.compute_loss(
-            self._network, cast(Any, dict(batch.columns)), num_items_in_batch=count
-        )
-        assert isinstance(loss, Tensor)
-        scaled = getattr(self, "loss_is_scaled_for_ga", None)
-        if scaled is None:
-            scaled = self._counts_items and (
-                self.model_accepts_loss_kwargs or self.compute_loss_func
-            )
-        if not scaled:  # the mean of this batch alone
-            loss = loss * (int(self.counted(batch).sum()) * args.world_size / max(1, total))
-        return loss
-
-    def stand_in(self, total: int) -> None:
-        """Compute a loss for nothing, as often as other processes compute theirs.
-
-        A subclass may exchange its metrics while it computes a loss, as TRL's SFTTrainer does, and
-        would wait for ever. The labels are such that no loss and no metric counts them.
-        """
-        row = self._latest.part(0, 1)
-        labels = row.columns.get("labels")
-        if isinstance(labels, Tensor) and not labels.is_floating_point():
-            row = Rows({**row.columns, "labels": torch.full_like(labels, IGNORED)}, row.layout)
-        with torch.no_grad(), self.compute_loss_context_manager():
-            self._scaled_loss(row, total)
-
-    def counted(self, rows: Rows) -> Tensor:
-        return self._terms(rows, shifted=bool(getattr(self, "_loss_shifts_labels", False)))
-
-    def terms(self, rows: Rows) -> Tensor:
-        return self._terms(rows, shifted=self._shifted)
-
-    def _terms(self, rows: Rows, *, shifted: bool) -> Tensor:
-        labels = rows.columns.get("labels")
-        if not isinstance(labels, Tensor):
-            return torch.ones(len(rows), dtype=torch.int64, device=self.args.device)
-        return loss_items(labels, shifted=shifted)
-
-    def backward(self, loss: Tensor) -> None:
-        self.accelerator.backward(loss)
-
-    def spend(self, flops: float) -> None:
-        self._spend(flops, training=True)
-
-    def gather(self, values: Sequence[int]) -> Tensor:
-        if self.args.world_size == 1:
-            return torch.tensor([values])
-        mine = torch.tensor([values], device=self.args.device)
-        return cast(Tensor, self.accelerator.gather(mine)).cpu()
-
     def _count(self) -> Tensor:
         """What waits in every process, and what of it with its graph [processes, 2 and more]."""
         now, before = asdict(self._filter.counts), self._seen_before
         names = ("seen", "skipped_forward", "skipped_backward")
         changes = [now[name] - before[name] for name in names]
-        counts = self.gather([len(self._kept), self._kept.held_examples, *changes])
+        counts = self._engine.gather([len(self._kept), self._kept.held_examples, *changes]).long()
         for name, value in zip(names, counts[:, 2:].sum(dim=0).tolist(), strict=True):
             setattr(self.savings, name, value)
         self.savings.waiting = int(counts[:, 0].sum())
         return counts
-
-    def _average_gradients(self) -> None:
-        if self.args.world_size == 1:
-            return
-        waits = []
-        gradients = []
-        for parameter in self._network.parameters():
-            if parameter.requires_grad:
-                if parameter.grad is None:
-                    parameter.grad = torch.zeros_like(parameter)
-                gradients.append(parameter.grad)
-                waits.append(torch.distributed.all_reduce(parameter.grad, async_op=True))
-        for wait in waits:
-            wait.wait()
-        torch._foreach_div_(gradients, self.args.world_size)
-
-    @cached_property
-    def _shifted(self) -> bool:
-        """Whether the model's logits of a position are for the label of the next one."""
-        config = getattr(self.model, "config", None)
-        loss = getattr(self.model, "loss_function", None)
-        return loss is ForCausalLMLoss and not getattr(config, "is_encoder_decoder", False)
 
     def _state_path(self, folder: str) -> Path:
         return Path(folder) / _STATE.format(rank=self.args.process_index)

@@ -19,20 +19,23 @@ class Engine(Protocol):
     @property
     def processes(self) -> int: ...
 
-    def gather(self, values: Sequence[int]) -> Tensor:
-        """The values of every process [processes, values] (int64)."""
+    def gather(self, values: Sequence[float]) -> Tensor:
+        """The values of every process [processes, values] (float64)."""
 
-    def loss(self, batch: Rows, total: int) -> Tensor:
-        """The batch's part of the mean loss over `total` terms of all processes."""
+    def loss(self, batch: Rows, total: float) -> Tensor:
+        """The batch's part of the mean loss over terms of all processes that weigh `total`."""
 
-    def stand_in(self, total: int) -> None:
+    def stand_in(self, total: float) -> None:
         """Compute a loss for nothing, as often as other processes compute theirs."""
 
     def counted(self, rows: Rows) -> Tensor:
-        """The terms of each row's loss [rows], as the Trainer counts them."""
+        """What each row weighs in the mean [rows]: its terms, as the Trainer counts them, weighted.
+
+        Without weights of examples a term weighs 1.
+        """
 
     def terms(self, rows: Rows) -> Tensor:
-        """The terms of each row's loss [rows], as `Rows.losses` are means of them."""
+        """The weighted terms of each row's loss [rows], as `Rows.losses` are means of terms."""
 
     def backward(self, loss: Tensor) -> None: ...
 
@@ -67,9 +70,9 @@ def back_propagate(taken: Sequence[Rows], engine: Engine, *, size: int, left: bo
     if fresh:
         joined = Rows.joined(fresh, left=left)
         batches = [joined.part(begin, begin + size) for begin in range(0, len(joined), size)]
-    counted = sum(int(engine.counted(part).sum()) for part in taken)
+    counted = sum(float(engine.counted(part).sum()) for part in taken)
     sums = engine.gather([counted, len(batches)])
-    total, most = int(sums[:, 0].sum()), int(sums[:, 1].max())
+    total, most = float(sums[:, 0].sum()), int(sums[:, 1].max())
     value = 0.0
     for batch in batches:
         loss = engine.loss(batch, total)
@@ -79,7 +82,7 @@ def back_propagate(taken: Sequence[Rows], engine: Engine, *, size: int, left: bo
         engine.stand_in(total)
     stored = [(part.losses * engine.terms(part)).sum() for part in taken if part.losses is not None]
     if stored:
-        loss = torch.stack(stored).sum() * (engine.processes / max(1, total))
+        loss = torch.stack(stored).sum() * (engine.processes / (total or 1))
         engine.backward(loss)
         value += float(loss.detach())
         engine.spend(sum(part.flops for part in taken if part.losses is not None) * 2 / 3)
