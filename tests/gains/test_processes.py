@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
-import torch
-from torch.distributed import TCPStore
 
 from gains_helpers import contexts_of
+from processes_helpers import launch_two
 from secondary_learners.errors import SecondaryLearnersError
 from secondary_learners.gains import processes
 from secondary_learners.gains.methods import method_named
@@ -67,34 +63,6 @@ except SecondaryLearnersError as error:
 """
 
 
-def launch(*arguments: object) -> list[tuple[int, str]]:
-    """Exit codes and messages of two processes, started without anything that watches over them.
-
-    They meet where this process listens: a port that was free a moment ago may be taken again.
-    """
-    meeting = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    shared = {
-        **os.environ,
-        "PYTHONPATH": ":".join(sys.path),
-        "OMP_NUM_THREADS": str(torch.get_num_threads()),
-        "WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(meeting.port),
-        "TORCHELASTIC_USE_AGENT_STORE": "True",  # as torchrun tells the processes it starts
-    }
-    command = [sys.executable, "-c", SCRIPT, *map(str, arguments)]
-    both = [
-        subprocess.Popen(command, env={**shared, "RANK": rank}, stderr=subprocess.PIPE, text=True)
-        for rank in ("0", "1")
-    ]
-    try:  # a deadlock would show here
-        messages = [process.communicate(timeout=180)[1] for process in both]
-    finally:
-        for process in both:
-            process.kill()
-    return [(process.returncode, text) for process, text in zip(both, messages, strict=True)]
-
-
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.name[0] != "."}
 
@@ -109,7 +77,7 @@ def test_two_processes_make_the_bytes_of_one_and_go_on_after_a_kill(
         settings = LabelSettings(exact=exact)
         label_to_store(BigramModel(), candidates, objective, folder, settings, progress=False)
 
-    (first, message), (second, _) = launch(tmp_path, "whole", "late", "killed")
+    (first, message), (second, _) = launch_two(SCRIPT, tmp_path, "whole", "late", "killed")
     assert contents(tmp_path / "whole") == contents(one)
     assert contents(tmp_path / "late") == contents(tmp_path / "unchecked")
     assert second == -signal.SIGKILL
@@ -119,7 +87,7 @@ def test_two_processes_make_the_bytes_of_one_and_go_on_after_a_kill(
     assert (tmp_path / "killed" / "part-00001.parquet") in kept
     assert len(kept) < 5
 
-    (first, message), (second, reason) = launch(tmp_path, "killed", "diverged")
+    (first, message), (second, reason) = launch_two(SCRIPT, tmp_path, "killed", "diverged")
     assert contents(tmp_path / "killed") == contents(one)
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     assert (first, second) == (1, 1)
