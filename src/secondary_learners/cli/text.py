@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from secondary_learners.cli.columns import with_columns
+from secondary_learners.cli.corpus import Engine, score_corpus, with_engine
 from secondary_learners.cli.lock import with_locked
 from secondary_learners.cli.output import Output, printable, with_output
 from secondary_learners.errors import CorpusError
@@ -54,9 +55,12 @@ def _not_nan(
 )
 @click.option(
     "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Write the rows here, with their scores, instead of to the terminal.",
+    "destination",
+    help="Write the rows here, with their scores, instead of to the terminal; FOLDER/ for the "
+    "scores alone, in a file for each shard.",
 )
+@click.option("--id", "id_column", help="Column with the rows' names, for --out FOLDER/.")
+@with_engine
 @click.option(
     "--order",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -73,7 +77,10 @@ def score_command(
     columns: tuple[str, str] | None,
     score_column: str,
     keep: float | None,
-    out: Path | None,
+    destination: str | None,
+    id_column: str | None,
+    engine: str,
+    workers: int | None,
     order: Path | None,
 ) -> None:
     """Score TEXTS: files, folders, patterns, or - for lines of JSON on standard input.
@@ -81,10 +88,14 @@ def score_command(
     \b
     learners score pool.jsonl -l books-mini --out scored.jsonl       adds a column `score`
     learners score pool.txt -l books-mini --keep 0.3 --out best.txt  the best 30 %
+    learners score corpus/ -l books-mini --out scores/               a corpus, for `learners select`
 
     A row is a text: of .jsonl, .ndjson, .json, .csv, .tsv and .parquet in --column; a line of any
     other file; in a folder, any other file whole. All may be compressed (.gz, .bz2, .xz, .zst). A
     learner made from instructions scores rows with a prompt and a completion.
+
+    A corpus is scored by several workers, and one that was broken off goes on with the same
+    command. A shard that cannot be read is named in the end, and the others are done.
     """
     from secondary_learners.engines.files import (
         best_share,
@@ -99,6 +110,19 @@ def score_command(
     from secondary_learners.filtering.sampling import write_order
     from secondary_learners.registry.load import load_learner, load_tokenizer
 
+    if destination and (destination.endswith(("/", os.sep)) or os.path.isdir(destination)):
+        if keep is not None or order is not None:
+            raise click.UsageError(
+                f"--keep and --order are for one file, and --out {destination} is a folder. Run "
+                "`learners select` on it afterwards."
+            )
+        reading = {"column": column, "columns": columns, "tokenizer": tokenizer}
+        folder, by = Path(destination), Engine(engine, workers)
+        score_corpus(output, texts, learner, folder, by, id_column=id_column, **reading)
+        return
+    if id_column or workers or engine != "local":
+        raise click.UsageError("--id, --workers and --engine need --out FOLDER/.")
+    out = None if destination is None else Path(destination)
     if keep is not None and out is None:
         raise click.UsageError("--keep needs --out FILE for the texts that are kept.")
     with ExitStack() as stack:

@@ -79,7 +79,7 @@ def score_shards(
                 for row in batch:
                     if score in row.fields:
                         raise _taken(row.where, str(score))
-                parts.append(scorer.scores(batch))
+                parts.append(scorer.scores(batch).values)
                 bar.update(len(batch))
     if not parts:
         names = ", ".join(shard.address for shard in shards[:3])

@@ -17,11 +17,13 @@ from secondary_learners.errors import CorpusError
 __all__ = ["copy_parquet", "one_schema", "read_batches", "schema_of", "table_of"]
 
 
-def read_batches(address: str, columns: list[str] | None = None) -> Iterator[Any]:
-    """The record batches of a file; raises CorpusError for one that is damaged."""
+def read_batches(
+    address: str, columns: Sequence[str] | None = None, rows: int = 65_536
+) -> Iterator[Any]:
+    """The record batches of a file, of `rows` rows; raises CorpusError for one that is damaged."""
     try:
         with fsspec.open(address, "rb") if "://" in address else open(address, "rb") as file:
-            yield from pyarrow.parquet.ParquetFile(file).iter_batches(columns=columns)
+            yield from pyarrow.parquet.ParquetFile(file).iter_batches(rows, columns=columns)
     except (pyarrow.ArrowException, OSError) as error:
         raise CorpusError(f"{address} is not a whole Parquet file: {error}") from error
 

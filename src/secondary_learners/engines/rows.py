@@ -48,8 +48,8 @@ def format_of(address: str) -> Format | None:
     return None if ending == ".parquet" else _FORMATS.get(ending, _Lines())
 
 
-def read_shard(shard: Shard, column: str) -> Iterator[Row]:
-    """The rows of one file."""
+def read_shard(shard: Shard, column: str, only: Sequence[str] | None = None) -> Iterator[Row]:
+    """The rows of one file; `only`: of Parquet, the columns that are needed."""
     kind = format_of(shard.address)
     if shard.whole:
         with open_stream(shard.address) as stream:
@@ -57,7 +57,7 @@ def read_shard(shard: Shard, column: str) -> Iterator[Row]:
         name = os.fsencode(shard.address).decode("utf-8", "replace")
         yield Row(name, {"file": name, column: "\n".join(lines)})
     elif kind is None:
-        yield from _parquet_rows(shard.address)
+        yield from _parquet_rows(shard.address, only)
     else:
         with open_stream(shard.address) as stream:
             yield from kind.read(stream, shard.address, column)
@@ -242,11 +242,13 @@ def _object(value: Any, where: str) -> dict[str, Any]:
     return value
 
 
-def _parquet_rows(address: str) -> Iterator[Row]:
-    from secondary_learners.engines.parquet import read_batches
+def _parquet_rows(address: str, only: Sequence[str] | None) -> Iterator[Row]:
+    from secondary_learners.engines.parquet import read_batches, schema_of
 
+    if only is not None and not set(only) <= set(schema_of(address).names):
+        only = None  # whoever looks for the column says what there is
     number = 0
-    for batch in read_batches(address):
+    for batch in read_batches(address, only, rows=1024):
         for fields in batch.to_pylist(maps_as_pydicts="lossy"):
             number += 1
             yield Row(f"{address}, row {number}", fields)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from secondary_learners.text.sequences import Examples, encode
 
 __all__ = [
     "RowScorer",
+    "Scores",
     "in_batches",
     "mean_contributions",
     "mean_scores",
@@ -31,13 +32,17 @@ _TOKENS = 8_192  # scored at once, padding included: what a core's cache holds
 Floats = npt.NDArray[np.float64]
 
 
+class Scores(NamedTuple):
+    """The scores of rows [rows] and how many tokens each has [rows]."""
+
+    values: Floats
+    tokens: npt.NDArray[np.int64]
+
+
 class RowScorer(Protocol):
     """Scores rows of files; `shown` is a row's text for people."""
 
-    def scores(self, rows: Sequence[Row]) -> Floats: ...
-
-    def tokens(self) -> int:
-        """Tokens scored so far."""
+    def scores(self, rows: Sequence[Row]) -> Scores: ...
 
     def shown(self, row: Row) -> str: ...
 
@@ -70,17 +75,13 @@ class _Texts:
     learner: Learner
     tokenizer: Any
     column: str
-    _tokens: int = 0
 
-    def scores(self, rows: Sequence[Row]) -> Floats:
+    def scores(self, rows: Sequence[Row]) -> Scores:
         texts = [normalize(text_of(row, self.column)) for row in rows]
         encode = self.tokenizer.backend_tokenizer.encode_batch_fast
         ids = [encoding.ids for encoding in encode(texts, add_special_tokens=False)]
-        self._tokens += sum(map(len, ids))
-        return mean_scores(self.learner, ids)
-
-    def tokens(self) -> int:
-        return self._tokens
+        tokens = np.fromiter(map(len, ids), np.int64, len(ids))
+        return Scores(mean_scores(self.learner, ids), tokens)
 
     def shown(self, row: Row) -> str:
         return " ".join(text_of(row, self.column).split())
@@ -94,9 +95,8 @@ class _Instructions:
     tokenizer: Any
     columns: tuple[str, str]
     truncate: str
-    _tokens: int = 0
 
-    def scores(self, rows: Sequence[Row]) -> Floats:
+    def scores(self, rows: Sequence[Row]) -> Scores:
         examples = encode(
             [instruction(row.fields, row.where, self.columns) for row in rows],
             self.tokenizer,
@@ -106,11 +106,7 @@ class _Instructions:
             longest=self.learner.config.context_length,
             truncate=self.truncate,
         )
-        self._tokens += int(examples.lengths.sum())
-        return score_examples(self.learner, examples)
-
-    def tokens(self) -> int:
-        return self._tokens
+        return Scores(score_examples(self.learner, examples), examples.lengths)
 
     def shown(self, row: Row) -> str:
         fields = row.fields
