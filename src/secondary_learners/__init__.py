@@ -16,6 +16,7 @@ __all__ = [
     "LearnerPredictor",
     "MultistageFilter",
     "NaiveBayes",
+    "PublishOptions",
     "Quantile",
     "RandomFilter",
     "ScoreColumn",
@@ -47,6 +48,7 @@ _HOMES = {
     "LearnerPredictor": "filtering.predictors",
     "MultistageFilter": "filtering.multistage",
     "NaiveBayes": "filtering.predictors",
+    "PublishOptions": "publishing.publish",
     "Quantile": "filtering.thresholds",
     "RandomFilter": "filtering.decisions",
     "ScoreColumn": "filtering.columns",
@@ -60,7 +62,7 @@ _HOMES = {
     "information_gain": "gains.labels",
     "list_learners": "registry.index",
     "load_base": "registry.load",
-    "load_delta": "registry.deltas",
+    "load_delta": "registry.load_delta",
     "load_learner": "registry.load",
     "publish": "publishing.publish",
     "refresh": "experiments.refresh",
@@ -81,10 +83,10 @@ if typing.TYPE_CHECKING:
     from secondary_learners.filtering.thresholds import Constant, Quantile, Shifting, Soft
     from secondary_learners.filtering.weights import ScoreWeights
     from secondary_learners.gains.labels import information_gain
-    from secondary_learners.publishing.publish import publish
-    from secondary_learners.registry.deltas import load_delta
+    from secondary_learners.publishing.publish import PublishOptions, publish
     from secondary_learners.registry.index import list_learners
     from secondary_learners.registry.load import load_base, load_learner
+    from secondary_learners.registry.load_delta import load_delta
     from secondary_learners.text.sequences import Examples
     from secondary_learners.trainers.sft import FilteredSFTTrainer
     from secondary_learners.trainers.trainer import FilteredTrainer

@@ -13,7 +13,7 @@ from gains_helpers import VOCABULARY, contexts_of
 from secondary_learners.cards.check import check_card
 from secondary_learners.content import content
 from secondary_learners.errors import ArtifactError, SecondaryLearnersError
-from secondary_learners.experiments.refresh import Verdict, card_figure, judge, refresh
+from secondary_learners.experiments.refresh import Freshness, card_figure, judge, refresh
 from secondary_learners.files import sha256_file
 from secondary_learners.learners.artifact import read_learner
 from secondary_learners.recipes.gain_learner.transfer import TransferRow, record_transfer
@@ -27,8 +27,8 @@ figure = st.floats(-1, 1)
 def test_a_verdict_needs_the_whole_interval_on_one_side(a: float, b: float, card: float) -> None:
     low, high = sorted((a, b))
     found = judge(low, high, card)
-    assert (found is Verdict.HOLDS) == (low >= card / 2)
-    assert (found is Verdict.STALE) == (high < card / 2)
+    assert (found is Freshness.HOLDS) == (low >= card / 2)
+    assert (found is Freshness.STALE) == (high < card / 2)
 
 
 def test_the_card_s_figure_is_that_of_the_architecture_that_ships(tmp_path: Path) -> None:

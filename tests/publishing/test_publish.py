@@ -16,7 +16,8 @@ from secondary_learners.content import content
 from secondary_learners.errors import AuditError, OfflineError, PublishError
 from secondary_learners.files import sha256_file
 from secondary_learners.publishing.client import Client
-from secondary_learners.publishing.publish import ChangeKind, Publication, publish
+from secondary_learners.publishing.plan import ChangeKind
+from secondary_learners.publishing.publish import Publication, PublishOptions, publish
 from secondary_learners.registry.index import entry_toml, find, read_index
 from secondary_learners.registry.load import load_learner
 from server_helpers import running, token
@@ -42,7 +43,9 @@ class Hub:
 
     def publish(self, folder: Path, **options: Any) -> Publication:
         given = {"endpoint": self.url, "token": self.writer} | options
-        return publish(folder, self.repository, **given)
+        names = {"private", "tag", "card", "message"} & given.keys()
+        how = PublishOptions(**{name: given.pop(name) for name in names})
+        return publish(folder, self.repository, how, **given)
 
     def read(self, name: str, revision: str | None = None) -> bytes:
         folder = self.root / "downloads" / self.repository
@@ -375,7 +378,7 @@ def test_names_that_no_hub_takes(folder: Path, name: str) -> None:
 @pytest.mark.parametrize("tag", ["v 1", "a..b", "-v", "x/", "é:"])
 def test_tags_that_git_refuses(folder: Path, tag: str) -> None:
     with pytest.raises(PublishError, match="is not the name of a tag"):
-        publish(folder, "team/x", tag=tag)
+        publish(folder, "team/x", PublishOptions(tag=tag))
 
 
 def test_tokens_that_may_not_write(hub: Hub, folder: Path) -> None:
@@ -402,7 +405,7 @@ def test_no_token(hub: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_server_that_dies_meanwhile(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root, commit = tmp_path / "hub", Client.commit
+    root, commit, how = tmp_path / "hub", Client.commit, PublishOptions(tag="v1")
     writer = token(root, "maker", "write")
     with running(root) as server, monkeypatch.context() as patched:
 
@@ -412,9 +415,9 @@ def test_a_server_that_dies_meanwhile(
 
         patched.setattr(Client, "commit", late)
         with pytest.raises(OfflineError, match="run the same command again"):
-            publish(folder, "maker/books", endpoint=server.url, token=writer, tag="v1")
+            publish(folder, "maker/books", how, endpoint=server.url, token=writer)
     with running(root) as server:
-        made = publish(folder, "maker/books", endpoint=server.url, token=writer, tag="v1")
+        made = publish(folder, "maker/books", how, endpoint=server.url, token=writer)
         tags = HfApi(server.url, writer).list_repo_refs("maker/books").tags
         assert [(tag.name, tag.target_commit) for tag in tags] == [("v1", made.commit)]
 
@@ -445,5 +448,6 @@ def test_a_repository_made_for_a_commit_that_fails_is_named(folder: Path, tmp_pa
         with pytest.raises(PublishError) as second:  # now it is not this command's any more
             publish(folder, "maker/books", endpoint=server.url, token=writer)
         assert "was made for this" not in str(second.value)
+        private = PublishOptions(private=True)
         with pytest.raises(PublishError, match="stays, empty and private"):
-            publish(folder, "maker/secret", endpoint=server.url, token=writer, private=True)
+            publish(folder, "maker/secret", private, endpoint=server.url, token=writer)

@@ -20,7 +20,7 @@ from secondary_learners.errors import (
 from secondary_learners.registry.index import Entry, entry_toml, find
 from secondary_learners.registry.load import load_learner
 from secondary_learners.registry.registries import (
-    Change,
+    EntryChange,
     Registry,
     add_registry,
     read_registries,
@@ -59,9 +59,9 @@ class Asked:
 
     def __init__(self, answer: bool) -> None:
         self.answer = answer
-        self.changes: Sequence[Change] = ()
+        self.changes: Sequence[EntryChange] = ()
 
-    def __call__(self, registry: Registry, changes: Sequence[Change]) -> bool:
+    def __call__(self, registry: Registry, changes: Sequence[EntryChange]) -> bool:
         self.changes = changes
         return self.answer
 
@@ -134,9 +134,9 @@ def test_an_update_says_what_changed_before_it_is_kept(
     (source / "gone.toml").unlink()
     write(source, again, fresh)
     expected = [
-        Change("far", known, again),
-        Change("fresh", None, fresh),
-        Change("gone", gone, None),
+        EntryChange("far", known, again),
+        EntryChange("fresh", None, fresh),
+        EntryChange("gone", gone, None),
     ]
     no, yes = Asked(False), Asked(True)
     assert update_registry("team", no) is None
@@ -218,7 +218,7 @@ def test_what_two_do_to_one_registry_is_not_mixed(share: Path, machine: Machine)
     text = (share / "registry" / "small.toml").read_text()
     (share / "registry" / "small.toml").write_text(text.replace("size = 1", "size = 2"))
 
-    def meanwhile(registry: Registry, changes: Sequence[Change]) -> bool:
+    def meanwhile(registry: Registry, changes: Sequence[EntryChange]) -> bool:
         (share / "registry" / "small.toml").write_text(text.replace("size = 1", "size = 3"))
         update_registry("team", Asked(True))
         return True

@@ -16,7 +16,12 @@ import pytest
 from cli_helpers import learners
 from secondary_learners.content import content
 from secondary_learners.server.pages import charts
-from secondary_learners.server.pages.artifacts import Artifact, Run, Source, read_artifact
+from secondary_learners.server.pages.artifacts import (
+    Artifact,
+    ComparedArm,
+    PageSource,
+    read_artifact,
+)
 from secondary_learners.server.pages.choosing import PAGE, Choice, choose
 from secondary_learners.server.pages.markdown import card_html
 from secondary_learners.server.pages.snippets import snippets_for
@@ -176,7 +181,7 @@ class TestList:
 
 def made(name: str, readers: dict[str, bytes], date: str = "2026-01-01", size: int = 1) -> Artifact:
     facts = {"size": str(size)}
-    return read_artifact(Source(name, "", "", date, (), readers, facts=facts), {})
+    return read_artifact(PageSource(name, "", "", date, (), readers, facts=facts), {})
 
 
 class TestArtifact:
@@ -230,10 +235,12 @@ class TestArtifact:
         assert made("t/x", {"evaluation.json": deep}).liked == ()
 
     def test_charts_say_their_figures_to_who_cannot_see(self) -> None:
-        drawn = charts.runs([Run("<b>", "filtered", 1.0, 0.5), Run("y", "random", 2, 0)], "loss")
+        drawn = charts.runs(
+            [ComparedArm("<b>", "filtered", 1.0, 0.5), ComparedArm("y", "random", 2, 0)], "loss"
+        )
         assert Tags(drawn).harmless() and "&lt;b&gt;: 1.0 ± 0.5" in drawn
         assert charts.runs([], "") == charts.histogram([1, 1, 1]) == charts.line([(0, 1)], "") == ""
-        assert Tags(charts.runs([Run("x", "", 3.0, 0.0)], "same")).tags
+        assert Tags(charts.runs([ComparedArm("x", "", 3.0, 0.0)], "same")).tags
 
     def test_what_is_not_there(self, stocked: InProcess) -> None:
         missing = stocked.ask("GET", "/team/nothing", headers=HTML)

@@ -13,6 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from secondary_learners.artifacts.kinds import artifact_kinds
 from secondary_learners.cards.card import EVERY, Card
 from secondary_learners.cards.kinds import card_of
 from secondary_learners.cards.metadata import MetadataError, read_front_matter
@@ -66,7 +67,6 @@ _HEADINGS = {
     "how it is rebuilt": r"rebuil|reproduc",
     "its license": r"licen[cs]e",
 }
-_LOADS = re.compile(r"\b(load_learner|load_delta|load_base|from_pretrained)\(")
 _LINK = re.compile(r"\]\(\s*<?([^)>\s]+)")
 _LEFT_OPEN = re.compile(
     r"\{\{.*?\}\}|\{%.*?%\}|\[More Information Needed\]|\bTODO\b|\bFIXME\b|\bTBD\b"
@@ -254,7 +254,8 @@ def _sections(text: str, sections: Iterable[str]) -> Iterator[Problem]:
     for section in sections:
         if not re.search(_HEADINGS[section], headings):
             yield Problem(CardFault.SECTION, f"no heading speaks of {section}.")
-    if not _LOADS.search(text):
+    loaders = "|".join([*(kind.loader for kind in artifact_kinds()), "from_pretrained"])
+    if not re.search(rf"\b({loaders})\(", text):
         yield Problem(
             CardFault.SECTION, "it does not show how to load it: `load_learner(…)` in a code block."
         )

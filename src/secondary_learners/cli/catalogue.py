@@ -26,7 +26,7 @@ from secondary_learners.registry.references import NameReference, parse_referenc
 from secondary_learners.registry.registries import shelf, shelves
 
 if TYPE_CHECKING:
-    from secondary_learners.registry.resolve import Resolved
+    from secondary_learners.registry.resolved import Resolved
 
 __all__ = ["list_command", "show_command"]
 

@@ -140,8 +140,8 @@ def apply_command(
     from dataclasses import asdict
 
     from secondary_learners.files import atomic_folder
-    from secondary_learners.registry.deltas import base_reference, find_delta
     from secondary_learners.registry.load import load_base
+    from secondary_learners.registry.load_delta import base_reference, find_delta
     from secondary_learners.tasks.classifier import classifier
     from secondary_learners.tasks.encoding import read_encoded
     from secondary_learners.tasks.training import evaluate
@@ -184,7 +184,7 @@ def apply_command(
 @with_output
 def show_command(output: Output, delta: str) -> None:
     """Show the card of DELTA: a name, a repository or a folder (./FOLDER)."""
-    from secondary_learners.registry.deltas import delta_files
+    from secondary_learners.registry.load_delta import delta_files
 
     files = delta_files(delta)
     value = {}
@@ -244,8 +244,8 @@ def _tuned(tuned: str, base: str | None) -> tuple[str, PreTrainedModel]:
     import torch
     import transformers
 
-    from secondary_learners.registry.deltas import base_reference, find_delta
     from secondary_learners.registry.load import load_base
+    from secondary_learners.registry.load_delta import base_reference, find_delta
     from secondary_learners.tasks.classifier import classifier
 
     path = Path(tuned)

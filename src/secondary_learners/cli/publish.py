@@ -12,7 +12,8 @@ import click
 from secondary_learners.cli.output import Output, columns, with_output
 
 if TYPE_CHECKING:
-    from secondary_learners.publishing.publish import Choice, Publication
+    from secondary_learners.publishing.plan import Choice
+    from secondary_learners.publishing.publish import Publication
 
 __all__ = ["publish_command"]
 
@@ -57,18 +58,15 @@ def publish_command(
     The folder is audited, and everything goes in one commit. Prints the registry entry to add: save
     it as registry/NAME.toml, or in a registry of your own (see `learners registry`).
     """
-    from secondary_learners.publishing.publish import publish
+    from secondary_learners.publishing.publish import PublishOptions, publish
 
     publication = publish(
         folder,
         repository,
+        PublishOptions(private=private, tag=tag, card=card, message=message),
         endpoint=endpoint,
         token=_token(token_env),
-        private=private,
-        tag=tag,
         dry_run=dry_run,
-        card=card,
-        message=message,
     )
     value = _value(publication)
     if dry_run:

@@ -11,7 +11,7 @@ import click
 from secondary_learners.cli.output import Output, columns, with_output
 
 if TYPE_CHECKING:
-    from secondary_learners.registry.registries import Change, Registry
+    from secondary_learners.registry.registries import EntryChange, Registry
 
 __all__ = ["registry_command"]
 
@@ -69,7 +69,7 @@ def update_command(output: Output, aliases: tuple[str, ...], yes: bool) -> None:
     done = []
     for alias in aliases or tuple(read_registries()):
 
-        def accept(registry: Registry, changes: Sequence[Change]) -> bool:
+        def accept(registry: Registry, changes: Sequence[EntryChange]) -> bool:
             lines = [f"{registry.alias}:{_words(change)}" for change in changes]
             click.echo("\n".join(lines or [f"{registry.alias}: no entry changed"]), err=True)
             return yes or click.confirm("Keep these?", err=True)
@@ -91,7 +91,7 @@ def remove_command(output: Output, alias: str) -> None:
     output.result(f"{alias}: removed", {"alias": alias})
 
 
-def _words(change: Change) -> str:
+def _words(change: EntryChange) -> str:
     before, after = change.before, change.after
     if before is None or after is None:
         entry = after or before

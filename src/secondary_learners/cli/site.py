@@ -52,13 +52,13 @@ def build_command(output: Output, out: Path, title: str, url: str) -> None:
 
 
 def _artifact(place: Shelf, entry: Entry) -> Artifact:
-    from secondary_learners.server.pages.artifacts import File, Source, read_artifact
+    from secondary_learners.server.pages.artifacts import File, PageSource, read_artifact
     from secondary_learners.server.store.metadata import MetadataError, metadata_json
 
     folder = place.bundled / entry.name if place.bundled and not entry.revision else None
     paths = {name: folder / name for name in entry.files} if folder else {}
     readers = {name: paths[name].read_bytes() for name in _READ if name in paths}
-    source = Source(
+    source = PageSource(
         name=place.prefix + entry.name,
         kind=entry.kind.replace("-", " "),
         summary=entry.summary,

@@ -29,11 +29,11 @@ from secondary_learners.tasks.reading import read_task
 from secondary_learners.tasks.training import predict
 from secondary_learners.trainers.trainer import FilteredTrainer
 
-__all__ = ["Arms", "Rows", "StagedTask", "Timed", "progress_line", "run_arms", "trained"]
+__all__ = ["Arms", "StagedTask", "Timed", "TrainerRows", "progress_line", "run_arms", "trained"]
 
 
 @dataclass(frozen=True)
-class Rows:
+class TrainerRows:
     """Encoded examples as a Trainer takes them: a data set of places, and batches of them."""
 
     examples: Encoded
@@ -154,7 +154,7 @@ def trained(
     device: str = "cpu",
 ) -> transformers.Trainer:
     """A Trainer that has trained on the task's used examples, with the filter if there is one."""
-    rows = Rows(task.used, task.encoded.pad)
+    rows = TrainerRows(task.used, task.encoded.pad)
     with tempfile.TemporaryDirectory() as folder:
         arguments = transformers.TrainingArguments(
             folder,

@@ -20,13 +20,13 @@ from secondary_learners.text.sequences import Examples
 if TYPE_CHECKING:
     from secondary_learners.learners.artifact import Learner
 
-__all__ = ["Refreshed", "Verdict", "card_figure", "judge", "refresh"]
+__all__ = ["Freshness", "Refreshed", "card_figure", "judge", "refresh"]
 
 _SHARE = 0.5
 _SCORED_TOGETHER = 512
 
 
-class Verdict(StrEnum):
+class Freshness(StrEnum):
     """HOLDS: at least half of the card's figure, STALE: less; UNCLEAR: the sample cannot say.
 
     Of the contexts above a threshold, the mean gain in standard deviations grows in proportion to
@@ -54,7 +54,7 @@ class Refreshed:
     high: float
     card: float
     bar: float
-    verdict: Verdict
+    verdict: Freshness
     contexts: int
     documents: int
     objective_contexts: int
@@ -62,12 +62,12 @@ class Refreshed:
     changed: bool
 
 
-def judge(low: float, high: float, card: float) -> Verdict:
+def judge(low: float, high: float, card: float) -> Freshness:
     """The verdict for an interval from `low` to `high`; `card` is the figure at the making."""
     bar = _SHARE * card
     if low >= bar:
-        return Verdict.HOLDS
-    return Verdict.STALE if high < bar else Verdict.UNCLEAR
+        return Freshness.HOLDS
+    return Freshness.STALE if high < bar else Freshness.UNCLEAR
 
 
 def card_figure(folder: Path) -> float:
@@ -94,18 +94,30 @@ def refresh(
     card: float,
     method: str | None = None,
     seed: int = 0,
-    batch_size: int | None = None,
     progress: bool = True,
 ) -> Refreshed:
     """Label `contexts` at the weights that `model` has now and compare with what `learner` says.
 
     Labels are made as the learner's own were: method, optimizer, its learning rate, subset of the
-    parameters and unit. contexts: ones that the learner was not fitted on. objective: what the
-    model should get better at. card: the learner's own held-out figure, see `card_figure`; method:
-    another than the learner's own; seed: of the bootstrap.
+    parameters and unit.
 
-    Raises SecondaryLearnersError for fewer than 20 contexts, IncompatibleError for tokens that are
-    not the learner's, and what `label_to_store` raises.
+    Args:
+        learner: The learner to judge.
+        model: As it is now; its weights are as before afterwards.
+        contexts: At least 20 that the learner was not fitted on.
+        objective: What the model should get better at.
+        card: The learner's own correlation on held-out documents, see `card_figure`.
+        method: Of measuring gains, by default the learner's own.
+        seed: Of the bootstrap.
+        progress: Whether a bar is shown.
+
+    Returns:
+        Spearman's correlation of predictions with fresh labels, its 95 % interval and the verdict.
+
+    Raises:
+        SecondaryLearnersError: For fewer than 20 contexts.
+        IncompatibleError: For tokens that are not the learner's.
+        DivergedError: For gains that are not finite.
     """
     if len(contexts) < 20:
         raise SecondaryLearnersError(
@@ -140,7 +152,6 @@ def refresh(
             objective,
             Path(name) / "labels",
             settings,
-            batch_size=batch_size,
             progress=progress,
         )
     scores = predictions.cpu().numpy()

@@ -16,11 +16,11 @@ from secondary_learners.registry.remote import Remote, warn_of_plain_http
 if TYPE_CHECKING:
     from huggingface_hub import HfApi, errors
 
-__all__ = ["Client", "State", "Stored"]
+__all__ = ["Client", "HubFile", "State"]
 
 
 @dataclass(frozen=True)
-class Stored:
+class HubFile:
     """A file on a Hub. digest: its sha256 where the Hub keeps large files, else git's sha1."""
 
     size: int
@@ -37,7 +37,7 @@ class State:
 
     commit: str
     private: bool
-    files: Mapping[str, Stored]
+    files: Mapping[str, HubFile]
     tags: Mapping[str, str]
 
 
@@ -111,7 +111,7 @@ class Client:
             commit=info.sha or "",
             private=bool(info.private),
             files={
-                file.rfilename: Stored(
+                file.rfilename: HubFile(
                     file.size or 0, (file.lfs.sha256 if file.lfs else file.blob_id) or ""
                 )
                 for file in info.siblings or ()

@@ -35,13 +35,13 @@ from secondary_learners.recipes.record import Record
 from secondary_learners.recipes.run import Run, check_out, entry_path, finish, opened
 from secondary_learners.registry.load import locate
 
-__all__ = ["Published", "Rebuild", "published_seconds", "read_published", "rebuild"]
+__all__ = ["PublishedArtifact", "Rebuild", "published_seconds", "read_published", "rebuild"]
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedArtifact:
     """The artifact to rebuild: its folder, and its recipe with every default written out."""
 
     folder: Path
@@ -62,7 +62,7 @@ class Rebuild:
     seconds: float
 
 
-def read_published(reference: str | Path) -> Published:
+def read_published(reference: str | Path) -> PublishedArtifact:
     """The artifact that `reference` names, its digests checked; see `load_learner`.
 
     Raises what `load_learner` raises, and ArtifactError when it lacks what a rebuild needs.
@@ -82,10 +82,10 @@ def read_published(reference: str | Path) -> Published:
     kind_of(recipe).check(folder)
     for name in ("config.json", "evaluation.json"):
         read_json(folder / name)
-    return Published(folder, recipe)
+    return PublishedArtifact(folder, recipe)
 
 
-def published_seconds(published: Published) -> float | None:
+def published_seconds(published: PublishedArtifact) -> float | None:
     """How long the parts took whose time was recorded, when it was made; None if none was."""
     evaluation = read_json(published.folder / "evaluation.json")
     comparison, energy = evaluation.get("fine_tuning"), evaluation.get("energy")
@@ -101,7 +101,7 @@ def published_seconds(published: Published) -> float | None:
     return float(np.nansum(known)) or None
 
 
-def rebuild(published: Published, run: Run) -> Rebuild:
+def rebuild(published: PublishedArtifact, run: Run) -> Rebuild:
     """Make `published` again in `run.out`, by the stages of any run, and compare.
 
     Raises SecondaryLearnersError when the folder is not this rebuild's or another process is at

@@ -24,7 +24,8 @@ from secondary_learners.registry.references import (
     parse_reference,
 )
 from secondary_learners.registry.requests import request
-from secondary_learners.registry.resolve import Resolved, Source, resolve
+from secondary_learners.registry.resolve import resolve
+from secondary_learners.registry.resolved import Origin, Resolved
 
 if TYPE_CHECKING:
     import torch
@@ -117,7 +118,7 @@ def _own_folder(reference: FolderReference, kind: str | None, required: bool) ->
             "Try `learners list`."
         )
     return Resolved(
-        key=str(reference), kind=kind, folder=reference.path, digests=None, source=Source.FOLDER
+        key=str(reference), kind=kind, folder=reference.path, digests=None, source=Origin.FOLDER
     )
 
 

@@ -19,7 +19,8 @@ from secondary_learners.registry.references import (
     parse_reference,
 )
 from secondary_learners.registry.requests import request
-from secondary_learners.registry.resolve import Resolved, resolve
+from secondary_learners.registry.resolve import resolve
+from secondary_learners.registry.resolved import Resolved
 
 __all__ = ["lock_references"]
 

@@ -36,7 +36,7 @@ from secondary_learners.registry.lock import are_digests
 from secondary_learners.registry.references import FolderReference, is_repository, parse_reference
 
 __all__ = [
-    "Change",
+    "EntryChange",
     "Registry",
     "Shelf",
     "add_registry",
@@ -81,7 +81,7 @@ class Registry:
 
 
 @dataclass(frozen=True)
-class Change:
+class EntryChange:
     """What an update does to one name: an entry before and after; None where there is none."""
 
     name: str
@@ -182,7 +182,7 @@ def _refuse_taken(alias: str) -> None:
 
 
 def update_registry(
-    alias: str, accept: Callable[[Registry, Sequence[Change]], bool]
+    alias: str, accept: Callable[[Registry, Sequence[EntryChange]], bool]
 ) -> Registry | None:
     """Fetch again; what is new is kept when `accept(the new state, the changes)` says so.
 
@@ -197,7 +197,7 @@ def update_registry(
     with tempfile.TemporaryDirectory() as name:
         fresh = _entries(after, texts, Path(name))
     changes = [
-        Change(name, known.get(name), fresh.get(name))
+        EntryChange(name, known.get(name), fresh.get(name))
         for name in sorted({*known, *fresh})
         if known.get(name) != fresh.get(name)
     ]

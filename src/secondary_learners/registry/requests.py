@@ -7,7 +7,7 @@ from secondary_learners.registry.index import Entry, find
 from secondary_learners.registry.references import NameReference, RepositoryReference
 from secondary_learners.registry.registries import Shelf, shelf
 from secondary_learners.registry.remote import Remote
-from secondary_learners.registry.resolve import Request
+from secondary_learners.registry.resolved import Request
 
 __all__ = ["entry_request", "request"]
 

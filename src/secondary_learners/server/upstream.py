@@ -33,7 +33,7 @@ from secondary_learners.server.store.names import check_path, is_repository_name
 from secondary_learners.server.store.objects import Contents
 from secondary_learners.server.store.oids import blob_oid
 from secondary_learners.server.store.repositories import find_commit
-from secondary_learners.server.store.trees import Entry, find_entry
+from secondary_learners.server.store.trees import TreeEntry, find_entry
 
 __all__ = ["PullThrough", "Upstream"]
 
@@ -162,20 +162,20 @@ class Upstream:
 
     async def _files(
         self, wanted: Wanted, described: dict[str, Any], contents: Contents
-    ) -> list[tuple[Entry, str]]:
+    ) -> list[tuple[TreeEntry, str]]:
         """Each file with its card. Small ones are fetched: only so is their sha256 known."""
         limit = asyncio.Semaphore(_AT_ONCE)
         siblings = described["siblings"]
         if len(siblings) > self._hub.limits.files_per_repository:
             raise ValueError("it has too many files")
 
-        async def one(row: dict[str, Any]) -> tuple[Entry, str]:
+        async def one(row: dict[str, Any]) -> tuple[TreeEntry, str]:
             path = check_path(row["rfilename"])
             if lfs := row.get("lfs"):
                 sha256, size = str(lfs["sha256"]), int(lfs["size"])
                 if not is_sha256(sha256):
                     raise ValueError(f"{path} has no sha256")
-                return Entry(path, sha256, size, str(row["blobId"]), True, 0), ""
+                return TreeEntry(path, sha256, size, str(row["blobId"]), True, 0), ""
             async with limit:
                 answer = await self._client.get(self._address(wanted, described["sha"], path))
             answer.raise_for_status()
@@ -183,7 +183,7 @@ class Upstream:
             if blob_oid(data) != row["blobId"]:
                 raise ValueError(f"{path} is not what its oid says")
             stored = await run_in_threadpool(contents.add, data)
-            return Entry(path, stored.sha256, stored.size, row["blobId"], False, 0), _card(
+            return TreeEntry(path, stored.sha256, stored.size, row["blobId"], False, 0), _card(
                 path, data
             )
 

@@ -16,7 +16,7 @@ from secondary_learners.text.splitting import deal
 __all__ = ["cut", "mixture", "split_documents"]
 
 
-class Divisible(Protocol):
+class Dealable(Protocol):
     """What is dealt to splits as a whole: a document, or a group of examples."""
 
     @property
@@ -26,7 +26,7 @@ class Divisible(Protocol):
     def size(self) -> int: ...
 
 
-Whole = TypeVar("Whole", bound=Divisible)
+Whole = TypeVar("Whole", bound=Dealable)
 
 
 def split_documents(

@@ -38,7 +38,7 @@ from secondary_learners.recipes.distilled_learner.figures import (
     scoring_speed,
 )
 from secondary_learners.recipes.distilled_learner.published import (
-    Published,
+    PublishedRows,
     found_file,
     read_published_labels,
 )
@@ -63,7 +63,7 @@ check = read_learner
 class Material:
     """The labels that others published, the tokenizer of their contexts, and unlabelled text."""
 
-    published: Published
+    published: PublishedRows
     tokenizer: Tokenizer
     documents: list[Document]
 
@@ -218,7 +218,7 @@ def _digest(*parts: object) -> str:
     return sha256_bytes(json_bytes(parts))
 
 
-def _tokenizer(path: Path, published: Published) -> Tokenizer:
+def _tokenizer(path: Path, published: PublishedRows) -> Tokenizer:
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises nothing narrower

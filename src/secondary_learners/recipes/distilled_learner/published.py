@@ -14,7 +14,7 @@ from secondary_learners.files import sha256_file
 from secondary_learners.recipes.distilled_learner.recipe import PublishedLabels
 from secondary_learners.text.splitting import deal
 
-__all__ = ["Labelled", "Published", "fold_rows", "found_file", "read_published_labels"]
+__all__ = ["Labelled", "PublishedRows", "fold_rows", "found_file", "read_published_labels"]
 
 _SHARED = 12  # tokens in a row that two contexts share when they belong together
 
@@ -29,7 +29,7 @@ class Labelled:
 
 
 @dataclass(frozen=True, eq=False)
-class Published:
+class PublishedRows:
     """fitted: to choose and fit by. reported: to report on, and for nothing else."""
 
     fitted: Labelled
@@ -37,7 +37,7 @@ class Published:
     digest: str
 
 
-def read_published_labels(plan: PublishedLabels, corpus: Path | None) -> Published:
+def read_published_labels(plan: PublishedLabels, corpus: Path | None) -> PublishedRows:
     """The labels of `plan` in the corpus folder; raises CorpusError for what is missing in it."""
     path = found_file(plan.file, corpus)
     try:
@@ -68,7 +68,7 @@ def read_published_labels(plan: PublishedLabels, corpus: Path | None) -> Publish
             np.log(perplexity[chosen].astype(np.float64)),
         )
 
-    return Published(part(~reported), part(reported), sha256_file(path))
+    return PublishedRows(part(~reported), part(reported), sha256_file(path))
 
 
 def found_file(name: str, corpus: Path | None) -> Path:

@@ -14,19 +14,19 @@ from torch import Tensor
 from tqdm import tqdm
 
 from secondary_learners.errors import CorpusError
-from secondary_learners.learners.distilling import distil
 from secondary_learners.learners.embeddings import token_embeddings
 from secondary_learners.learners.fitting import fit_baseline
 from secondary_learners.learners.kernel_ridge import ContextKernel, fit_kernel_ridge
 from secondary_learners.learners.nets import ConvNet, LinearNet, Net, round_to_half
-from secondary_learners.recipes.distilled_learner.published import Published, fold_rows
+from secondary_learners.recipes.distilled_learner.distilling import distil
+from secondary_learners.recipes.distilled_learner.published import PublishedRows, fold_rows
 from secondary_learners.recipes.distilled_learner.recipe import SPLICED, DistilledRecipe
 from secondary_learners.text.corpus import Document
 from secondary_learners.text.wikitext import wikitext_style
 
 __all__ = [
     "Data",
-    "Labels",
+    "StandardizedGains",
     "embed",
     "encode",
     "linear",
@@ -46,7 +46,7 @@ Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class Labels:
+class StandardizedGains:
     """Gains in standard deviations of the fitted rows'."""
 
     fitted: Floats
@@ -55,22 +55,22 @@ class Labels:
     sd: float
 
 
-def standardized(published: Published) -> Labels:
+def standardized(published: PublishedRows) -> StandardizedGains:
     gains = published.fitted.gains
     mean, sd = float(gains.mean()), float(gains.std())
-    return Labels((gains - mean) / sd, (published.reported.gains - mean) / sd, mean, sd)
+    return StandardizedGains((gains - mean) / sd, (published.reported.gains - mean) / sd, mean, sd)
 
 
 @dataclass(frozen=True, eq=False)
 class Data:
     """What others published, its gains standardized, and the fold of each fitted row [n]."""
 
-    published: Published
-    labels: Labels
+    published: PublishedRows
+    labels: StandardizedGains
     fold: npt.NDArray[np.int64]
 
     @classmethod
-    def of(cls, recipe: DistilledRecipe, published: Published) -> Data:
+    def of(cls, recipe: DistilledRecipe, published: PublishedRows) -> Data:
         fold = fold_rows(published.fitted.input_ids, recipe.teacher.folds, seed=recipe.seed)
         return cls(published, standardized(published), fold)
 
@@ -91,7 +91,7 @@ def encode(documents: list[Document], tokenizer: Tokenizer, progress: bool) -> d
 
 
 def embed(
-    recipe: DistilledRecipe, tokens: Mapping[str, Array], published: Published, vocabulary: int
+    recipe: DistilledRecipe, tokens: Mapping[str, Array], published: PublishedRows, vocabulary: int
 ) -> dict[str, Array]:
     plan, own = recipe.embeddings, published.fitted.input_ids
     text = np.concatenate([tokens[domain] for domain in sorted(tokens)])
@@ -179,13 +179,7 @@ def student(
         np.concatenate(targets),
         table["embeddings"][:, : plan.embedding],
         table["counts"],
-        channels=plan.channels,
-        kernel=plan.kernel,
-        hidden=plan.hidden,
-        epochs=plan.epochs,
-        batch_size=plan.batch_size,
-        learning_rate=plan.learning_rate,
-        embedding_learning_rate=plan.embedding_learning_rate,
+        plan,
         seed=recipe.seed,
         progress=progress,
     )

@@ -15,7 +15,7 @@ from secondary_learners.server.api.web import caller_of, hub_of, kind_of, next_l
 from secondary_learners.server.errors import Refused
 from secondary_learners.server.store.metadata import labels
 from secondary_learners.server.store.repositories import Repository, repository_from
-from secondary_learners.server.store.trees import Entry, entries, sibling
+from secondary_learners.server.store.trees import TreeEntry, entries, sibling
 
 __all__ = ["list_repositories", "repository_view"]
 
@@ -76,7 +76,7 @@ def repository_view(
     repository: Repository,
     oid: str,
     card: str,
-    files: list[Entry] | None,
+    files: list[TreeEntry] | None,
     full: bool = True,
     blobs: bool = False,
 ) -> dict[str, Any]:

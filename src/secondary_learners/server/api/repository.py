@@ -40,7 +40,7 @@ from secondary_learners.server.store.repositories import (
     insert_repository,
     update_settings,
 )
-from secondary_learners.server.store.trees import Entry, entries
+from secondary_learners.server.store.trees import TreeEntry, entries
 
 __all__ = [
     "check_access",
@@ -115,7 +115,7 @@ def _create(hub: Hub, kind: str, owner: str, name: str, private: bool, user: str
         stored = contents.add(GIT_ATTRIBUTES)
         contents.seal()
         oid = blob_oid(GIT_ATTRIBUTES)
-        first = Entry(".gitattributes", stored.sha256, stored.size, oid, False, 0)
+        first = TreeEntry(".gitattributes", stored.sha256, stored.size, oid, False, 0)
         with hub.database.transaction() as connection:
             repository = insert_repository(connection, kind, owner, name, private)
             commit = insert_first_commit(connection, repository, user, [first])

@@ -29,7 +29,7 @@ from secondary_learners.server.store.objects import Incoming, Stored
 from secondary_learners.server.store.repositories import Repository, find_commit, grant, granted
 from secondary_learners.server.store.signing import sign, verify
 from secondary_learners.server.store.tokens import token_is_live
-from secondary_learners.server.store.trees import Entry, entries, find_entry
+from secondary_learners.server.store.trees import TreeEntry, entries, find_entry
 
 __all__ = ["GIT_ATTRIBUTES", "batch", "commit", "preupload", "receive", "verify_upload"]
 
@@ -211,7 +211,7 @@ async def commit(request: Request) -> JSONResponse:
     )
 
 
-def _stored_oid(hub: Hub, file: Entry) -> str | None:
+def _stored_oid(hub: Hub, file: TreeEntry) -> str | None:
     """What the client compares with its own, so as not to send a file again; None to have it."""
     return file.etag if hub.objects.has(file.sha256, file.size) else None
 

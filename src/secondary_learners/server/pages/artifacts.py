@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-__all__ = ["FACETS", "Artifact", "Effect", "File", "Run", "Source", "read_artifact"]
+__all__ = ["FACETS", "Artifact", "ComparedArm", "Effect", "File", "PageSource", "read_artifact"]
 
 FACETS = ("kind", "base", "objective", "corpus", "architecture", "license", "language")
 # By what its config.json has, what an artifact is; the first that fits.
@@ -33,7 +33,7 @@ class File:
 
 
 @dataclass(frozen=True)
-class Source:
+class PageSource:
     """Where an artifact is: its name, what its page is called, its dates and files.
 
     `readers`: the files that are read, by name. `private`: shown to members alone.
@@ -51,7 +51,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Run:
+class ComparedArm:
     """One row of a comparison: perplexity with its standard error over seeds."""
 
     name: str
@@ -73,11 +73,11 @@ class Effect:
 class Artifact:
     """What the pages know of one artifact. `facets`: by the names in FACETS, "" left out."""
 
-    source: Source
+    source: PageSource
     facets: Mapping[str, tuple[str, ...]]
     size: int
     card: str
-    runs: Sequence[Run] = ()
+    runs: Sequence[ComparedArm] = ()
     effect: Effect | None = None
     quantiles: Sequence[float] = ()
     liked: Sequence[str] = ()
@@ -95,7 +95,7 @@ class Artifact:
         return next(iter(self.facets.get("kind", ())), "")
 
 
-def read_artifact(source: Source, metadata: Mapping[str, Any]) -> Artifact:
+def read_artifact(source: PageSource, metadata: Mapping[str, Any]) -> Artifact:
     """`metadata`: what is at the head of its card."""
     config = _object(source.readers.get("config.json"))
     evaluation = _object(source.readers.get("evaluation.json"))
@@ -129,18 +129,20 @@ def read_artifact(source: Source, metadata: Mapping[str, Any]) -> Artifact:
     )
 
 
-def _runs(evaluation: Mapping[str, Any]) -> tuple[Run, ...]:
+def _runs(evaluation: Mapping[str, Any]) -> tuple[ComparedArm, ...]:
     rows = _within(evaluation, "fine_tuning", "rows")
     runs = []
     for row in rows if isinstance(rows, list) else []:
         if isinstance(row, dict):
             value, error = _number(row.get("perplexity")), _number(row.get("error"))
             if value is not None:
-                runs.append(Run(_text(row.get("arm")), _text(row.get("kind")), value, error or 0.0))
+                runs.append(
+                    ComparedArm(_text(row.get("arm")), _text(row.get("kind")), value, error or 0.0)
+                )
     return tuple(runs[:20])
 
 
-def _effect(runs: Sequence[Run]) -> Effect | None:
+def _effect(runs: Sequence[ComparedArm]) -> Effect | None:
     """That of the best filtered run, where random skipping at its rate was measured too."""
     blind = {run.name.removeprefix("random "): run for run in runs if run.kind == "random"}
     effects = []

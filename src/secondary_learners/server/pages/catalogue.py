@@ -10,9 +10,9 @@ from dataclasses import replace
 from typing import Any
 
 from secondary_learners.server.api.access import Caller
-from secondary_learners.server.pages.artifacts import Artifact, File, Source, read_artifact
+from secondary_learners.server.pages.artifacts import Artifact, File, PageSource, read_artifact
 from secondary_learners.server.store.hub import Hub
-from secondary_learners.server.store.trees import Entry, entries
+from secondary_learners.server.store.trees import TreeEntry, entries
 
 __all__ = ["Catalogue"]
 
@@ -83,7 +83,7 @@ class Catalogue:
             if path in by_path and (data := self._content(by_path[path])) is not None
         }
         metadata = _metadata(row["card"])
-        source = Source(
+        source = PageSource(
             name=_name(row),
             kind="data set" if row["kind"] == "dataset" else "",
             summary=str(metadata.get("summary") or "")[:300],
@@ -95,7 +95,7 @@ class Catalogue:
         artifact = read_artifact(source, metadata)
         return replace(artifact, source=replace(artifact.source, readers={}))
 
-    def _content(self, file: Entry) -> bytes | None:
+    def _content(self, file: TreeEntry) -> bytes | None:
         if file.size > _LARGEST_READ or not self._hub.objects.has(file.sha256, file.size):
             return None
         if not self._hub.objects.is_sound(file.sha256):

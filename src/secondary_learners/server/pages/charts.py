@@ -7,14 +7,14 @@ from html import escape
 
 from markupsafe import Markup
 
-from secondary_learners.server.pages.artifacts import Run
+from secondary_learners.server.pages.artifacts import ComparedArm
 
 __all__ = ["histogram", "line", "runs"]
 
 _WIDTH, _ROW, _LABEL = 600, 26, 190
 
 
-def runs(rows: Sequence[Run], unit: str) -> Markup:
+def runs(rows: Sequence[ComparedArm], unit: str) -> Markup:
     """A point for each run, with its standard error. The axis begins near the lowest."""
     if not rows:
         return Markup("")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from secondary_learners.server.errors import Refused
 from secondary_learners.server.store.objects import Stored
 from secondary_learners.server.store.oids import pointer_oid
-from secondary_learners.server.store.trees import Entry
+from secondary_learners.server.store.trees import TreeEntry
 
 __all__ = ["AddFile", "AddUpload", "Delete", "Operation", "Tree"]
 
@@ -47,7 +47,7 @@ Operation = AddFile | AddUpload | Delete
 class Tree:
     """The files of a commit in the making, by path."""
 
-    def __init__(self, files: Sequence[Entry], commit: int) -> None:
+    def __init__(self, files: Sequence[TreeEntry], commit: int) -> None:
         """`files`: those of the head, by path. `commit`: the id of the new commit."""
         self._before = {file.path: file for file in files}
         self._files = dict(self._before)
@@ -69,7 +69,7 @@ class Tree:
             return
         if old is None:
             insort(self._paths, path)
-        self._files[path] = Entry(path, stored.sha256, stored.size, oid, lfs, self._commit)
+        self._files[path] = TreeEntry(path, stored.sha256, stored.size, oid, lfs, self._commit)
 
     def delete(self, operation: Delete) -> None:
         """Raises Refused 404 EntryNotFound."""
@@ -88,13 +88,13 @@ class Tree:
             del self._files[gone]
         del self._paths[first:last]
 
-    def changed(self) -> list[tuple[str, Entry | None]]:
+    def changed(self) -> list[tuple[str, TreeEntry | None]]:
         """(path, the new file, or None where it is gone) of all that is not as it was."""
         new = [(path, file) for path, file in self._files.items() if file.changed == self._commit]
         new = [(path, file) for path, file in new if not _same(self._before.get(path), file)]
         return [*new, *((path, None) for path in self._before if path not in self._files)]
 
-    def all(self) -> list[Entry]:
+    def all(self) -> list[TreeEntry]:
         return list(self._files.values())
 
     def check(self, paths: Iterable[str]) -> None:
@@ -131,7 +131,7 @@ def _clash(path: str, other: str) -> Refused:
     )
 
 
-def _same(old: Entry | None, new: Entry) -> bool:
+def _same(old: TreeEntry | None, new: TreeEntry) -> bool:
     return old is not None and old.oid == new.oid
 
 

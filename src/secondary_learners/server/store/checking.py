@@ -13,13 +13,13 @@ from secondary_learners.server.store.database import Database
 from secondary_learners.server.store.hub import Hub
 from secondary_learners.server.store.names import is_sha256
 
-__all__ = ["Problem", "check_root"]
+__all__ = ["Defect", "check_root"]
 
 _SHOWN_PLACES = 5
 
 
 @dataclass(frozen=True)
-class Problem:
+class Defect:
     """Something that is not as it should be. `repaired`: what was done about it, or "".
 
     `kind`: database, missing (an entry without its object), damaged (an object that is not what its
@@ -37,7 +37,7 @@ class Problem:
         return self.kind in ("database", "missing", "damaged") and not self.repaired
 
 
-def check_root(hub: Hub, repair: bool, progress: Callable[[int, int], None]) -> list[Problem]:
+def check_root(hub: Hub, repair: bool, progress: Callable[[int, int], None]) -> list[Defect]:
     """Hash every object and compare with what the database names.
 
     `repair`, for which no server may run: what is damaged goes to damaged/, strays go to strays/,
@@ -58,7 +58,7 @@ def check_root(hub: Hub, repair: bool, progress: Callable[[int, int], None]) -> 
 _HELD = "SELECT DISTINCT sha256, size FROM grants"
 
 
-def _database_problems(database: Database) -> Iterator[Problem]:
+def _database_problems(database: Database) -> Iterator[Defect]:
     try:
         lines = [str(row[0]) for row in database.rows("PRAGMA integrity_check")]
         lines = [line for line in lines if line != "ok"]
@@ -69,10 +69,10 @@ def _database_problems(database: Database) -> Iterator[Problem]:
     except sqlite3.DatabaseError as error:
         lines = [str(error)]
     for line in lines:
-        yield Problem("database", "hub.sqlite3", line)
+        yield Defect("database", "hub.sqlite3", line)
 
 
-def _check_object(hub: Hub, sha256: str, held: bool, repair: bool) -> Iterator[Problem]:
+def _check_object(hub: Hub, sha256: str, held: bool, repair: bool) -> Iterator[Defect]:
     path = hub.objects.path(sha256)
     what = f"objects/{sha256[:2]}/{sha256}"
     try:
@@ -92,23 +92,23 @@ def _check_object(hub: Hub, sha256: str, held: bool, repair: bool) -> Iterator[P
                 return  # it is missing now, and said to be
         if held:
             detail += f": {_of(hub.database, sha256)}"
-        yield Problem("damaged", what, detail, "moved to damaged/" if repair else "")
+        yield Defect("damaged", what, detail, "moved to damaged/" if repair else "")
     elif not held:
         if repair:
             folder = hub.root / "strays"
             folder.mkdir(exist_ok=True)
             path.replace(folder / sha256)
         detail = f"{size:,} bytes that no repository holds"
-        yield Problem("stray", what, detail, "moved to strays/" if repair else "")
+        yield Defect("stray", what, detail, "moved to strays/" if repair else "")
 
 
-def _missing(hub: Hub, held: dict[str, int], repair: bool) -> Iterator[Problem]:
+def _missing(hub: Hub, held: dict[str, int], repair: bool) -> Iterator[Defect]:
     for sha256, size in held.items():
         if hub.objects.path(sha256).is_file():
             continue  # of another size: it was called damaged
         repaired = repair and _put_back(hub, sha256)
         detail = f"{size:,} bytes of {_of(hub.database, sha256)}"
-        yield Problem(
+        yield Defect(
             "missing", f"objects/{sha256[:2]}/{sha256}", detail, "put back" if repaired else ""
         )
 
@@ -138,8 +138,8 @@ def _of(database: Database, sha256: str) -> str:
     return ", ".join(shown) or "an upload in no commit"
 
 
-def _foreign(objects: Path) -> Iterator[Problem]:
+def _foreign(objects: Path) -> Iterator[Defect]:
     for path in sorted(objects.rglob("*")):
         if path.is_file() and not (is_sha256(path.name) and path.parent.name == path.name[:2]):
             what = str(path.relative_to(objects.parent))
-            yield Problem("foreign", what, "a file that this server did not put here")
+            yield Defect("foreign", what, "a file that this server did not put here")

@@ -15,7 +15,7 @@ from secondary_learners.server.store.hub import Hub
 from secondary_learners.server.store.metadata import labels
 from secondary_learners.server.store.objects import Contents, Stored
 from secondary_learners.server.store.repositories import Repository, grant
-from secondary_learners.server.store.trees import Entry, entries_in, rows_to_read
+from secondary_learners.server.store.trees import TreeEntry, entries_in, rows_to_read
 
 __all__ = ["NewCommit", "insert_entries", "insert_first_commit", "set_labels", "write_commit"]
 
@@ -83,7 +83,7 @@ def insert_first_commit(
     connection: sqlite3.Connection,
     repository: Repository,
     author: str,
-    files: Iterable[Entry],
+    files: Iterable[TreeEntry],
     title: str = "initial commit",
     card: str = "",
 ) -> int:
@@ -170,7 +170,7 @@ def _write_entries(
     connection: sqlite3.Connection,
     commit: int,
     tree: Tree,
-    changed: Sequence[tuple[str, Entry | None]],
+    changed: Sequence[tuple[str, TreeEntry | None]],
 ) -> None:
     """What the commit changed; from time to time its whole tree, which nobody reads on from."""
     (depth,) = connection.execute("SELECT depth FROM commits WHERE id = ?", (commit,)).fetchone()
@@ -182,7 +182,7 @@ def _write_entries(
 
 
 def insert_entries(
-    connection: sqlite3.Connection, commit: int, rows: Iterable[tuple[str, Entry | None]]
+    connection: sqlite3.Connection, commit: int, rows: Iterable[tuple[str, TreeEntry | None]]
 ) -> None:
     connection.executemany(
         "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?)",

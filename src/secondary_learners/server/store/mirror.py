@@ -17,7 +17,7 @@ from secondary_learners.server.store.repositories import (
     grant,
     insert_repository,
 )
-from secondary_learners.server.store.trees import Entry
+from secondary_learners.server.store.trees import TreeEntry
 
 __all__ = ["ForeignCommit", "is_local_namespace", "keep_commit", "mirrored"]
 
@@ -32,7 +32,7 @@ class ForeignCommit:
     oid: str
     revision: str
     date: str
-    files: Sequence[Entry]
+    files: Sequence[TreeEntry]
     card: str
     contents: Contents
 

@@ -13,8 +13,8 @@ from secondary_learners.server.store.database import Database
 from secondary_learners.server.store.oids import folder_oids, pointer_size
 
 __all__ = [
-    "Entry",
     "Row",
+    "TreeEntry",
     "entries",
     "entries_in",
     "entry_from",
@@ -29,7 +29,7 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class Entry:
+class TreeEntry:
     """A file in a commit. `oid`: git's sha1. `changed`: the id of the commit that wrote it last."""
 
     path: str
@@ -46,15 +46,15 @@ class Entry:
 
 
 # (path, oid, files): a file with itself, a folder with all files below it.
-Row = tuple[str, str, Sequence[Entry]]
+Row = tuple[str, str, Sequence[TreeEntry]]
 
 
-def find_entry(database: Database, commit: int, path: str) -> Entry | None:
+def find_entry(database: Database, commit: int, path: str) -> TreeEntry | None:
     row = database.row(f"{_NEWEST} AND path = ? ORDER BY depth LIMIT 1", commit, path)
     return None if row is None or row["sha256"] is None else entry_from(row)
 
 
-def entries(database: Database, commit: int, folder: str = "") -> list[Entry]:
+def entries(database: Database, commit: int, folder: str = "") -> list[TreeEntry]:
     """All files of a commit, or of one folder of it at any depth, by path."""
     if folder:
         rows = database.rows(
@@ -68,7 +68,7 @@ def entries(database: Database, commit: int, folder: str = "") -> list[Entry]:
     return _tree(rows)
 
 
-def entries_in(connection: sqlite3.Connection, commit: int) -> list[Entry]:
+def entries_in(connection: sqlite3.Connection, commit: int) -> list[TreeEntry]:
     """The same of all files, as a transaction sees them."""
     return _tree(connection.execute(f"{_NEWEST} ORDER BY depth", (commit,)).fetchall())
 
@@ -79,7 +79,7 @@ def listing(database: Database, commit: int, folder: str, recursive: bool) -> li
     if folder and not files:
         raise Refused(404, f"There is no folder {folder!r} in this revision.", "EntryNotFound")
     start = len(folder) + 1 if folder else 0
-    below: dict[str, list[Entry]] = {}
+    below: dict[str, list[TreeEntry]] = {}
     rows: dict[str, Row] = {}
     for file in files:
         parts = file.path[start:].split("/")
@@ -112,7 +112,7 @@ def select(database: Database, commit: int, paths: Iterable[str]) -> list[Row]:
     return rows
 
 
-def _folders(files: Sequence[Entry], wanted: set[str]) -> dict[str, Row]:
+def _folders(files: Sequence[TreeEntry], wanted: set[str]) -> dict[str, Row]:
     """The folders of `files`, which are sorted by path, that are wanted, with what is in them."""
     paths = [file.path for file in files]
     inside = {}
@@ -136,7 +136,7 @@ def last_commits(database: Database, commits: Iterable[int]) -> dict[int, dict[s
     }
 
 
-def entry_view(path: str, oid: str, files: Sequence[Entry]) -> dict[str, Any]:
+def entry_view(path: str, oid: str, files: Sequence[TreeEntry]) -> dict[str, Any]:
     """A row of a tree: a file, or a folder where `files` are those below it."""
     (file, *others) = files
     if others or file.path != path:
@@ -147,7 +147,7 @@ def entry_view(path: str, oid: str, files: Sequence[Entry]) -> dict[str, Any]:
     return view
 
 
-def sibling(file: Entry, blobs: bool) -> dict[str, Any]:
+def sibling(file: TreeEntry, blobs: bool) -> dict[str, Any]:
     """A row of a repository's `siblings`; with `blobs`, what it takes to compare the file."""
     if not blobs:
         return {"rfilename": file.path}
@@ -175,12 +175,12 @@ _ENTRIES = "FROM line CROSS JOIN entries ON entries.commit_id = line.id WHERE 1"
 _NEWEST = f"{_LINE} SELECT path, sha256, size, entries.oid, lfs, changed {_ENTRIES}"
 
 
-def entry_from(row: sqlite3.Row) -> Entry:
+def entry_from(row: sqlite3.Row) -> TreeEntry:
     path, sha256, size, oid, lfs, changed = row
-    return Entry(path, sha256.hex(), size, oid.hex(), bool(lfs), changed)
+    return TreeEntry(path, sha256.hex(), size, oid.hex(), bool(lfs), changed)
 
 
-def _tree(rows: Iterable[sqlite3.Row]) -> list[Entry]:
+def _tree(rows: Iterable[sqlite3.Row]) -> list[TreeEntry]:
     """The newest row of each path, without those that say it is gone."""
     newest: dict[str, sqlite3.Row] = {}
     for row in rows:
@@ -188,5 +188,5 @@ def _tree(rows: Iterable[sqlite3.Row]) -> list[Entry]:
     return [entry_from(newest[path]) for path in sorted(newest) if newest[path]["sha256"]]
 
 
-def _pointer(file: Entry) -> int:
+def _pointer(file: TreeEntry) -> int:
     return pointer_size(file.sha256, file.size)

@@ -15,7 +15,7 @@ from secondary_learners.errors import (
     LockError,
     UnknownNameError,
 )
-from secondary_learners.registry.deltas import delta_files, find_delta
+from secondary_learners.registry.load_delta import delta_files, find_delta
 from secondary_learners.registry.locking import lock_references
 from secondary_learners.tasks.classifier import classifier
 

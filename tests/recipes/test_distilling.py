@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from secondary_learners.errors import DivergedError
-from secondary_learners.learners.distilling import distil
 from secondary_learners.learners.nets import ConvNet
 from secondary_learners.learners.statistics import spearman
+from secondary_learners.recipes.distilled_learner.distilling import distil
+from secondary_learners.recipes.distilled_learner.recipe import StudentPlan
 
 VOCABULARY, LENGTH = 30, 8
 RANDOM = np.random.default_rng(0)
@@ -16,20 +19,19 @@ WORTH = RANDOM.normal(size=VOCABULARY)
 TARGETS = np.tanh(WORTH[IDS].mean(axis=1) * 2)
 EMBEDDINGS = np.c_[WORTH, RANDOM.normal(size=(VOCABULARY, 3))].astype(np.float32)
 COUNTS = np.bincount(IDS.ravel(), minlength=VOCABULARY)
-PLAN = {
-    "channels": 12,
-    "kernel": 3,
-    "hidden": 8,
-    "epochs": 12,
-    "batch_size": 32,
-    "learning_rate": 1e-2,
-    "embedding_learning_rate": 3e-3,
-    "seed": 0,
-}
+PLAN = StudentPlan(
+    embedding=4,
+    channels=12,
+    hidden=8,
+    epochs=12,
+    batch_size=32,
+    learning_rate=1e-2,
+    embedding_learning_rate=3e-3,
+)
 
 
-def student(**changes: object) -> ConvNet:
-    return distil(IDS, TARGETS, EMBEDDINGS, COUNTS, **{**PLAN, **changes})  # type: ignore[arg-type]
+def student(seed: int = 0, **changes: float) -> ConvNet:
+    return distil(IDS, TARGETS, EMBEDDINGS, COUNTS, replace(PLAN, **changes), seed=seed)  # type: ignore[arg-type]
 
 
 def answers(net: ConvNet, ids: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from secondary_learners.registry.load import load_base, locate
-from secondary_learners.registry.resolve import Resolved
+from secondary_learners.registry.resolved import Resolved
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
