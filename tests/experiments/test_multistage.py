@@ -15,8 +15,8 @@ from secondary_learners.experiments import multistage_runs
 from secondary_learners.experiments.multistage import StagedSettings
 from secondary_learners.experiments.multistage_runs import (
     Arms,
-    Rows,
     StagedTask,
+    TrainerRows,
     run_arms,
     trained,
 )
@@ -35,13 +35,13 @@ def test_training_takes_rows_of_like_length_with_and_without_a_filter(
     task = StagedTask.read(tmp_path / "sea", model, tokenizer, settings)
     expected = list(LikeLengths(task.used.lengths, 4, 3))
     seen: list[int] = []
-    inner = Rows.collate
+    inner = TrainerRows.collate
 
-    def collate(rows: Rows, places: Sequence[int]) -> dict[str, Any]:
+    def collate(rows: TrainerRows, places: Sequence[int]) -> dict[str, Any]:
         seen.extend(places)
         return inner(rows, places)
 
-    monkeypatch.setattr(Rows, "collate", collate)
+    monkeypatch.setattr(TrainerRows, "collate", collate)
     for filter_ in (None, RandomFilter(0.5, seed=0)):
         seen.clear()
         trained(task, settings, 1, 3, filter_)
