@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from common import RESULTS, table, write_result
 
-from secondary_learners.experiments.trials.analysis import analyse
+from secondary_learners.experiments.trials.analysis import analyze
 from secondary_learners.experiments.trials.analysis_figure import plot_analysis
 from secondary_learners.experiments.trials.best import expected_best
 from secondary_learners.experiments.trials.stopping import Setting
@@ -121,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     trials = read_table(options.trials)
     floors = {"mrpc": 0.75, "rte": 0.53, "cola": 0.0, "sst": 0.51}  # the most frequent label's
-    analysis = analyse(trials, floors=floors)
+    analysis = analyze(trials, floors=floors)
     tasks, rows, off_exact, off_drawn = {}, [], 0.0, 0.0
     for found in analysis.tasks:
         held = trials.of(found.task)

@@ -28,7 +28,7 @@ from common import RESULTS, table, write_result
 from dodge import drawn_best, exact_best, looped_deviations
 
 from secondary_learners import load_base, load_learner
-from secondary_learners.experiments.trials.analysis import TaskAnalysis, analyse
+from secondary_learners.experiments.trials.analysis import TaskAnalysis, analyze
 from secondary_learners.experiments.trials.analysis_figure import plot_analysis
 from secondary_learners.experiments.trials.best import expected_best
 from secondary_learners.experiments.trials.stopping import (
@@ -195,7 +195,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.getLogger("secondary_learners").setLevel(logging.INFO)
 
     sweep = run(options)
-    analysis = analyse(sweep.table)
+    analysis = analyze(sweep.table)
     in_json = analysis.to_dict()
     figures = [
         task_figures(found, plain, sweep.table.of(found.task, found.arm), draws)

@@ -64,10 +64,10 @@ def test_light_commands_load_only_click(arguments: tuple[str, ...], tmp_path: Pa
     assert loaded == COMMAND_LINE
 
 
-def test_trials_are_analysed_without_torch(tmp_path: Path) -> None:
+def test_trials_are_analyzed_without_torch(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("task,init_seed,order_seed,score\na,0,0,0.5\na,0,1,0.6\n")
     code = "from secondary_learners.cli import main; main()"
-    arguments = ("trials", "analyse", str(tmp_path / "t.csv"))
+    arguments = ("trials", "analyze", str(tmp_path / "t.csv"))
     loaded = third_party(code, tmp_path / "modules.json", *arguments)
     assert loaded >= COMMAND_LINE | {"numpy", "scipy"}
     assert not loaded & {"torch", "transformers", "datasets", "optuna", "matplotlib"}

@@ -23,7 +23,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_analysis_in_words_and_as_a_figure(path: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    found = learners("trials", "analyse", path, "--plot", tmp_path / "a.png")
+    found = learners("trials", "analyze", path, "--plot", tmp_path / "a.png")
     assert found.code == 0, found.err
     for words in ("cola, filtered", "within order", "seeds for ±0.01", "n = 20", "W = "):
         assert words in found.out
@@ -35,10 +35,11 @@ def test_the_analysis_in_words_and_as_a_figure(path: Path, tmp_path: Path) -> No
 
 def test_the_analysis_as_json(path: Path) -> None:
     options = ("--json", "--difference", 0.02, "--floor", "rte=0.51")
-    value = learners("trials", "analyse", path, *options).json
+    value = learners("trials", "analyze", path, *options).json
     assert value["table"] == str(path)
     assert [row["seeds_for"][0]["difference"] for row in value["tasks"]] == [0.02] * 3
-    final = learners("trials", "analyse", path, "--json", "--final").json
+    assert learners("trials", "analyse", path, *options).json == value  # as it was once spelled
+    final = learners("trials", "analyze", path, "--json", "--final").json
     assert final["tasks"][0]["spread"]["mean"] < value["tasks"][0]["spread"]["mean"]
     assert final["tasks"][0]["stopping"] == []
 
@@ -59,10 +60,10 @@ def test_a_plan_for_each_task_and_arm(path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("analyze", "x"), 2, "Did you mean `learners trials analyse`?"),
-        (("analyse", "SWEEP", "--floor", "rte"), 2, "--floor rte is not TASK=SCORE"),
-        (("analyse", "SWEEP", "--floor", "=0.5"), 2, "is not TASK=SCORE"),
-        (("analyse", "SWEEP", "--floor", "mrpc=0.5"), 1, "no task named 'mrpc'"),
+        (("analyz", "x"), 2, "Did you mean `learners trials analyze`?"),
+        (("analyze", "SWEEP", "--floor", "rte"), 2, "--floor rte is not TASK=SCORE"),
+        (("analyze", "SWEEP", "--floor", "=0.5"), 2, "is not TASK=SCORE"),
+        (("analyze", "SWEEP", "--floor", "mrpc=0.5"), 1, "no task named 'mrpc'"),
         (("plan", "SWEEP"), 2, "Missing option '--budget'"),
         (("plan", "SWEEP", "--budget", 0), 2, "0 is not in the range"),
     ],
@@ -96,11 +97,11 @@ def test_a_sweep_and_its_table(sweeping: tuple, tmp_path: Path) -> None:
     assert found.code == 0, found.err
     assert "sea, standard  4" in found.out
     assert "sea: 48 examples to train on, 30 to evaluate on, 6 steps a trial" in found.err
-    assert f"learners trials analyse {tmp_path / 'trials.csv'}" in found.err
+    assert f"learners trials analyze {tmp_path / 'trials.csv'}" in found.err
     value = learners("trials", "run", *sweeping, "--out", tmp_path, "--json").json
     assert (value["trials"], value["stopped"], list(value["floors"])) == (4, 0, ["sea"])
     assert value["tasks"][0]["spread"]["trials"] == 4
-    assert learners("trials", "analyse", value["table"]).code == 0
+    assert learners("trials", "analyze", value["table"]).code == 0
 
 
 def test_a_sweep_with_a_learner_and_early_stopping(

@@ -43,8 +43,9 @@ _COMMANDS = {
     "serve-gc": ("serve", "store", "Drop what no commit of your own Hub names."),
 }
 
-# British spellings that options once had; they still work, and no help shows them.
+# British spellings that options and verbs once had; they still work, and no help shows them.
 _OLD_SPELLINGS = {"--licence": "--license"}
+_OLD_VERBS = {"analyse": "analyze"}
 
 
 class LazyGroup(click.Group):
@@ -68,13 +69,13 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, context: click.Context, arguments: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        name = arguments[0]
+        name = _OLD_VERBS.get(arguments[0], arguments[0])
         if name not in self.table and not name.startswith("-"):
             near = get_close_matches(name, self.table, n=1)
             path = context.command_path
             hint = f" Did you mean `{path} {near[0]}`?" if near else ""
             raise click.UsageError(f"no command named {name!r}.{hint} Try `{path} --help`.")
-        return super().resolve_command(context, [_american(word) for word in arguments])
+        return super().resolve_command(context, [name, *map(_american, arguments[1:])])
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         width = max(map(len, self.table))  # one column of descriptions for all sections

@@ -9,20 +9,18 @@ from typing import TYPE_CHECKING
 import click
 
 from secondary_learners.cli import LazyGroup
-from secondary_learners.cli.output import Output, columns, with_output
+from secondary_learners.cli.output import Output, with_output
+from secondary_learners.cli.trials_text import analysis_text, plan_text, spreads
 
 if TYPE_CHECKING:
-    from secondary_learners.experiments.trials.analysis import Analysis, ArmTest, TaskAnalysis
-    from secondary_learners.experiments.trials.plan import Plan
     from secondary_learners.experiments.trials.stopping import Setting
     from secondary_learners.experiments.trials.sweep import Filter
 
-__all__ = ["analyse_command", "plan_command", "run_command", "trials_command"]
+__all__ = ["analyze_command", "plan_command", "run_command", "trials_command"]
 
-_SHOWN = (1, 2, 3, 5, 10, 20, 30)  # budgets; --json has them all
 _TRIALS = {
     "run": ("commands", "trials", "Fine-tune a classifier once for each pair of seeds."),
-    "analyse": (
+    "analyze": (
         "commands",
         "trials",
         "What a table of trials says: luck, best of n, seeds, early stopping.",
@@ -119,7 +117,7 @@ def run_command(
     learners trials run --task rte/ --early-stop 12,0.3,3 --out runs/early
     """
     from secondary_learners.cli.devices import resolve_device
-    from secondary_learners.experiments.trials.analysis import analyse
+    from secondary_learners.experiments.trials.analysis import analyze
     from secondary_learners.experiments.trials.sweep import Running, SweepPlan, run_trials
     from secondary_learners.experiments.trials.training import TrialSettings
     from secondary_learners.registry.load import load_base
@@ -173,10 +171,10 @@ def run_command(
     if sweep.table.unfinished() == len(sweep.table.trials):
         output.result(f"all trials were stopped at the look: {table}", {**value, "tasks": []})
         return
-    analysis = analyse(sweep.table)
-    output.result(_spreads(analysis.tasks), {**value, "tasks": analysis.to_dict()["tasks"]})
+    analysis = analyze(sweep.table)
+    output.result(spreads(analysis.tasks), {**value, "tasks": analysis.to_dict()["tasks"]})
     output.note(f"always the most frequent class: {floors}")
-    output.note(f"every curve: {table}. Try `learners trials analyse {table}`")
+    output.note(f"every curve: {table}. Try `learners trials analyze {table}`")
 
 
 def _setting(text: str) -> Setting:
@@ -210,7 +208,7 @@ def _filter(text: str) -> Filter | None:
     return Filter(judge.config.name, judge, parse_threshold(threshold))
 
 
-@click.command("analyse")
+@click.command("analyze")
 @click.argument("table", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
     "--floor",
@@ -234,7 +232,7 @@ def _filter(text: str) -> Filter | None:
     help="Also draw it, to a .png, .svg or .pdf file.",
 )
 @with_output
-def analyse_command(
+def analyze_command(
     output: Output,
     table: Path,
     floors: tuple[str, ...],
@@ -243,18 +241,18 @@ def analyse_command(
     plot: Path | None,
 ) -> None:
     """What a table of trials says: luck, best of n, seeds, early stopping."""
-    from secondary_learners.experiments.trials.analysis import analyse
+    from secondary_learners.experiments.trials.analysis import analyze
     from secondary_learners.experiments.trials.analysis_figure import plot_analysis
     from secondary_learners.experiments.trials.table import read_table
 
     trials = read_table(table)
     trials = trials.finals() if final else trials
     wanted = differences or (0.01,)
-    analysis = analyse(trials, floors=_floors(floors, trials.tasks), differences=wanted)
+    analysis = analyze(trials, floors=_floors(floors, trials.tasks), differences=wanted)
     if plot is not None:
         plot_analysis(trials, analysis, plot)
         output.note(f"plot: {plot}")
-    output.result(_text(analysis), {"table": str(table), **analysis.to_dict()})
+    output.result(analysis_text(analysis), {"table": str(table), **analysis.to_dict()})
 
 
 @click.command("plan")
@@ -280,7 +278,7 @@ def plan_command(output: Output, pilot: Path, budget: int, seed: int) -> None:
         for arm in table.arms(task)
     ]
     output.result(
-        "\n\n".join(map(_plan_text, plans)),
+        "\n\n".join(map(plan_text, plans)),
         {"pilot": str(pilot), "plans": [each.to_dict() for each in plans]},
     )
 
@@ -298,149 +296,5 @@ def _floors(given: tuple[str, ...], tasks: tuple[str, ...]) -> dict[str, float]:
         if not task:
             raise click.UsageError(f"--floor {text} is not TASK=SCORE, as in --floor rte=0.53.")
         if task not in tasks:
-            raise UnknownNameError("task", task, tasks, "learners trials analyse --help")
+            raise UnknownNameError("task", task, tasks, "learners trials analyze --help")
     return floors
-
-
-def _text(analysis: Analysis) -> str:
-    parts = ["Scores over seeds (sd: standard deviation)", _spreads(analysis.tasks)]
-    parts += ["\nExpected best of n trials ± sd from one sweep to another", _bests(analysis.tasks)]
-    contrasts = _contrasts(analysis.tasks)
-    if len(contrasts) > 1:
-        parts += [
-            "\nDo seeds differ? The best against the worst, which were picked for it, and all",
-            columns(contrasts),
-        ]
-    for arm, seeds in analysis.initializations:
-        best = ", ".join(f"{seed} ({rank:.1f})" for seed, rank in list(seeds.ranks.items())[:5])
-        over = ", ".join([*seeds.tasks, *([f"arm {arm}"] if arm else [])])
-        parts.append(
-            f"\nInitializations over {over}: agreement W = {seeds.agreement:.2f} "
-            f"(p = {seeds.p:.2g}); best mean ranks: {best}"
-        )
-    if any(task.stopping for task in analysis.tasks):
-        parts += [
-            "\nEarly stopping, by budget in full runs: picked on these trials, and advised",
-            _stops(analysis.tasks),
-        ]
-    if analysis.arms:
-        parts += ["\nArms, on the seeds that both ran", _arms(analysis.arms)]
-    parts += [
-        f"\nnote: {note}" if place == 0 else f"note: {note}"
-        for place, note in enumerate(analysis.notes)
-    ]
-    return "\n".join(parts)
-
-
-def _name(task: TaskAnalysis | Plan) -> str:
-    return f"{task.task}, {task.arm}" if task.arm else task.task
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
-
-
-def _spreads(tasks: tuple[TaskAnalysis, ...]) -> str:
-    differences = list(tasks[0].seeds_for)
-    head = ["task", "trials", "diverged", "mean", "sd", "within init", "within order", "best"]
-    rows = [[*head, *(f"seeds for ±{difference:g}" for difference in differences)]]
-    for task in tasks:
-        spread = task.spread
-        rows.append(
-            [
-                _name(task),
-                str(spread.trials),
-                "?" if task.diverged is None else str(task.diverged),
-                *map(_number, (spread.mean, spread.deviation)),
-                *map(_number, (spread.within_init, spread.within_order, spread.best)),
-                *(str(task.seeds_for.get(difference) or "-") for difference in differences),
-            ]
-        )
-    return columns(rows)
-
-
-def _bests(tasks: tuple[TaskAnalysis, ...]) -> str:
-    longest = max(tasks, key=lambda task: len(task.best_of))
-    rows = [["task", *(f"n = {best.budget}" for best in longest.best_of)]]
-    for task in tasks:
-        cells = [f"{best.mean:.4f} ± {best.deviation:.4f}" for best in task.best_of]
-        rows.append([_name(task), *cells, *[""] * (len(longest.best_of) - len(cells))])
-    return columns(rows)
-
-
-def _contrasts(tasks: tuple[TaskAnalysis, ...]) -> list[list[str]]:
-    names = {"init": "initialization", "order": "data order"}
-    rows = [["task", "seeds of", "best (seed)", "worst (seed)", "F", "p", "F of all", "p of all"]]
-    for task in tasks:
-        rows += [
-            [
-                _name(task),
-                names[contrast.kind],
-                f"{contrast.best_mean:.4f} ({contrast.best_seed})",
-                f"{contrast.worst_mean:.4f} ({contrast.worst_seed})",
-                *(
-                    f"{value:.3g}"
-                    for value in (contrast.f, contrast.p, contrast.f_all, contrast.p_all)
-                ),
-            ]
-            for contrast in task.contrasts
-        ]
-    return rows
-
-
-def _stops(tasks: tuple[TaskAnalysis, ...]) -> str:
-    head = ["task", "budget", "best setting", "expected best", "without", "gain"]
-    rows = [[*head, "the paper's advice", "gain"]]
-    for task in tasks:
-        rows += [
-            [
-                _name(task),
-                str(stopped.plain.budget),
-                str(stopped.setting),
-                f"{stopped.mean:.4f} ± {stopped.deviation:.4f}",
-                f"{stopped.plain.mean:.4f}",
-                f"{stopped.gain:+.4f}",
-                str(advised.setting),
-                f"{advised.gain:+.4f}",
-            ]
-            for stopped, advised in zip(task.stopping, task.advised, strict=True)
-            if stopped.plain.budget in _SHOWN
-        ]
-    return columns(rows)
-
-
-def _arms(tests: tuple[ArmTest, ...]) -> str:
-    rows = [
-        ["task", "arms", "pairs", "difference", "p", "sds", "p (sds)", "seeds paired", "unpaired"]
-    ]
-    for test in tests:
-        rows.append(
-            [
-                test.task,
-                f"{test.second or 'none'} - {test.first or 'none'}",
-                str(test.pairs),
-                f"{test.difference:+.4f}",
-                f"{test.p:.3g}",
-                " and ".join(_number(value) for value in reversed(test.deviations)),
-                f"{test.p_spread:.3g}",
-                str(test.seeds_paired or "-"),
-                str(test.seeds_unpaired or "-"),
-            ]
-        )
-    return columns(rows)
-
-
-def _plan_text(plan: Plan) -> str:
-    setting = plan.setting
-    lines = [
-        f"{_name(plan)}: with a budget of {plan.budget} full runs, {setting} "
-        f"(cost {setting.cost:.2f}).",
-        f"  expected best  {plan.expected:.4f} ± {plan.error:.4f} (one sweep to another: "
-        f"± {plan.deviation:.4f})",
-        f"  all to the end {plan.plain:.4f}",
-        f"  gain           {plan.gain:+.4f} ± {plan.gain_error:.4f}, after {plan.optimism:.4f} "
-        "off for having picked the best of many settings",
-    ]
-    if not setting.stops:
-        lines.append(f"  best with early stopping, not worth it: {plan.candidate}")
-    return "\n".join([*lines, *(f"  mind: {warning}" for warning in plan.warnings)])

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from secondary_learners.errors import MissingExtraError
 
 __all__ = [
+    "correlation",
     "crossed_permutation_test",
     "deviation",
     "fewest_pairs",
@@ -44,6 +45,13 @@ def standard_error(values: Sequence[float]) -> float | None:
     """The standard error of the mean; None for a single value, which tells nothing of it."""
     spread = deviation(values)
     return None if spread is None else spread / math.sqrt(len(values))
+
+
+def correlation(first: npt.NDArray[np.float64], second: npt.NDArray[np.float64]) -> float:
+    """Pearson's; 0 where one of them does not vary."""
+    if np.ptp(first) == 0 or np.ptp(second) == 0:
+        return 0.0
+    return float(np.corrcoef(first, second)[0, 1])
 
 
 def one_way(groups: Sequence[Sequence[float]]) -> tuple[float, float]:

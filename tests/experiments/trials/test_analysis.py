@@ -10,15 +10,10 @@ import numpy as np
 import pytest
 
 from secondary_learners.errors import TrialsError
-from secondary_learners.experiments.trials.analysis import (
-    analyse,
-    compare_arms,
-    contrast,
-    diverged,
-    good_initializations,
-    spread,
-)
+from secondary_learners.experiments.trials.analysis import analyze, contrast, diverged, spread
+from secondary_learners.experiments.trials.arms import compare_arms
 from secondary_learners.experiments.trials.best import expected_best
+from secondary_learners.experiments.trials.initializations import good_initializations
 from secondary_learners.experiments.trials.table import (
     Trial,
     TrialsTable,
@@ -146,7 +141,7 @@ def test_a_steadier_arm_is_seen():
 
 
 def test_the_whole_analysis_is_json_and_says_what_is_missing(table):
-    found = analyse(table, differences=(0.01, 0.02))
+    found = analyze(table, differences=(0.01, 0.02))
     value = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert [task["task"] for task in value["tasks"]] == ["cola", "rte"]
     assert [row["difference"] for row in value["tasks"][0]["seeds_for"]] == [0.01, 0.02]
@@ -158,7 +153,7 @@ def test_the_whole_analysis_is_json_and_says_what_is_missing(table):
     assert [note.split(" drew")[0] for note in found.notes] == [
         "a setting that starts more trials than the table has"
     ]
-    flat = analyse(TrialsTable(tuple(grid_of([[0.5, 0.5], [0.6, 0.6]]))))
+    flat = analyze(TrialsTable(tuple(grid_of([[0.5, 0.5], [0.6, 0.6]]))))
     assert json.loads(json.dumps(flat.to_dict(), allow_nan=False))["tasks"][0]["contrasts"][0] == {
         "kind": "init",
         "best_seed": 1,
@@ -184,11 +179,11 @@ def test_unfinished_trials_are_left_out_and_counted(table):
         fractions=first.fractions[:3],
         scores=first.scores[:3],
     )
-    found = analyse(TrialsTable((*table.trials, cut)))
-    assert found.tasks == analyse(table).tasks
+    found = analyze(TrialsTable((*table.trials, cut)))
+    assert found.tasks == analyze(table).tasks
     assert found.notes[0] == "left out, as they did not run to the end: 1 of 51 trials."
     with pytest.raises(TrialsError, match="no trial of the table ran to the end"):
-        analyse(TrialsTable((cut,)))
+        analyze(TrialsTable((cut,)))
 
 
 PRINTED_BEST = {"mrpc": 0.914, "rte": 0.773, "cola": 0.676, "sst": 0.951}  # the paper's table 1
@@ -256,8 +251,8 @@ def test_a_table_brings_its_floors(tmp_path):
     assert table.floors == {"cola": 0.52}
     low = sum(trial.final <= 0.52 for trial in trials)
     assert low > 0
-    assert analyse(table).tasks[0].diverged == low
-    assert analyse(table, floors={"cola": 0.0}).tasks[0].diverged == 0
+    assert analyze(table).tasks[0].diverged == low
+    assert analyze(table, floors={"cola": 0.0}).tasks[0].diverged == 0
     path.write_text(path.read_text().replace(",0.52\n", ",0.5\n", 1))
     with pytest.raises(TrialsError, match=r"cola has the floors 0\.5 and 0\.52"):
         read_table(path)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from secondary_learners.errors import MissingExtraError
-from secondary_learners.experiments.trials.analysis import analyse
+from secondary_learners.experiments.trials.analysis import analyze
 from secondary_learners.experiments.trials.analysis_figure import plot_analysis
 from secondary_learners.experiments.trials.table import TrialsTable, read_table
 from trials_helpers import sweep
@@ -23,22 +23,22 @@ def test_the_figure_is_a_thousand_pixels_across_whatever_it_shows(tmp_path, tabl
     hole = TrialsTable((*sweep("rte", 1, inits=3)[1:], *sweep("cola", 2, 2, 2, "filtered")))
     bare = TrialsTable(tuple(replace(t, fractions=(), scores=()) for t in table.trials))
     for name, held in {"one": table, "arms": arms, "hole": hole, "bare": bare}.items():
-        plot_analysis(held, analyse(held), tmp_path / f"{name}.png")
+        plot_analysis(held, analyze(held), tmp_path / f"{name}.png")
         across, down = size((tmp_path / f"{name}.png").read_bytes())
         assert 1000 <= across <= 1010 and down > 300
-    plot_analysis(bare, analyse(bare), tmp_path / "new" / "a.svg")
+    plot_analysis(bare, analyze(bare), tmp_path / "new" / "a.svg")
     assert b"<svg" in (tmp_path / "new" / "a.svg").read_bytes()
 
 
 def test_the_published_trials_are_drawn(tmp_path, published):
     pytest.importorskip("matplotlib")
     table = read_table(published)
-    plot_analysis(table, analyse(table), tmp_path / "a.png")
+    plot_analysis(table, analyze(table), tmp_path / "a.png")
     assert size((tmp_path / "a.png").read_bytes())[0] >= 1000
 
 
 def test_without_matplotlib_the_extra_is_named(tmp_path, table, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(MissingExtraError, match=r"secondary-learners\[plots\]"):
-        plot_analysis(table, analyse(table), tmp_path / "a.png")
+        plot_analysis(table, analyze(table), tmp_path / "a.png")
     assert list(tmp_path.iterdir()) == []

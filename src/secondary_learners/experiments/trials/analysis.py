@@ -1,6 +1,6 @@
 """What a table of trials says: spread over seeds, best of n, good and bad seeds, early stopping.
 
-After Dodge et al. 2020 (arXiv 2002.06305). `analyse` gathers everything below for each task.
+After Dodge et al. 2020 (arXiv 2002.06305). `analyze` gathers everything below for each task.
 """
 
 from __future__ import annotations
@@ -13,15 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from secondary_learners.errors import MissingExtraError, TrialsError
-from secondary_learners.experiments.statistics import (
-    crossed_permutation_test,
-    deviation,
-    mean,
-    one_way,
-    seeds_needed,
-)
+from secondary_learners.errors import TrialsError
+from secondary_learners.experiments.statistics import deviation, mean, one_way, seeds_needed
+from secondary_learners.experiments.trials.arms import ArmTest, compare_arms
 from secondary_learners.experiments.trials.best import Best, expected_best
+from secondary_learners.experiments.trials.initializations import GoodSeeds, good_initializations
 from secondary_learners.experiments.trials.stopping import (
     Curves,
     Stopped,
@@ -29,25 +25,20 @@ from secondary_learners.experiments.trials.stopping import (
     paper_setting,
     value_setting,
 )
-from secondary_learners.experiments.trials.table import Floats, Trial, TrialsTable, grid
+from secondary_learners.experiments.trials.table import Floats, Trial, TrialsTable, grid, present
 
 __all__ = [
     "Analysis",
-    "ArmTest",
     "Contrast",
-    "GoodSeeds",
     "Spread",
     "TaskAnalysis",
-    "analyse",
-    "compare_arms",
+    "analyze",
     "contrast",
     "diverged",
-    "good_initializations",
     "spread",
 ]
 
 _BUDGETS = (1, 2, 5, 10, 20, 50, 100)
-_DRAWS = 10_000
 _MOST_BUDGET = 30
 
 
@@ -88,47 +79,6 @@ class Contrast:
     p: float
     f_all: float
     p_all: float
-
-
-@dataclass(frozen=True)
-class GoodSeeds:
-    """Do tasks agree on which initializations are good?
-
-    ranks: mean rank over the tasks of each seed, 1 for the best, best first.
-    agreement: Kendall's W over the tasks, 0 for none, 1 for the same order in each.
-    p: the chance of as much under independent orders, from 10,000 drawn ones.
-    correlations: Spearman's for each pair of tasks.
-    """
-
-    tasks: tuple[str, ...]
-    ranks: dict[int, float]
-    agreement: float
-    p: float
-    correlations: dict[str, float]
-
-
-@dataclass(frozen=True)
-class ArmTest:
-    """Two arms of one task, on the seeds that both ran.
-
-    p: of `crossed_permutation_test` on the mean: trials that share an initialization or an order
-    are not independent. p_spread: of the same test on each trial's distance from its arm's median
-    (Brown and Forsythe's, paired): does one vary more?
-    seeds_paired, seeds_unpaired: seeds for each arm that would show a true difference of this size
-    with a power of 80 %; the first with the same seeds for both. None for no difference.
-    """
-
-    task: str
-    first: str
-    second: str
-    pairs: int
-    difference: float
-    p: float
-    deviations: tuple[float, float]
-    p_spread: float
-    correlation: float | None
-    seeds_paired: int | None
-    seeds_unpaired: int | None
 
 
 @dataclass(frozen=True)
@@ -195,7 +145,7 @@ def _finite(value: Any) -> Any:
 def spread(trials: Sequence[Trial]) -> Spread:
     """Mean and deviations of the trials of one task and arm; see `Spread`."""
     _, _, scores = grid(trials)
-    values = _present(scores)
+    values = present(scores)
     return Spread(
         trials=len(values),
         mean=mean(values),
@@ -207,14 +157,9 @@ def spread(trials: Sequence[Trial]) -> Spread:
     )
 
 
-def _present(scores: Floats) -> list[float]:
-    values: list[float] = scores[~np.isnan(scores)].tolist()
-    return values
-
-
 def _within(scores: Floats) -> float | None:
     """The mean over the rows of [seeds, others] of each row's population deviation."""
-    deviations = [deviation(_present(row), ddof=0) for row in scores]
+    deviations = [deviation(present(row), ddof=0) for row in scores]
     known = [value for value in deviations if value is not None]
     return mean(known) if known else None
 
@@ -228,7 +173,7 @@ def contrast(trials: Sequence[Trial], kind: str) -> Contrast | None:
     seeds, rows = (inits, scores) if kind == "init" else (orders, scores.T)
     groups = {
         seed: group
-        for seed, group in zip(seeds, map(_present, rows), strict=True)
+        for seed, group in zip(seeds, map(present, rows), strict=True)
         if len(group) >= 2
     }
     if len(groups) < 2:
@@ -253,114 +198,7 @@ def diverged(trials: Sequence[Trial], floor: float | None = None) -> int | None:
     )
 
 
-def good_initializations(table: TrialsTable, arm: str, *, seed: int = 0) -> GoodSeeds:
-    """Which initializations are good on several tasks; see `GoodSeeds`.
-
-    Each task ranks the seeds that all tasks have by the mean of their trials. Raises TrialsError
-    for a table of ranks, below two tasks or below three shared seeds.
-    """
-    if table.ranks:
-        raise TrialsError(
-            "its seeds are ranks within each task, so the same number is not the same "
-            "initialization"
-        )
-    tasks = [task for task in table.tasks if arm in table.arms(task) and table.of(task, arm)]
-    means: list[dict[int, float]] = []
-    for task in tasks:
-        inits, _, scores = grid(table.of(task, arm))
-        means.append({init: mean(_present(row)) for init, row in zip(inits, scores, strict=True)})
-    shared = sorted(set(means[0]).intersection(*means[1:])) if means else []
-    if len(tasks) < 2 or len(shared) < 3:
-        raise TrialsError(
-            f"it takes two tasks that share three initializations, and here are {len(tasks)} and "
-            f"{len(shared)}"
-        )
-    ranks = _ranks([[-task[init] for init in shared] for task in means])
-    agreement = _kendall(ranks[None])[0]
-    rng = np.random.default_rng(seed)
-    shuffled = rng.permuted(np.broadcast_to(ranks, (_DRAWS, *ranks.shape)), axis=2)
-    p = (1 + int(np.sum(_kendall(shuffled) >= agreement - 1e-12))) / (1 + _DRAWS)
-    average = dict(zip(shared, ranks.mean(axis=0).tolist(), strict=True))
-    return GoodSeeds(
-        tasks=tuple(tasks),
-        ranks=dict(sorted(average.items(), key=lambda item: item[1])),
-        agreement=float(agreement),
-        p=p,
-        correlations={
-            f"{tasks[a]}, {tasks[b]}": _correlation(ranks[a], ranks[b])
-            for a, b in combinations(range(len(tasks)), 2)
-        },
-    )
-
-
-def _ranks(values: Sequence[Sequence[float]]) -> Floats:
-    """In each row 1 for the lowest; equal values share the mean of their places."""
-    try:
-        from scipy.stats import rankdata
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("scipy", "trials") from error
-    ranks: Floats = rankdata(values, axis=1)
-    return ranks
-
-
-def _kendall(ranks: Floats) -> Floats:
-    """Kendall's W, corrected for ties, of [draws, tasks, seeds]; 0 where all is tied."""
-    _, tasks, seeds = ranks.shape
-    total = ranks.sum(axis=1)
-    middle = tasks * (seeds + 1) / 2
-    spread_ = ((total - middle) ** 2).sum(axis=1)
-    # Without ties each task's ranks vary by (k^3 - k) / 12.
-    most = tasks * ((ranks - (seeds + 1) / 2) ** 2).sum(axis=(1, 2))
-    value: Floats = np.divide(spread_, most, out=np.zeros_like(spread_), where=most > 0)
-    return value
-
-
-def _correlation(first: Floats, second: Floats) -> float:
-    if np.ptp(first) == 0 or np.ptp(second) == 0:
-        return 0.0
-    return float(np.corrcoef(first, second)[0, 1])
-
-
-def compare_arms(table: TrialsTable, task: str, first: str, second: str) -> ArmTest | None:
-    """`second` against `first` on the seeds both ran; None below two such pairs. See `ArmTest`."""
-    scores = [
-        {(trial.init_seed, trial.order_seed): trial.score for trial in table.of(task, arm)}
-        for arm in (first, second)
-    ]
-    shared = sorted(set(scores[0]) & set(scores[1]))
-    if len(shared) < 2:
-        return None
-    a, b = (np.array([arm[key] for key in shared]) for arm in scores)
-    difference = float(b.mean() - a.mean())
-    spreads = deviation(a.tolist()) or 0.0, deviation(b.tolist()) or 0.0
-    varying = min(spreads) > 0
-    return ArmTest(
-        task=task,
-        first=first,
-        second=second,
-        pairs=len(shared),
-        difference=difference,
-        p=_crossed(shared, b - a),
-        deviations=spreads,
-        p_spread=_crossed(shared, np.abs(b - np.median(b)) - np.abs(a - np.median(a))),
-        correlation=_correlation(a, b) if varying else None,
-        seeds_paired=seeds_needed(difference, deviation((b - a).tolist()) or 0.0, paired=True),
-        seeds_unpaired=seeds_needed(
-            difference, math.sqrt((spreads[0] ** 2 + spreads[1] ** 2) / 2), paired=False
-        ),
-    )
-
-
-def _crossed(pairs: Sequence[tuple[int, int]], differences: Floats) -> float:
-    """The p of `crossed_permutation_test` of differences [pairs] by their two seeds."""
-    inits, orders = (sorted({pair[kind] for pair in pairs}) for kind in (0, 1))
-    values = np.full((len(inits), len(orders)), np.nan)
-    for (init, order), difference in zip(pairs, differences, strict=True):
-        values[inits.index(init), orders.index(order)] = difference
-    return crossed_permutation_test(values)
-
-
-def analyse(
+def analyze(
     table: TrialsTable,
     *,
     floors: Mapping[str, float] | None = None,

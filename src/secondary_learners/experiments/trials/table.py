@@ -22,7 +22,16 @@ import numpy.typing as npt
 from secondary_learners.errors import TrialsError, UnknownNameError
 from secondary_learners.files import write_bytes
 
-__all__ = ["Floats", "Trial", "TrialsTable", "curves", "grid", "read_table", "write_table"]
+__all__ = [
+    "Floats",
+    "Trial",
+    "TrialsTable",
+    "curves",
+    "grid",
+    "present",
+    "read_table",
+    "write_table",
+]
 
 Floats = npt.NDArray[np.float64]
 
@@ -134,12 +143,12 @@ class TrialsTable:
     def of(self, task: str, arm: str | None = None) -> tuple[Trial, ...]:
         """The finished trials of a task, of one arm or (None) of its only one."""
         if task not in self.tasks:
-            raise UnknownNameError("task", task, self.tasks, "learners trials analyse TABLE")
+            raise UnknownNameError("task", task, self.tasks, "learners trials analyze TABLE")
         arms = self.arms(task)
         if arm is None and len(arms) > 1:
             raise TrialsError(f"{task} has the arms {', '.join(arms)}: name one.")
         if arm is not None and arm not in arms:
-            raise UnknownNameError("arm", arm, arms, "learners trials analyse TABLE")
+            raise UnknownNameError("arm", arm, arms, "learners trials analyze TABLE")
         wanted = arms[0] if arm is None else arm
         return tuple(t for t in self.trials if (t.task, t.arm) == (task, wanted) and t.finished)
 
@@ -166,6 +175,12 @@ def grid(trials: Sequence[Trial]) -> tuple[tuple[int, ...], tuple[int, ...], Flo
     for trial in trials:
         scores[inits.index(trial.init_seed), orders.index(trial.order_seed)] = trial.score
     return inits, orders, scores
+
+
+def present(scores: Floats) -> list[float]:
+    """The scores of a grid that are there."""
+    values: list[float] = scores[~np.isnan(scores)].tolist()
+    return values
 
 
 def curves(trials: Sequence[Trial]) -> tuple[Floats, Floats]:
