@@ -181,7 +181,10 @@ class TestList:
             page.get_by_role("checkbox", name=f"Compare {name}").check()
         page.get_by_role("button", name="Compare the ticked").click()
         headed(page, "Compare")
-        assert page.locator("thead th").all_inner_texts() == ["team/books-mini", "team/docs"]
+        assert page.locator(".compare thead th").all_inner_texts() == [
+            "team/books-mini",
+            "team/docs",
+        ]
         assert "below random skipping" in page.locator("table").first.inner_text()
 
 
@@ -231,6 +234,45 @@ class TestArtifact:
         assert not any("evil.example" in url for url in asked)
 
 
+class TestTrying:
+    def test_a_text(self, page: Page) -> None:
+        page.goto("/team/books-mini")
+        self.try_it(page, '"Come in," she said.')
+        assert page.locator(".tokens").inner_text() == '"Come in," she said.'
+        assert page.locator(".tokens .up4").count() >= 1
+        assert page.get_by_label("A text to score").input_value() == '"Come in," she said.'
+        self.try_it(page, "<script>document.title = 'owned'</script>")
+        assert page.title() == "Try team/books-mini · Learners"
+
+    def test_without_javascript(self, browser: Browser, site: Server) -> None:
+        for page in visit(browser, site, java_script_enabled=False):
+            page.goto("/team/books-mini")
+            self.try_it(page, "a text")
+
+    def try_it(self, page: Page, text: str) -> None:
+        from playwright.sync_api import expect
+
+        page.get_by_label("A text to score").fill(text)
+        page.get_by_role("button", name="Score it").click()
+        expect(page.get_by_text("standard deviations from the average")).to_be_visible()
+        expect(page.locator(".tokens")).to_have_text(text)
+
+    def test_texts_of_the_probe_set(self, page: Page) -> None:
+        self.reload_until(page, "/team/docs", "Likes most")
+        assert page.locator(".texts li").count() == 8
+        self.reload_until(page, COMPARED, "Rank agreement")
+        table = page.get_by_role("region", name="Rank agreement")
+        assert table.locator("td").nth(1).inner_text() == "+1.00"
+
+    def reload_until(self, page: Page, path: str, text: str) -> None:
+        for _ in range(100):
+            page.goto(path)
+            if page.get_by_text(text, exact=True).count():
+                return
+            page.wait_for_timeout(100)
+        pytest.fail(f"{text!r} never came")
+
+
 class TestSigningIn:
     def test_with_a_token(self, page: Page, tokens: dict[str, str]) -> None:
         sign_in(page, "sl_wrong")
@@ -260,7 +302,7 @@ def test_without_javascript(browser: Browser, site: Server, tokens: dict[str, st
         page.get_by_text("Trainer", exact=True).click()
         assert page.get_by_text("FilteredTrainer(").is_visible()
         page.goto(COMPARED)
-        assert page.locator("thead th").count() == 2
+        assert page.locator(".compare thead th").count() == 2
 
 
 @pytest.mark.parametrize("path", EVERY)
@@ -303,7 +345,7 @@ class TestKeyboard:
         self.tab_to(page, "Compare the ticked")
         page.keyboard.press("Enter")
         page.wait_for_url("**/compare?**")
-        assert page.locator("thead th").count() == 2
+        assert page.locator(".compare thead th").count() == 2
 
     def test_a_snippet_is_opened(self, page: Page) -> None:
         page.goto("/team/books-mini")
@@ -342,11 +384,21 @@ def test_axe_finds_nothing_serious(browser: Browser, site: Server, scheme: str) 
         for path in EVERY:
             page.goto(path)
             open_all(page)
-            violations = module.Axe().run(page).response["violations"]
-            assert [
-                (path, each["id"], each["impact"], [node["html"] for node in each["nodes"]][:3])
-                for each in violations
-            ] == []
+            if page.get_by_label("A text to score").count():
+                TestTrying().try_it(page, '"Come in!" she said: economy, code, program.')
+                open_all(page)
+                check(page, module)
+                page.goto(path)
+                open_all(page)
+            check(page, module)
+
+
+def check(page: Page, axe: Any) -> None:
+    violations = axe.Axe().run(page).response["violations"]
+    assert [
+        (page.url, each["id"], each["impact"], [node["html"] for node in each["nodes"]][:3])
+        for each in violations
+    ] == []
 
 
 class TestStatic:

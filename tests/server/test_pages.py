@@ -16,13 +16,9 @@ import pytest
 from cli_helpers import learners
 from secondary_learners.content import content
 from secondary_learners.server.pages import charts
-from secondary_learners.server.pages.artifacts import (
-    Artifact,
-    ComparedArm,
-    PageSource,
-    read_artifact,
-)
+from secondary_learners.server.pages.artifacts import Artifact, PageSource, read_artifact
 from secondary_learners.server.pages.choosing import PAGE, Choice, choose
+from secondary_learners.server.pages.evaluation import ComparedArm, Effect
 from secondary_learners.server.pages.markdown import card_html
 from secondary_learners.server.pages.snippets import snippets_for
 from server_helpers import Answer, InProcess, token
@@ -230,9 +226,43 @@ class TestArtifact:
     def test_figures_that_are_none(self) -> None:
         nonsense = b'{"fine_tuning": {"rows": [{"perplexity": "x"}, 3, {"perplexity": 1e400}]}}'
         artifact = made("t/x", {"evaluation.json": nonsense, "config.json": b"[" * 100_000})
-        assert artifact.runs == () and artifact.effect is None and artifact.facets == {}
+        assert artifact.measured.runs == () and artifact.effect is None and artifact.facets == {}
+        huge = b'{"labels": {"count": 1' + b"0" * 400 + b'}, "parameters": NaN}'
+        assert made("t/x", {"evaluation.json": huge}).measured.figures == ()
         deep = json.dumps({"tokens": {"raise": [["x"]] * 5000}, "transfer": {"a": 1}}).encode()
-        assert made("t/x", {"evaluation.json": deep}).liked == ()
+        assert made("t/x", {"evaluation.json": deep}).measured.liked == ()
+
+    def test_what_evaluations_of_format_2_say(self, hub: InProcess, ann: str) -> None:
+        held_out = {"spearman": 0.812, "interval": [0.801, 0.823], "domain_variance": 0.214}
+        held_out |= {"within": {"books": 0.31}, "keep_rate": {"books": 0.452, "news": 0.021}}
+        selectors = [
+            {"pool": "mixed", "arm": "DSIR", "perplexity": 118.25, "se": 0.31, "p": 0.0021}
+            | {"kept_in_domain": 0.64},
+            {"pool": "mixed", "arm": "random", "perplexity": 122.1, "kept_in_domain": None},
+            {"pool": 3, "perplexity": "x"},
+        ]
+        evaluation = {"format": 2, "held_out": {"linear": held_out}, "selectors": selectors}
+        config = {"architecture": "linear", "calibration": {}}
+        body = {"name": "two", "organization": "team"}
+        assert hub.ask("POST", "/api/repos/create", body, ann).status == 200
+        files = {"evaluation.json": evaluation, "config.json": config}
+        sent = {name: json.dumps(value).encode() for name, value in files.items()}
+        assert hub.commit(ann, sent, "team/two").status == 200
+        shown = page(hub.ask("GET", "/team/two"))
+        assert "0.812 (95 %: 0.801 to 0.823)" in shown.text and "21.4%" in shown.text
+        assert "+0.31" in shown.text  # within books
+        assert any("books: 45.2 %; news: 2.1 %" in str(a.get("aria-label")) for _, a in shown.tags)
+        for text in ("118.25 ± 0.31", "0.0021", "64.0 %", "122.10 ± 0.00"):
+            assert text in shown.text
+        assert shown.harmless()
+        measured = made("t/x", sent).measured
+        share = (122.1 - 118.25) / 122.1
+        assert measured.baselines == (Effect(share, 0.31 / 122.1, "DSIR (mixed)"),)
+
+    def test_the_histogram_is_of_scores(self) -> None:
+        calibration = {"mean": -2.0, "sd": 0.5, "quantiles": [-3.0, -2.0, -1.0]}
+        config = json.dumps({"calibration": calibration}).encode()
+        assert made("t/x", {"config.json": config}).measured.quantiles == (-2.0, 0.0, 2.0)
 
     def test_charts_say_their_figures_to_who_cannot_see(self) -> None:
         drawn = charts.runs(
@@ -273,6 +303,7 @@ class TestCompare:
     def test_boards(self, stocked: InProcess) -> None:
         shown = page(stocked.ask("GET", "/boards"))
         assert "random skipping" in shown.text and "standard, beside team/books-mini" in shown.text
+        assert "8.5 %" in shown.text  # books only, against random skipping at the filter's rate
 
 
 class TestSigningIn:

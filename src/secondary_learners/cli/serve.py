@@ -65,6 +65,11 @@ _root = click.argument("root", type=click.Path(path_type=Path, file_okay=False))
     metavar="URL",
     help="Fetch public repositories that are not here from this hub, and keep them.",
 )
+@click.option(
+    "--scoring/--no-scoring",
+    default=None,
+    help="Score texts that visitors paste, with learners stored here.  [default: on loopback]",
+)
 @with_output
 def serve_command(output: Output, root: Path, host: str, port: int, **options: Any) -> None:
     """Serve the Hub stored in the folder ROOT, which is made if it is not there.
@@ -82,6 +87,7 @@ def serve_command(output: Output, root: Path, host: str, port: int, **options: A
     have changed is set aside, not sent. Try `learners serve-backup ROOT OUT` every night.
     """
     try:
+        from secondary_learners.engines.answering import COMMAND
         from secondary_learners.server.hosts import is_loopback
         from secondary_learners.server.server import Address, Service, serve
         from secondary_learners.server.store.limits import Limits
@@ -93,6 +99,7 @@ def serve_command(output: Output, root: Path, host: str, port: int, **options: A
             "tokens can be read on the way. Put a proxy with TLS in front of it."
         )
     for_all, for_owners = _quotas(options["quotas"])
+    scoring = is_loopback(host) if options["scoring"] is None else options["scoring"]
     rate = options["requests_per_minute"]
     if rate is None:
         rate = 0 if is_loopback(host) else 6000
@@ -107,6 +114,7 @@ def serve_command(output: Output, root: Path, host: str, port: int, **options: A
         rate or None,
         options["access_log"],
         options["upstream"],
+        COMMAND if scoring else None,
     )
     serve(root, service, click.echo)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from secondary_learners.registry.index import Entry, read_index
 from secondary_learners.registry.registries import Shelf, shelves
 
 if TYPE_CHECKING:
+    from secondary_learners.server.judge import Judge
     from secondary_learners.server.pages.artifacts import Artifact
 
 __all__ = ["catalogue_command"]
@@ -38,21 +40,28 @@ def build_command(output: Output, out: Path, title: str, url: str) -> None:
     own: put the folder behind any web server.
     """
     try:
+        from secondary_learners.engines.answering import COMMAND
+        from secondary_learners.server.judge import Judge
         from secondary_learners.server.pages.site import build_site
     except ModuleNotFoundError as error:
         raise MissingExtraError("jinja2, markdown-it-py and nh3", "serve") from error
     if out.is_dir() and any(out.iterdir()):
         raise SecondaryLearnersError(f"{out} is not empty. Name a new folder, or empty this one.")
-    artifacts = [
-        _artifact(place, entry) for place in shelves() for entry in read_index(place.index).values()
-    ]
+    with closing(Judge(COMMAND)) as judge:
+        artifacts = [
+            _artifact(place, entry, judge)
+            for place in shelves()
+            for entry in read_index(place.index).values()
+        ]
     count = build_site(out, title, artifacts, url)
     text = f"{count:,} files of {len(artifacts):,} artifacts in {out}. Open {out / 'index.html'}."
     output.result(text, {"files": count, "artifacts": len(artifacts), "out": str(out)})
 
 
-def _artifact(place: Shelf, entry: Entry) -> Artifact:
+def _artifact(place: Shelf, entry: Entry, judge: Judge) -> Artifact:
+    from secondary_learners.server.judge import Material
     from secondary_learners.server.pages.artifacts import File, PageSource, read_artifact
+    from secondary_learners.server.pages.scoring import probed
     from secondary_learners.server.store.metadata import MetadataError, metadata_json
 
     folder = place.bundled / entry.name if place.bundled and not entry.revision else None
@@ -81,4 +90,5 @@ def _artifact(place: Shelf, entry: Entry) -> Artifact:
         card = metadata_json(readers.get("README.md", b""))
     except MetadataError:
         card = ""
-    return read_artifact(source, json.loads(card) if card else {})
+    artifact = read_artifact(source, json.loads(card) if card else {})
+    return probed(artifact, judge, Material(paths, entry.files)) if paths else artifact

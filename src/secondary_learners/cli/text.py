@@ -188,32 +188,28 @@ def explain_command(output: Output, text: str, learner: str, tokenizer: Path | N
 
     Green raises the score and red lowers it, the stronger the larger the token's share.
     """
-    from secondary_learners.engines.rows import whole_characters
-    from secondary_learners.engines.scoring import mean_contributions, mean_scores
+    from secondary_learners.engines.explaining import explain
     from secondary_learners.registry.load import load_learner, load_tokenizer
-    from secondary_learners.text.corpus import normalize, read_texts
+    from secondary_learners.text.corpus import read_texts
 
     if os.path.isfile(text):  # unlike Path.is_file, false for what is too long for a name
         text = "\n".join(read_texts(Path(text)))
-    text = whole_characters(text)
     judge = load_learner(learner)
-    reader = load_tokenizer(judge, tokenizer)
-    ids = reader.backend_tokenizer.encode(normalize(text), add_special_tokens=False).ids
-    if not ids:
+    explained = explain(judge, load_tokenizer(judge, tokenizer), text)
+    if explained is None:
         raise click.UsageError("there is no text to explain.")
-    score = mean_scores(judge, [ids])[0]
-    shares = mean_contributions(judge, ids)
-    pieces = [reader.decode([token]) for token in ids]
-    strongest = max(map(abs, shares)) or 1.0
+    strongest = max(abs(share) for _, share in explained.tokens) or 1.0
     painted = "".join(
-        click.style(printable(str(piece)), bg=_shade(share / strongest), fg=(0, 0, 0))
-        for piece, share in zip(pieces, shares, strict=True)
+        click.style(printable(piece), bg=_shade(share / strongest), fg=(0, 0, 0))
+        for piece, share in explained.tokens
     )
-    tokens = [{"token": piece, "share": share} for piece, share in zip(pieces, shares, strict=True)]
     output.result(
-        f"{painted}\n\nscore {score:+.2f} standard deviations "
-        f"(predicted gain {judge.gain_of(score):.3g} {judge.config.score.unit})",
-        {"score": score, "tokens": tokens},
+        f"{painted}\n\nscore {explained.score:+.2f} standard deviations "
+        f"(predicted gain {judge.gain_of(explained.score):.3g} {judge.config.score.unit})",
+        {
+            "score": explained.score,
+            "tokens": [{"token": piece, "share": share} for piece, share in explained.tokens],
+        },
         styled=True,
     )
 

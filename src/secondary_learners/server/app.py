@@ -30,10 +30,12 @@ from secondary_learners.server.api.web import kind_of, parameter
 from secondary_learners.server.api.xet import xet_routes
 from secondary_learners.server.errors import Refused
 from secondary_learners.server.hosts import HostGate, KnownHosts
+from secondary_learners.server.judge import Judge
 from secondary_learners.server.memory import Accounted, Memory
 from secondary_learners.server.observing import AccessLog, Figures, Observed
 from secondary_learners.server.pages.catalogue import Catalogue
 from secondary_learners.server.pages.routes import page_routes
+from secondary_learners.server.pages.scoring import Scoring
 from secondary_learners.server.quick import Quick
 from secondary_learners.server.rates import RateGate, RateLimit
 from secondary_learners.server.refusals import refusal
@@ -50,13 +52,15 @@ class Front:
 
     `hosts`: the names it answers to, besides those of this machine; None for any.
     `requests_per_minute`: from one sender, None for no end. `access_log`: where a line for each
-    request goes. `upstream`: the address of a hub from which comes what is not here.
+    request goes. `upstream`: the address of a hub from which comes what is not here. `scorer`: the
+    command of a process that scores texts, None for no scores; see `judge.py`.
     """
 
     hosts: tuple[str, ...] | None = None
     requests_per_minute: int | None = None
     access_log: Path | None = None
     upstream: str | None = None
+    scorer: tuple[str, ...] | None = None
 
 
 def create_app(root: Path, limits: Limits | None = None, front: Front | None = None) -> Starlette:
@@ -75,6 +79,7 @@ def create_app(root: Path, limits: Limits | None = None, front: Front | None = N
         },
     )
     app.state.catalogue = Catalogue(hub)
+    app.state.scoring = Scoring(Judge(front.scorer)) if front.scorer else None
     app.state.memory, app.state.figures = Memory(hub.limits.memory), Figures()
     app.add_middleware(Accounted, memory=app.state.memory)
     app.add_middleware(_RawPath)
@@ -97,6 +102,8 @@ def create_app(root: Path, limits: Limits | None = None, front: Front | None = N
 
 def close_app(app: Starlette) -> None:
     """Close the files that `create_app` opened."""
+    if app.state.scoring is not None:
+        app.state.scoring.close()
     app.state.hub.close()
     if app.state.log is not None:
         app.state.log.close()

@@ -63,11 +63,16 @@ class Service:
     requests_per_minute: int | None = None
     access_log: Path | None = None
     upstream: str | None = None
+    scorer: tuple[str, ...] | None = None
 
     @property
     def front(self) -> Front:
         return Front(
-            self.address.known_names, self.requests_per_minute, self.access_log, self.upstream
+            self.address.known_names,
+            self.requests_per_minute,
+            self.access_log,
+            self.upstream,
+            self.scorer,
         )
 
 

@@ -10,7 +10,9 @@ from dataclasses import replace
 from typing import Any
 
 from secondary_learners.server.api.access import Caller
+from secondary_learners.server.judge import Material
 from secondary_learners.server.pages.artifacts import Artifact, File, PageSource, read_artifact
+from secondary_learners.server.pages.scoring import MATERIAL
 from secondary_learners.server.store.hub import Hub
 from secondary_learners.server.store.trees import TreeEntry, entries
 
@@ -18,6 +20,7 @@ __all__ = ["Catalogue"]
 
 _READ = ("config.json", "evaluation.json", "README.md")
 _LARGEST_READ = 2**20
+_LARGEST_SCORED = 256 * 2**20
 _HISTORY = 100
 
 
@@ -52,11 +55,34 @@ class Catalogue:
                 return replace(artifact, source=replace(artifact.source, history=history))
         return None
 
+    def material(self, caller: Caller, name: str) -> Material | None:
+        """The files of the learner of this name, where they lie, each sound; None where not all
+        are, or where the caller may not see it. Blocks.
+        """
+        owner, _, short = name.partition("/")
+        row = self._hub.database.row(
+            f"{_HEADS} WHERE repositories.kind = 'model' AND owner = ? AND repositories.name = ?",
+            *(owner, short),
+        )
+        if row is None or (_is_hidden(row) and not caller.belongs_to(owner)):
+            return None
+        known = {file.path: file for file in entries(self._hub.database, row["commit_id"])}
+        wanted = [known[path] for path in (*MATERIAL, "tokenizer.json") if path in known]
+        objects = self._hub.objects
+        if len(wanted) < len(MATERIAL) or sum(file.size for file in wanted) > _LARGEST_SCORED:
+            return None
+        if not all(objects.has(f.sha256, f.size) and objects.is_sound(f.sha256) for f in wanted):
+            return None
+        return Material(
+            {file.path: objects.path(file.sha256) for file in wanted},
+            {file.path: file.sha256 for file in wanted},
+        )
+
     def _current(self) -> Sequence[tuple[str, Artifact]]:
         with self._lock:
             version = self._hub.database.version()
             if version != self._version:
-                rows = self._hub.database.rows(_HEADS)
+                rows = self._hub.database.rows(f"{_HEADS} ORDER BY owner, repositories.name")
                 known = self._by_commit
                 self._by_commit = {
                     row["commit_id"]: known.get(row["commit_id"]) or self._read(row) for row in rows
@@ -68,7 +94,7 @@ class Catalogue:
     def _as_now(self, row: sqlite3.Row) -> Artifact:
         """The commit's artifact under the name and the visibility that it has now."""
         artifact = self._by_commit[row["commit_id"]]
-        hidden, name = bool(row["private"] or row["gated"]), _name(row)
+        hidden, name = _is_hidden(row), _name(row)
         source = artifact.source
         if (source.name, source.private) == (name, hidden):
             return artifact
@@ -90,7 +116,7 @@ class Catalogue:
             date=row["date"],
             files=[File(file.path, file.size, file.etag) for file in files],
             readers=readers,
-            private=bool(row["private"] or row["gated"]),
+            private=_is_hidden(row),
         )
         artifact = read_artifact(source, metadata)
         return replace(artifact, source=replace(artifact.source, readers={}))
@@ -122,7 +148,11 @@ class Catalogue:
 _HEADS = """
 SELECT repositories.kind, owner, repositories.name, private, gated, commit_id, card, date
 FROM repositories JOIN refs ON refs.repository = repositories.id AND refs.name = 'main'
-JOIN commits ON commits.id = refs.commit_id ORDER BY owner, repositories.name"""
+JOIN commits ON commits.id = refs.commit_id"""
+
+
+def _is_hidden(row: sqlite3.Row) -> bool:
+    return bool(row["private"] or row["gated"])
 
 
 def _name(row: sqlite3.Row) -> str:

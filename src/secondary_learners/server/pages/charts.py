@@ -7,9 +7,9 @@ from html import escape
 
 from markupsafe import Markup
 
-from secondary_learners.server.pages.artifacts import ComparedArm
+from secondary_learners.server.pages.evaluation import ComparedArm
 
-__all__ = ["histogram", "line", "runs"]
+__all__ = ["histogram", "line", "runs", "shares"]
 
 _WIDTH, _ROW, _LABEL = 600, 26, 190
 
@@ -41,6 +41,23 @@ def runs(rows: Sequence[ComparedArm], unit: str) -> Markup:
     return _svg(_WIDTH, height, label, parts)
 
 
+def shares(rows: Sequence[tuple[str, float]]) -> Markup:
+    """A bar from 0 to 100 % for each."""
+    if not rows:
+        return Markup("")
+    scale, parts = _WIDTH - _LABEL - 70, []
+    for number, (name, share) in enumerate(rows):
+        top, width = number * _ROW, max(0.0, min(1.0, share)) * scale
+        parts.append(
+            f'<text x="{_LABEL - 8}" y="{top + 17}" class="right">{escape(name[:28])}</text>'
+            f'<rect x="{_LABEL}" y="{top + 5}" width="{scale}" height="16" class="ground"/>'
+            f'<rect x="{_LABEL}" y="{top + 5}" width="{width:.1f}" height="16" class="own"/>'
+            f'<text x="{_LABEL + scale + 6}" y="{top + 17}">{100 * share:.1f} %</text>'
+        )
+    label = "; ".join(f"{name}: {100 * share:.1f} %" for name, share in rows)
+    return _svg(_WIDTH, _ROW * len(rows), label, parts)
+
+
 def histogram(quantiles: Sequence[float], bars: int = 30) -> Markup:
     """The distribution that evenly spaced quantiles describe."""
     if len(quantiles) < 3 or quantiles[-1] <= quantiles[0]:
@@ -57,8 +74,8 @@ def histogram(quantiles: Sequence[float], bars: int = 30) -> Markup:
         for number, count in enumerate(counts)
     ]
     parts.append(
-        f'<text x="0" y="{height + 16}">{low:.1f}</text>'
-        f'<text x="{_WIDTH}" y="{height + 16}" class="right">{high:.1f}</text>'
+        f'<text x="0" y="{height + 16}">{_minus(low)}</text>'
+        f'<text x="{_WIDTH}" y="{height + 16}" class="right">{_minus(high)}</text>'
     )
     return _svg(_WIDTH, height + 22, f"scores from {low:.2f} to {high:.2f}", parts)
 
@@ -74,11 +91,15 @@ def line(points: Sequence[tuple[float, float]], below: str) -> Markup:
     parts.append(f'<polyline points="{path}" class="line"/>')
     for (x, y), (at, value) in zip(places, points, strict=True):
         parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" class="own"/>')
-        parts.append(f'<text x="{x + 7:.1f}" y="{y - 6:.1f}">{value:.2f}</text>')
+        parts.append(f'<text x="{x + 7:.1f}" y="{y - 6:.1f}">{_minus(value)}</text>')
         parts.append(f'<text x="{x:.1f}" y="{height - 20}" class="note">{at:.0f}</text>')
     parts.append(f'<text x="20" y="{height - 2}" class="note">{escape(below)}</text>')
     label = "; ".join(f"{at:.0f}: {value:.2f}" for at, value in points)
     return _svg(_WIDTH, height, label, parts)
+
+
+def _minus(value: float) -> str:
+    return f"{value:.2f}".replace("-", "−")
 
 
 def _svg(width: int, height: int, label: str, parts: Sequence[str]) -> Markup:

@@ -13,8 +13,15 @@ _TAGS = {
     *("h2", "h3", "h4", "h5", "h6", "hr", "i", "li", "ol", "p", "pre", "s", "span", "strong"),
     *("sub", "sup", "table", "tbody", "td", "th", "thead", "tr", "ul"),
 }
-# A page has one heading of the first level; a table's empty corner heads nothing.
-_SHOWN = (("<h1>", "<h2>"), ("</h1>", "</h2>"), ("<th></th>", "<td></td>"))
+# A page has one heading of the first level, a table's empty corner heads nothing, and a table that
+# is wider than the page moves by itself, also by keyboard.
+_SHOWN = (
+    ("<h1>", "<h2>"),
+    ("</h1>", "</h2>"),
+    ("<th></th>", "<td></td>"),
+    ("<table>", '<div class="scroll" tabindex="0" role="group" aria-label="Table"><table>'),
+    ("</table>", "</table></div>"),
+)
 _LONGEST = 200_000
 _MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
 

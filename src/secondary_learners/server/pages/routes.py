@@ -16,16 +16,22 @@ from starlette.routing import Route
 from secondary_learners.server.api.access import Caller
 from secondary_learners.server.api.web import base_url, caller_of, hub_of, parameter, read_body
 from secondary_learners.server.errors import Refused
+from secondary_learners.server.judge import NotScored
+from secondary_learners.server.pages.artifacts import Artifact
 from secondary_learners.server.pages.catalogue import Catalogue
 from secondary_learners.server.pages.choosing import Choice, choose
 from secondary_learners.server.pages.render import (
+    Beside,
     Page,
+    Tried,
     artifact_page,
     boards_page,
     compare_page,
     feed,
     list_page,
+    tried_page,
 )
+from secondary_learners.server.pages.scoring import LONGEST_TEXT, Scoring
 from secondary_learners.server.pages.snippets import snippets_for
 from secondary_learners.server.store.hub import Hub
 from secondary_learners.server.store.names import is_reserved
@@ -37,7 +43,7 @@ __all__ = ["page_routes"]
 _TITLE = "Learners"
 _SESSION, _FORM = "learners_session", "learners_form"
 _SESSION_S = 12 * 3600
-_MOST_COMPARED = 10
+_MOST_COMPARED, _RELATIVES = 10, 50
 _HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; "
@@ -52,7 +58,7 @@ _HEADERS = {
 
 class _HubLinks:
     style, home, boards, feed = "/static/style.css", "/", "/boards", "/feed.atom"
-    compare, login = "/compare", "/login"
+    compare, login, try_out = "/compare", "/login", "/try"
 
     def artifact(self, name: str) -> str:
         return f"/{quote(name)}"
@@ -70,6 +76,7 @@ def page_routes() -> list[Route]:
         Route("/", _list),
         Route("/boards", _boards),
         Route("/compare", _compare),
+        Route("/try", _try, methods=["POST"]),
         Route("/login", _login, methods=["GET", "POST"]),
         Route("/logout", _logout, methods=["POST"]),
         Route("/feed.atom", _feed),
@@ -90,30 +97,72 @@ async def _list(request: Request) -> Response:
 async def _artifact(request: Request) -> Response:
     owner, name = parameter(request, "owner"), parameter(request, "name")
     prefix = "datasets/" if request.scope["path"].startswith("/datasets/") else ""
-    catalogue, caller = _catalogue(request), _caller(request)
+    catalogue, caller, scoring = _catalogue(request), _caller(request), _scoring(request)
     artifact = None
     if not is_reserved(owner):
         artifact = await run_in_threadpool(catalogue.find, caller, f"{prefix}{owner}/{name}")
     if artifact is None:
         if "text/html" not in request.headers.get("accept", ""):
             raise Refused(404, f"This server has no {request.method} {request.url.path}.")
-        text = "There is nothing of this name here, or it is for members: sign in to see more."
-        page = _page(request).render("message.html", heading="Not found", text=text)
-        return _html(page, 404)
-    reference = artifact.name.removeprefix("datasets/")
-    snippets = snippets_for(artifact.kind, reference, base_url(request))
+        return _not_found(request)
     everything = await run_in_threadpool(catalogue.visible, caller)
-    relatives = [other for other in everything if artifact.name in other.derived_from]
-    return _html(artifact_page(_page(request), artifact, snippets, relatives[:50]))
+    reference = artifact.name.removeprefix("datasets/")
+    tries = scoring is not None and artifact.measured.quantiles
+    beside = Beside(
+        snippets_for(artifact.kind, reference, base_url(request)),
+        [other for other in everything if artifact.name in other.derived_from][:_RELATIVES],
+        await run_in_threadpool(scoring.known, everything) if scoring else (),
+        LONGEST_TEXT if tries else 0,
+    )
+    return _html(artifact_page(_page(request), _probed(request, artifact), beside))
+
+
+def _not_found(request: Request) -> Response:
+    text = "There is nothing of this name here, or it is for members: sign in to see more."
+    return _html(_page(request).render("message.html", heading="Not found", text=text), 404)
+
+
+def _probed(request: Request, artifact: Artifact) -> Artifact:
+    """With its scores of the probe set, as far as they are known."""
+    scoring, catalogue, caller = _scoring(request), _catalogue(request), _caller(request)
+    if scoring is None:
+        return artifact
+    return scoring.probed(artifact, lambda: catalogue.material(caller, artifact.name))
 
 
 async def _compare(request: Request) -> Response:
     names = list(dict.fromkeys(request.query_params.getlist("a")))[:_MOST_COMPARED]
     artifacts = await run_in_threadpool(_catalogue(request).visible, _caller(request))
     by_name = {artifact.name: artifact for artifact in artifacts}
-    compared = [by_name[name] for name in names if name in by_name]
+    compared = [_probed(request, by_name[name]) for name in names if name in by_name]
     missing = [name[:100] for name in names if name not in by_name]
     return _html(compare_page(_page(request), compared, missing))
+
+
+async def _try(request: Request) -> Response:
+    """A text that a visitor pasted, with its score and what each token adds to it."""
+    scoring, catalogue, caller = _scoring(request), _catalogue(request), _caller(request)
+    if scoring is None:
+        raise Refused(404, "This server scores no texts. Start it with --scoring.")
+    if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+        raise Refused(403, "This did not come from a page of this server.")
+    form = await _form(request, 4 * LONGEST_TEXT * 3)  # a character is up to 4 bytes, %XX each
+    name, text = form.get("a", ""), form.get("text", "").replace("\r\n", "\n")
+    artifact = await run_in_threadpool(catalogue.find, caller, name)
+    material = await run_in_threadpool(catalogue.material, caller, name)
+    if artifact is None or material is None:
+        return _not_found(request)
+    sender = caller.token.id if caller.token else request.client and request.client.host
+    status, tried = 200, Tried(LONGEST_TEXT, problem="There is no text to score.")
+    try:
+        explained = await run_in_threadpool(scoring.explain, sender, material, text)
+        if explained is not None:
+            tried = Tried(LONGEST_TEXT, explained.score, explained.tokens)
+    except NotScored as error:
+        tried = Tried(LONGEST_TEXT, problem=f"It was not scored: {error}")
+    except Refused as error:
+        status, tried = error.status, Tried(LONGEST_TEXT, problem=error.message)
+    return _html(tried_page(_page(request), artifact, text[:LONGEST_TEXT], tried), status)
 
 
 async def _boards(request: Request) -> Response:
@@ -206,9 +255,15 @@ def _catalogue(request: Request) -> Catalogue:
     return catalogue
 
 
-async def _form(request: Request) -> dict[str, str]:
+def _scoring(request: Request) -> Scoring | None:
+    scoring = request.app.state.scoring
+    assert scoring is None or isinstance(scoring, Scoring)
+    return scoring
+
+
+async def _form(request: Request, most: int = 8192) -> dict[str, str]:
     """A form that a page of ours sent: each field once."""
-    body = await read_body(request, 8192)
+    body = await read_body(request, most)
     try:
         fields = parse_qs(body.decode(), max_num_fields=10)
     except ValueError:

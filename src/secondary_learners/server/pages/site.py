@@ -14,6 +14,7 @@ from pathlib import Path
 from secondary_learners.server.pages.artifacts import FACETS, Artifact
 from secondary_learners.server.pages.choosing import SORTS, Choice, choose
 from secondary_learners.server.pages.render import (
+    Beside,
     Page,
     artifact_page,
     boards_page,
@@ -33,6 +34,7 @@ class _FileLinks:
     facets: Mapping[str, frozenset[str]] = field(default_factory=dict)
     compare: str = ""
     login: str = ""
+    try_out: str = ""
 
     @property
     def style(self) -> str:
@@ -67,11 +69,12 @@ def build_site(out: Path, title: str, artifacts: Sequence[Artifact], base: str =
     for artifact in artifacts:
         for name in artifact.derived_from:
             children[name].append(artifact)
+    probed = [artifact for artifact in artifacts if artifact.probe]
     for artifact in artifacts:
-        page, relatives = Page(_FileLinks("../"), title), children[artifact.name]
-        snippets = snippets_for(artifact.kind, artifact.name)
+        page, snippets = Page(_FileLinks("../"), title), snippets_for(artifact.kind, artifact.name)
+        beside = Beside(snippets, children[artifact.name][:50], probed)
         path = f"artifacts/{_slug(artifact.name)}.html"
-        count += _write(out / path, artifact_page(page, artifact, snippets, relatives[:50]))
+        count += _write(out / path, artifact_page(page, artifact, beside))
     for choice in _choices(artifacts):
         chosen = choose(artifacts, choice)
         for number in range(1, chosen.pages + 1):
