@@ -50,6 +50,8 @@ def test_catching_our_errors_loads_only_the_package(tmp_path: Path) -> None:
         ("list", "--help"),
         ("run", "--help"),
         ("refresh", "--help"),
+        ("score", "--help"),
+        ("select", "--help"),
         ("trials", "--help"),
         ("trials", "plan", "--help"),
         ("trials", "run", "--help"),

@@ -45,7 +45,7 @@ SHIPS = [0, 2, 4]
 SECTIONS = {
     "Find": {"list", "show", "demo"},
     "Make": {"run", "gains", "fit", "rebuild", "delta", "trials"},
-    "Use": {"score", "explain", "finetune", "refresh"},
+    "Use": {"score", "select", "explain", "finetune", "refresh"},
     "Share": {"publish", "card", "lock", "verify", "registry", "catalogue"},
     "Serve": {
         *("serve", "serve-token", "serve-check"),

@@ -26,6 +26,7 @@ _COMMANDS = {
     "delta": ("make", "delta", "Store a task as a tiny delta: changed layers, or a mask."),
     "trials": ("make", "trials", "Trials over seeds: run them, read a table, spend a budget."),
     "score": ("use", "text", "Score texts, or keep the best share of them."),
+    "select": ("use", "select", "Keep the best of a corpus that was scored, shard for shard."),
     "explain": ("use", "text", "Color a text by each token's share of its score."),
     "finetune": ("use", "finetune", "Fine-tune filtered, at random and plainly, and compare."),
     "refresh": ("use", "refresh", "Does a learner still hold for a model as it is now?"),

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import click
 
@@ -18,7 +17,7 @@ from secondary_learners.errors import CorpusError
 if TYPE_CHECKING:
     from secondary_learners.engines.shards import NamedShard
 
-__all__ = ["Engine", "score_corpus", "shards_of", "with_engine"]
+__all__ = ["Engine", "Progress", "score_corpus", "shards_of", "with_engine"]
 
 
 @dataclass(frozen=True)
@@ -68,8 +67,8 @@ def score_corpus(
 
     scored: the columns and the tokenizer as `specify` takes them, and `id_column`.
     """
-    from secondary_learners.engines.corpus import ScoreShard, only_writer, write_run
-    from secondary_learners.engines.shards import check_apart
+    from secondary_learners.engines.corpus import ScoreShard, write_run
+    from secondary_learners.engines.shards import check_apart, only_writer
     from secondary_learners.engines.specification import specify
     from secondary_learners.engines.work import engine_named
 
@@ -82,7 +81,7 @@ def score_corpus(
     work = ScoreShard(specification, out, id_column or "")
     with only_writer(out):
         outcomes = []
-        with _progress(output, len(shards)) as bar:
+        with Progress(len(shards), output.progress) as bar:
             for outcome in runner.run(work, shards, engine.of(shards), bar.add):
                 outcomes.append(outcome)
                 bar.finish()
@@ -103,8 +102,15 @@ def score_corpus(
         )
 
 
-class _Bar:
+class Progress:
     """Shards done, tokens a second and the time left, on one line."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._show:
+            click.echo(err=True)
 
     def __init__(self, shards: int, show: bool) -> None:
         self.tokens = 0
@@ -140,12 +146,3 @@ class _Bar:
             err=True,
             nl=False,
         )
-
-
-@contextmanager
-def _progress(output: Output, shards: int) -> Iterator[_Bar]:
-    try:
-        yield _Bar(shards, output.progress)
-    finally:
-        if output.progress:
-            click.echo(err=True)

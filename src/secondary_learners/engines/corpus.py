@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import glob
 import platform
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from secondary_learners.engines.rows import Row, read_shard
-from secondary_learners.engines.scoring import in_batches
-from secondary_learners.engines.shards import NamedShard, stamp
-from secondary_learners.engines.sidecars import Facts, SidecarWriter, read_facts
-from secondary_learners.engines.specification import ScorerSpecification, load_scorer
+from secondary_learners.engines.scoring import RowScorer, in_batches
+from secondary_learners.engines.shards import NamedShard, remove_unfinished, stamp
+from secondary_learners.engines.sidecars import Facts, SidecarWriter, read_facts, sidecar
+from secondary_learners.engines.specification import ScorerSpecification, load_scorer, one_thread
 from secondary_learners.engines.work import Report
 from secondary_learners.errors import CorpusError, SecondaryLearnersError
 from secondary_learners.files import atomic_path, write_json
 
-__all__ = ["Outcome", "ScoreShard", "only_writer", "row_id", "sidecar", "write_run"]
+__all__ = ["Outcome", "ScoreShard", "row_id", "write_run"]
 
 
 @dataclass(frozen=True)
@@ -48,13 +44,17 @@ class ScoreShard:
     def __call__(self, shard: NamedShard, report: Report) -> Outcome:
         """A shard that cannot be read fails alone; raises what concerns the learner."""
         scorer = load_scorer(self.specification)
+        with one_thread():
+            return self._outcome(shard, scorer, report)
+
+    def _outcome(self, shard: NamedShard, scorer: RowScorer, report: Report) -> Outcome:
         path = sidecar(self.out, shard.name)
         try:
             facts = Facts(shard.name, stamp(shard.shard), self.identity)
             before = read_facts(path) if path.exists() else None
             if before is not None and before.of_the_same(facts):
                 return Outcome(shard.name, before)
-            _remove_unfinished(path)
+            remove_unfinished(path)
             with atomic_path(path) as temporary, SidecarWriter(temporary, facts) as file:
                 number = 0
                 for batch in in_batches(read_shard(shard.shard, self.column, self.needed)):
@@ -87,11 +87,6 @@ class ScoreShard:
         return list(dict.fromkeys(filter(None, (self.column, self.id_column))))
 
 
-def sidecar(folder: Path, name: str) -> Path:
-    """Where the scores of a shard are."""
-    return folder / f"{name}.scores.parquet"
-
-
 def row_id(row: Row, column: str) -> str:
     """What a row is called; raises CorpusError where the column holds no text or number."""
     value = row.fields.get(column)
@@ -101,26 +96,6 @@ def row_id(row: Row, column: str) -> str:
             "another column with `--id`, or none."
         )
     return str(value)
-
-
-def _remove_unfinished(path: Path) -> None:
-    """What a killed run left behind of a file; nobody else writes it now."""
-    for rest in path.parent.glob(f".{glob.escape(path.name)}.*"):
-        rest.unlink(missing_ok=True)
-
-
-@contextmanager
-def only_writer(folder: Path) -> Iterator[None]:
-    """Raises CorpusError while another process writes into `folder`, which is made."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
-    try:
-        with lock.acquire(timeout=0):
-            yield
-    except Timeout as error:
-        raise CorpusError(
-            f"another run writes into {folder} at this moment. Wait for it, or name another folder."
-        ) from error
 
 
 def write_run(work: ScoreShard, engine: str, outcomes: Sequence[Outcome]) -> dict[str, Any]:
@@ -144,6 +119,6 @@ def write_run(work: ScoreShard, engine: str, outcomes: Sequence[Outcome]) -> dic
         ],
         "failed": {one.name: one.failure for one in ordered if one.facts is None},
     }
-    _remove_unfinished(work.out / "run.json")
+    remove_unfinished(work.out / "run.json")
     write_json(work.out / "run.json", value)
     return value

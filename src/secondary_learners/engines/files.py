@@ -107,7 +107,7 @@ def write_scored(
     family = _family(str(out))
     if family == ".parquet" and _kinds(scored.shards) == {".parquet"} and one_schema(addresses):
         with atomic_path(out) as temporary:
-            copy_parquet(addresses, temporary, flags, scored.scores, score)
+            copy_parquet(addresses, temporary, flags, {score: scored.scores})
         return
     same = _kinds(scored.shards) == {family}
     rows = (

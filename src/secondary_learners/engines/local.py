@@ -1,4 +1,4 @@
-"""Shards by the processes of this machine, one thread each.
+"""Shards by the processes of this machine.
 
 datatrove's own local executor is the engine `datatrove`. It is not the default: it needs an extra,
 one exception ends all of its tasks, and it says nothing before a task is done.
@@ -17,7 +17,6 @@ from multiprocessing.connection import Connection
 from queue import Empty
 from typing import Any
 
-from secondary_learners.engines.specification import one_thread
 from secondary_learners.engines.work import Report, Result, Work
 from secondary_learners.errors import SecondaryLearnersError
 
@@ -31,9 +30,8 @@ _reports: Any = None  # of a worker: the queue that its reports go to
 def run(work: Work[Result], items: Sequence[Any], workers: int, report: Report) -> Iterator[Result]:
     """The results of `work` on each item, in the order in which they are ready."""
     if workers == 1 or len(items) == 1:
-        with one_thread():
-            for item in items:
-                yield work(item, report)
+        for item in items:
+            yield work(item, report)
         return
     context = get_context("spawn")
     reports = context.Queue()
@@ -72,8 +70,7 @@ def _end_with(watched: Connection) -> None:
 
 
 def _one(work: Work[Result], item: Any) -> Result:
-    with one_thread():
-        return work(item, _reports.put)
+    return work(item, _reports.put)
 
 
 def _pass_on(reports: Any, report: Report) -> None:

@@ -50,21 +50,22 @@ def copy_parquet(
     addresses: Sequence[str],
     out: Path,
     flags: npt.NDArray[np.bool_],
-    scores: npt.NDArray[np.float64],
-    name: str,
+    added: Mapping[str, npt.NDArray[np.float64]],
 ) -> None:
-    """Write the rows where `flags` [rows] is true, with `scores` [rows] as the column `name`.
+    """Write the rows where `flags` [rows] is true, with columns of numbers [rows] by their names.
 
     The files have one schema, and every column keeps it.
     """
-    schema = schema_of(addresses[0]).append(pyarrow.field(name, pyarrow.float64()))
+    schema = schema_of(addresses[0])
+    for name in added:
+        schema = schema.append(pyarrow.field(name, pyarrow.float64()))
     with pyarrow.parquet.ParquetWriter(out, schema) as writer:
         begin = 0
         for batch in (batch for address in addresses for batch in read_batches(address)):
             part = slice(begin, begin + batch.num_rows)
             begin += batch.num_rows
-            arrays = [*batch.columns, pyarrow.array(scores[part])]
-            whole = pyarrow.record_batch(arrays, schema=schema)
+            numbers = [pyarrow.array(column[part]) for column in added.values()]
+            whole = pyarrow.record_batch([*batch.columns, *numbers], schema=schema)
             writer.write_batch(whole.filter(pyarrow.array(flags[part])))
 
 

@@ -35,7 +35,10 @@ Rows = Iterator[tuple[Row, float]]  # with their scores
 
 
 class Format(Protocol):
-    """How rows are read from a stream and written to one; raises CorpusError naming the place."""
+    """How rows are read from a stream and written to one; raises CorpusError naming the place.
+
+    score: what the column with the scores is called; "" to write the rows alone.
+    """
 
     def read(self, stream: IO[bytes], name: str, column: str) -> Iterator[Row]: ...
 
@@ -138,9 +141,12 @@ class _JsonLines:
             yield Row(where, _object(_parsed(text, where), where), data)
 
     def write(self, stream: IO[bytes], rows: Rows, score: str, column: str) -> None:
-        """Each object's own bytes, with one more field before its last brace."""
+        """Each object's own bytes, with the score as one more field before its last brace."""
         for row, value in rows:
             raw = row.raw.rstrip() or _dumped(row.fields)
+            if not score:
+                stream.write((row.raw or raw) + b"\n")
+                continue
             addition = f"{json.dumps(score)}: {value!r}}}\n".encode()
             comma = b", " if row.fields else b""
             stream.write(raw[:-1].rstrip() + comma + addition)
@@ -203,8 +209,9 @@ class _Separated:
         for row, value in rows:
             if not header:
                 header = list(row.fields)
-                table.writerow([*header, score])
-            table.writerow([*(row.fields[name] for name in header), repr(value)])
+                table.writerow([*header, score] if score else header)
+            cells = [row.fields[name] for name in header]
+            table.writerow([*cells, repr(value)] if score else cells)
         text.detach()
 
 

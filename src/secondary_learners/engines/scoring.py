@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from secondary_learners.engines.rows import Row, text_of
+from secondary_learners.engines.sidecars import Scores
 from secondary_learners.learners.artifact import Learner
 from secondary_learners.text.corpus import normalize
 from secondary_learners.text.instructions import instruction
@@ -18,7 +19,6 @@ from secondary_learners.text.sequences import Examples, encode
 
 __all__ = [
     "RowScorer",
-    "Scores",
     "in_batches",
     "mean_contributions",
     "mean_scores",
@@ -30,13 +30,6 @@ _ROWS = 1024  # tokenized at once
 _TOKENS = 8_192  # scored at once, padding included: what a core's cache holds
 
 Floats = npt.NDArray[np.float64]
-
-
-class Scores(NamedTuple):
-    """The scores of rows [rows] and how many tokens each has [rows]."""
-
-    values: Floats
-    tokens: npt.NDArray[np.int64]
 
 
 class RowScorer(Protocol):

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
+import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import fsspec
+from filelock import FileLock, Timeout
 
 from secondary_learners.engines.streams import Shard
 from secondary_learners.errors import CorpusError
 
-__all__ = ["NamedShard", "check_apart", "name_shards", "stamp"]
+__all__ = [
+    "NamedShard",
+    "check_apart",
+    "name_shards",
+    "only_writer",
+    "open_raw",
+    "remove_unfinished",
+    "stamp",
+]
 
 
 @dataclass(frozen=True)
@@ -46,12 +58,17 @@ def _path(address: str) -> str:
     return os.path.abspath(address)
 
 
+def open_raw(address: str) -> Any:
+    """The bytes of a file as they are."""
+    return fsspec.open(address, "rb") if "://" in address else open(address, "rb")
+
+
 def stamp(shard: Shard) -> dict[str, Any]:
     """What the bytes of a shard are: their number and sha256, or what a store says of them."""
     if "://" in shard.address:
         system, path = fsspec.core.url_to_fs(shard.address)
         return {"bytes": system.size(path), "checksum": str(system.checksum(path))}
-    with open(shard.address, "rb") as file:
+    with open_raw(shard.address) as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         return {"bytes": file.tell(), "sha256": digest}
 
@@ -75,6 +92,13 @@ def check_apart(
                 f"{option} {folder} and the input are in one folder, and would be read or replaced "
                 "with each other. Name a folder elsewhere."
             )
+    for (option, folder), (other, second) in itertools.combinations(folders.items(), 2):
+        one, two = os.path.realpath(folder), os.path.realpath(second)
+        if _within(one, two) or _within(two, one):
+            raise CorpusError(
+                f"{option} {folder} and {other} {second} are in one folder. Name two that are "
+                "apart."
+            )
 
 
 def _root(given: str) -> str:
@@ -84,3 +108,23 @@ def _root(given: str) -> str:
 
 def _within(path: str, folder: str) -> bool:
     return os.path.commonpath([path, folder]) == folder
+
+
+def remove_unfinished(path: Path) -> None:
+    """What a killed run left behind of a file; nobody else writes it now."""
+    for rest in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        rest.unlink(missing_ok=True)
+
+
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Raises CorpusError while another process writes into `folder`, which is made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        with lock.acquire(timeout=0):
+            yield
+    except Timeout as error:
+        raise CorpusError(
+            f"another run writes into {folder} at this moment. Wait for it, or name another folder."
+        ) from error

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -18,16 +18,30 @@ import pyarrow
 import pyarrow.parquet
 
 from secondary_learners.engines.histograms import Histogram
-from secondary_learners.engines.scoring import Scores
 from secondary_learners.errors import CorpusError
 
-__all__ = ["Facts", "SidecarRows", "SidecarWriter", "read_facts", "read_sidecar"]
+__all__ = [
+    "Facts",
+    "Scores",
+    "SidecarRows",
+    "SidecarWriter",
+    "read_facts",
+    "read_sidecar",
+    "sidecar",
+]
 
 _KEY = b"secondary_learners"
 _GROUP = 64  # batches in a row group
 _SCHEMA = pyarrow.schema(
     [("id", pyarrow.string()), ("score", pyarrow.float64()), ("tokens", pyarrow.int64())]
 )
+
+
+class Scores(NamedTuple):
+    """The scores of rows [rows] and how many tokens each has [rows]."""
+
+    values: npt.NDArray[np.float64]
+    tokens: npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -51,9 +65,22 @@ class SidecarRows:
     """Some rows of a sidecar, all of equal length, from row `begin` on."""
 
     begin: int
-    ids: list[str]
+    names: Any  # an array of pyarrow: few need its strings
     scores: npt.NDArray[np.float64]
     tokens: npt.NDArray[np.int64]
+
+    def take(self, index: npt.NDArray[np.int64]) -> SidecarRows:
+        """The rows at the places `index` [chosen] of these."""
+        names = self.names.take(pyarrow.array(index))
+        return SidecarRows(self.begin, names, self.scores[index], self.tokens[index])
+
+    def ids(self) -> list[str]:
+        """What each row is called [rows]."""
+        return list(self.names.to_pylist())
+
+    def id(self, place: int) -> str:
+        """What one of these rows is called."""
+        return str(self.names[place].as_py())
 
 
 class SidecarWriter:
@@ -94,6 +121,11 @@ class SidecarWriter:
         return Facts(one.shard, one.input, one.scorer, histogram.documents, histogram.tokens, rows)
 
 
+def sidecar(folder: Path, name: str) -> Path:
+    """Where the scores of a shard are."""
+    return folder / f"{name}.scores.parquet"
+
+
 def read_facts(path: Path) -> Facts:
     """What a sidecar is of. Raises CorpusError for a file that is not a sidecar."""
     try:
@@ -117,5 +149,5 @@ def read_sidecar(path: Path) -> Iterator[SidecarRows]:
     with pyarrow.parquet.ParquetFile(path) as file:
         for batch in file.iter_batches():
             ids, scores, tokens = batch.columns
-            yield SidecarRows(begin, ids.to_pylist(), scores.to_numpy(), tokens.to_numpy())
+            yield SidecarRows(begin, ids, scores.to_numpy(), tokens.to_numpy())
             begin += batch.num_rows
