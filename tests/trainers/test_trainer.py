@@ -6,6 +6,7 @@ import dataclasses
 import gc
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ from secondary_learners.filtering.thresholds import Shifting
 from secondary_learners.filtering.weights import ScoreWeights
 from secondary_learners.learners.artifact import Learner
 from secondary_learners.learners.nets import LinearNet
+from secondary_learners.trainers.checks import check_engine
 from secondary_learners.trainers.trainer import FilteredTrainer
 from secondary_learners.trainers.updating import shares
 from trainer_helpers import collate, make_arguments, make_model, make_rows
@@ -660,3 +662,14 @@ def test_columns_of_ones_own_are_declared(tmp_path):
     assert len(set(trainer.model.names)) == trainer.savings.trained < 32
     with pytest.raises(SecondaryLearnersError, match="'token'"):
         run(columns={"importance": "token"})
+
+
+@pytest.mark.parametrize("engine", ["DeepSpeed", "nn.DataParallel"])
+def test_engines_that_update_by_themselves_are_refused_by_name(learner, engine):
+    trainer = SimpleNamespace(
+        is_deepspeed_enabled=engine == "DeepSpeed",
+        is_fsdp_enabled=False,
+        args=SimpleNamespace(n_gpu=1 + (engine != "DeepSpeed")),
+    )
+    with pytest.raises(SecondaryLearnersError, match=rf"{engine}.*Try `filtered\(train_dataset"):
+        check_engine(LearnerFilter(learner, 0.0), trainer)

@@ -5,25 +5,22 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
 from functools import partial
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader
 
 from secondary_learners.errors import SecondaryLearnersError
 from secondary_learners.filtering.batches import dimensions, join, rows
+from secondary_learners.filtering.data_sets import filtered_dataset, filtered_iterable_dataset
+from secondary_learners.filtering.loader import FilteredLoader
 from secondary_learners.filtering.selection import FilterReport, Scorer, Selector, token_ids
 from secondary_learners.filtering.thresholds import Threshold, parse_threshold
-
-if TYPE_CHECKING:
-    import datasets
 
 __all__ = ["FilterReport", "FilteredLoader", "FilteredStream", "Selector", "filtered"]
 
 _SCORED_TOGETHER = 64
-_SCORED_TOGETHER_IN_DATASETS = 1024
 
 
 def filtered(
@@ -35,6 +32,7 @@ def filtered(
     key: str = "input_ids",
     tokenizer: Any = None,
     max_skips: int = 1000,
+    joint: bool = False,
 ) -> Any:
     """`source` without the candidates whose score is under `threshold`.
 
@@ -52,11 +50,15 @@ def filtered(
         tokenizer: the one that made the ids, checked against the learner's; a DataLoader's collator
             that has a tokenizer is checked without asking.
         max_skips: after that many skips in a row the next candidate is taken.
+        joint: with several processes of torch.distributed, each with a DataLoader of its own shard:
+            all of them yield equally many batches, as DistributedDataParallel and FSDP need it.
+            Those with survivors to spare give to those that lack some.
 
     Returns:
         What `source` is, made of survivors only, with a `report`, a FilterReport: batches of the
         same type, size and collation, or a data set of the same kind and columns, or examples, in
-        lists of `batch_size` when that is given.
+        lists of `batch_size` when that is given. Of a DataLoader it has `state_dict` and
+        `load_state_dict`, to go on in the middle of an epoch.
 
     Raises:
         IncompatibleError: for a foreign tokenizer.
@@ -76,14 +78,18 @@ def filtered(
         learner.check_tokenizer(tokenizer)
 
     selector = partial(Selector, learner, threshold, max_skips=max_skips)
-
+    if isinstance(source, DataLoader) and source.batch_sampler is not None:
+        return FilteredLoader(source, selector, batch_size=batch_size, key=key, joint=joint)
+    if joint:
+        raise SecondaryLearnersError(
+            f"joint is for a DataLoader that makes batches, not for {type(source).__name__}. Try "
+            "filtered(DataLoader(..., batch_size=16), ..., joint=True)."
+        )
     library = sys.modules.get("datasets")
     if library is not None and isinstance(source, library.Dataset):
-        return _filtered_dataset(source, selector(batch_size=batch_size), batch_size, key)
+        return filtered_dataset(source, selector(batch_size=batch_size), batch_size, key)
     if library is not None and isinstance(source, library.IterableDataset):
-        return _filtered_iterable_dataset(source, selector, batch_size, key)
-    if isinstance(source, DataLoader) and source.batch_sampler is not None:
-        return FilteredLoader(source, selector, batch_size=batch_size, key=key)
+        return filtered_iterable_dataset(source, selector, batch_size, key)
     return FilteredStream(source, selector, batch_size=batch_size, key=key)
 
 
@@ -110,12 +116,9 @@ class FilteredStream:
         *,
         batch_size: int | None,
         key: str,
-        collate: Callable[[list[Any]], Any] | None = None,
-        drop_last: bool = False,
     ) -> None:
         self._source, self._new_selector = source, selector
         self._batch_size, self._key = batch_size, key
-        self._collate, self._drop_last = collate, drop_last
         self._selector = selector(
             batch_size=batch_size or 1
         )  # refuses wrong options now, not in the loop
@@ -141,7 +144,7 @@ class FilteredStream:
                 self._batches += 1
                 yield opened.collate(batch)
                 batch = []
-        if batch and not self._drop_last:
+        if batch:
             self._batches += 1
             yield opened.collate(batch)
 
@@ -168,8 +171,6 @@ class FilteredStream:
 
     def _start(self) -> _Opened:
         items = iter(self._source)
-        if self._collate is not None:
-            return _Opened(items, deque(), self._batch_size, self._collate)
         for first in items:
             items = chain([first], items)
             ids = first.get(self._key) if isinstance(first, Mapping) else first
@@ -179,156 +180,3 @@ class FilteredStream:
                 return _Opened(candidates, deque(), self._batch_size or len(ids), collate)
             break
         return _Opened(items, deque(), self._batch_size, list)
-
-
-class FilteredLoader(FilteredStream):
-    """What `filtered` makes of a DataLoader: iterate it for batches of survivors.
-
-    The examples come in the loader's own order, from its own sampler and workers, and its own
-    `collate_fn` makes the batches. It has no length: how many batches survive shows at the end.
-    """
-
-    def __init__(
-        self,
-        loader: DataLoader[Any],
-        selector: Callable[..., Selector],
-        *,
-        batch_size: int | None,
-        key: str,
-    ) -> None:
-        self.dataset, self.sampler, self.collate_fn = (
-            loader.dataset,
-            loader.sampler,
-            loader.collate_fn,
-        )
-        self.batch_size = batch_size or loader.batch_size or _size_of(loader.batch_sampler)
-        super().__init__(
-            _Examples(loader),
-            selector,
-            batch_size=self.batch_size,
-            key=key,
-            collate=loader.collate_fn,
-            drop_last=loader.drop_last,
-        )
-
-
-class _Examples:
-    """The examples of a DataLoader before collation, again at every iteration."""
-
-    def __init__(self, loader: DataLoader[Any]) -> None:
-        options: dict[str, Any] = {}
-        if loader.num_workers:
-            options = {
-                "num_workers": loader.num_workers,
-                "prefetch_factor": loader.prefetch_factor,
-                "persistent_workers": loader.persistent_workers,
-                "timeout": loader.timeout,
-                "worker_init_fn": loader.worker_init_fn,
-                "multiprocessing_context": loader.multiprocessing_context,
-                "in_order": loader.in_order,
-            }
-        if loader.batch_size is None:
-            options["batch_sampler"] = loader.batch_sampler
-        else:
-            options["batch_size"] = loader.batch_size
-            if not isinstance(loader.dataset, IterableDataset):
-                options["sampler"] = loader.sampler
-        # The same generator, so that a seed gives the order that the loader itself would have.
-        self._loader: DataLoader[Any] = DataLoader(
-            loader.dataset, collate_fn=list, generator=loader.generator, **options
-        )
-
-    def __iter__(self) -> Iterator[Any]:
-        return chain.from_iterable(self._loader)
-
-
-def _size_of(batch_sampler: Any) -> int:
-    size = getattr(batch_sampler, "batch_size", None)
-    if not isinstance(size, int):
-        raise SecondaryLearnersError(
-            f"the batch sampler {type(batch_sampler).__name__} does not tell its batch size. "
-            "Try filtered(..., batch_size=16)."
-        )
-    return size
-
-
-def _filtered_dataset(
-    source: datasets.Dataset, selector: Selector, batch_size: int | None, key: str
-) -> datasets.Dataset:
-    columns = [name for name in (key, "attention_mask") if name in source.column_names]
-    if key not in columns:
-        raise _no_column(key, source.column_names)
-    plain = source.select_columns(columns).with_format(None)
-    kept: list[int] = []
-    seen = 0
-    for batch in plain.iter(batch_size=_SCORED_TOGETHER_IN_DATASETS):
-        flags = selector.select([token_ids(row, key) for row in rows(batch, key)])
-        kept.extend(seen + place for place, keep in enumerate(flags) if keep)
-        seen += len(flags)
-    result = source.select(kept)
-    result.report = _examples_report(selector, batch_size)
-    return result
-
-
-def _examples_report(selector: Selector, batch_size: int | None) -> FilterReport:
-    """The report of a filter that hands on examples: the batches they fill, a last one included."""
-    report = selector.report(0)
-    return replace(report, batches=-(-report.kept // batch_size)) if batch_size else report
-
-
-def _filtered_iterable_dataset(
-    source: datasets.IterableDataset,
-    selector: Callable[..., Selector],
-    batch_size: int | None,
-    key: str,
-) -> datasets.IterableDataset:
-    if source.column_names is not None and key not in source.column_names:
-        raise _no_column(key, source.column_names)
-    function = _BatchFilter(selector, batch_size, key)
-    result = source.filter(function, with_indices=True, batched=True, batch_size=_SCORED_TOGETHER)
-    result.report = _LiveReport(function)
-    return result
-
-
-class _BatchFilter:
-    """The function given to `IterableDataset.filter`: row 0 begins an iteration."""
-
-    def __init__(self, selector: Callable[..., Selector], batch_size: int | None, key: str) -> None:
-        self._new_selector, self._batch_size, self._key = selector, batch_size, key
-        self.selector = selector(batch_size=batch_size)
-
-    @property
-    def report(self) -> FilterReport:
-        return _examples_report(self.selector, self._batch_size)
-
-    def __call__(self, batch: Mapping[str, Any], indices: list[int]) -> list[bool]:
-        if indices[0] == 0:
-            self.selector = self._new_selector(batch_size=self._batch_size)
-        names = [name for name in (self._key, "attention_mask") if name in batch]
-        examples = rows({name: batch[name] for name in names}, self._key)
-        return self.selector.select([token_ids(example, self._key) for example in examples])
-
-
-class _LiveReport:
-    """A FilterReport that reads the filter at every look: data sets have no place for a property.
-
-    Rows filtered inside the worker processes of a DataLoader are counted there and not here.
-    """
-
-    def __init__(self, function: _BatchFilter) -> None:
-        self._function = function
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):  # unpickling and copying look for methods before __init__ ran
-            raise AttributeError(name)
-        return getattr(self._function.report, name)
-
-    def __str__(self) -> str:
-        return str(self._function.report)
-
-
-def _no_column(key: str, columns: Iterable[str]) -> SecondaryLearnersError:
-    return SecondaryLearnersError(
-        f"the data set has no column {key!r}; it has {', '.join(columns) or 'none'}. "
-        "Try filtered(..., key=NAME), or tokenize it with .map() before filtering."
-    )
