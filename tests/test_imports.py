@@ -45,8 +45,6 @@ def test_catching_our_errors_loads_only_the_package(tmp_path: Path) -> None:
     "arguments",
     [
         ("--help",),
-        ("list",),
-        ("list", "--json"),
         ("list", "--help"),
         ("run", "--help"),
         ("refresh", "--help"),
@@ -56,7 +54,6 @@ def test_catching_our_errors_loads_only_the_package(tmp_path: Path) -> None:
         ("trials", "plan", "--help"),
         ("trials", "run", "--help"),
         ("delta", "make", "--help"),
-        ("delta", "show", "sst2-mask-mini"),
     ],
     ids=" ".join,
 )
@@ -64,6 +61,19 @@ def test_light_commands_load_only_click(arguments: tuple[str, ...], tmp_path: Pa
     code = "from secondary_learners.cli import main; main()"
     loaded = third_party(code, tmp_path / "modules.json", *arguments)
     assert loaded == COMMAND_LINE
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("list",), ("list", "--json"), ("delta", "show", "sst2-mask-mini")],
+    ids=" ".join,
+)
+def test_the_registry_is_read_with_msgspec_alone(
+    arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    code = "from secondary_learners.cli import main; main()"
+    loaded = third_party(code, tmp_path / "modules.json", *arguments)
+    assert loaded == COMMAND_LINE | {"msgspec", "typing_extensions"}
 
 
 def test_trials_are_analyzed_without_torch(tmp_path: Path) -> None:

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Literal
 
-import msgspec
 import pytest
 
 from secondary_learners.artifacts.records import as_values, read_record, read_toml, record_toml
 from secondary_learners.errors import ArtifactError, RecipeError, SecondaryLearnersError
 
 
-class Place(msgspec.Struct, frozen=True):
+@dataclass(frozen=True)
+class Place:
     license: str
     neighbors: int = 3
     unit: Literal["nats", "bits"] = "nats"

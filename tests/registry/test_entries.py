@@ -44,7 +44,7 @@ def test_where_it_is_and_other_bytes_may_be_given() -> None:
     ("name", "old", "new", "message"),
     [
         ("recipe.toml", "summary = ", "sum = ", "lacks 'summary'"),
-        ("recipe.toml", "name = ", "name = [", "cannot be read"),
+        ("recipe.toml", "name = ", "name = [", "is not TOML"),
         ("config.json", '"tokenizer": {', '"tokeniser": {', "tokenizer"),
         ("config.json", "{", "", "not JSON"),
     ],

@@ -1,4 +1,4 @@
-"""Records: frozen dataclasses or msgspec structs, read from TOML and JSON and written as TOML.
+"""Records: frozen dataclasses, read from TOML and JSON and written as TOML.
 
 msgspec converts the values; what is wrong is said in our words, with file, field and value.
 """
@@ -11,9 +11,6 @@ import tomllib
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
-
-import msgspec
-import tomli_w
 
 from secondary_learners.errors import SecondaryLearnersError
 
@@ -38,12 +35,16 @@ _WRONG = re.compile(r"(?:Expected `([^`]*)`|Invalid enum value).* - at `\$([^`]*
 _MISSING = re.compile(r"Object missing required field `([^`]*)`")
 
 
-def read_toml(text: str, where: str, error: Refusal) -> dict[str, Any]:
+def read_toml(text: str | bytes, where: str, error: Refusal) -> dict[str, Any]:
     """The tables of a TOML text; `error` is raised with a message that begins with `where`."""
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as reason:
+        return _american(tomllib.loads(text if isinstance(text, str) else text.decode("utf-8")))
+    except ValueError as reason:  # not TOML, or not UTF-8
         raise error(f"{where} is not TOML: {reason}.") from reason
+
+
+def _american(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {_OLD_SPELLINGS.get(name, name): value for name, value in values.items()}
 
 
 def read_record(
@@ -52,8 +53,8 @@ def read_record(
     """`values` as a record of the type `kind`, and the records in it.
 
     Args:
-        kind: A frozen dataclass or a `msgspec.Struct`; its fields may be such records too, or
-            tuples of them. What its `__post_init__` raises is said with the table it is about.
+        kind: A frozen dataclass; its fields may be records too, or tuples of them. What its
+            `__post_init__` raises is said with the table it is about.
         values: As TOML or JSON gives them; British spellings of old files are understood.
         where: The file, which every message begins with.
         error: What is raised, such as RecipeError.
@@ -64,12 +65,14 @@ def read_record(
     Raises:
         SecondaryLearnersError: `error`, for a field that is unknown, missing or of another type.
     """
+    import msgspec  # here, so that a help page does without
+
     hints = {
         name: hint
         for name, hint in typing.get_type_hints(kind).items()
         if typing.get_origin(hint) is not typing.ClassVar
     }
-    renamed = {_OLD_SPELLINGS.get(name, name): value for name, value in values.items()}
+    renamed = _american(values)
     if unknown := sorted(renamed.keys() - hints.keys()):
         known = ", ".join(sorted(hints))
         raise error(f"{where}: unknown field {unknown[0]!r}; known are {known}.")
@@ -95,8 +98,6 @@ def _plain(value: Any) -> Any:
     # Not msgspec.to_builtins: what it converted to a dataclass lacks the defaults in its __dict__.
     if dataclasses.is_dataclass(value):
         return {each.name: _plain(getattr(value, each.name)) for each in dataclasses.fields(value)}
-    if isinstance(value, msgspec.Struct):
-        return {name: _plain(getattr(value, name)) for name in value.__struct_fields__}
     if isinstance(value, Mapping):
         return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
@@ -106,6 +107,8 @@ def _plain(value: Any) -> Any:
 
 def record_toml(record: Any) -> str:
     """A record (or a mapping) as TOML, what is None left out; `read_record` gives it back."""
+    import tomli_w
+
     return tomli_w.dumps(_without_none(as_values(record)))
 
 
@@ -127,9 +130,7 @@ def _arms(hint: Any) -> Iterator[Any]:
 
 
 def _is_record(hint: Any) -> bool:
-    return isinstance(hint, type) and (
-        dataclasses.is_dataclass(hint) or issubclass(hint, msgspec.Struct)
-    )
+    return isinstance(hint, type) and dataclasses.is_dataclass(hint)
 
 
 def _in_words(reason: str, values: Mapping[str, Any], hints: Mapping[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
@@ -12,6 +11,7 @@ from secondary_learners.artifacts.checks import read_json
 from secondary_learners.artifacts.kinds import kind_of
 from secondary_learners.artifacts.layout import published_files
 from secondary_learners.artifacts.reading import read_file, size_of
+from secondary_learners.artifacts.records import read_toml
 from secondary_learners.errors import ArtifactError
 from secondary_learners.files import sha256_file
 from secondary_learners.registry.index import Entry
@@ -36,7 +36,8 @@ def artifact_entry(
 
     Raises ArtifactError for what an entry does not take, and for a folder that is not whole.
     """
-    recipe = _recipe(folder / "recipe.toml")
+    path = folder / "recipe.toml"
+    recipe = read_toml(read_file(path), str(path), _unreadable)
     kind = kind_of(folder)
     config = read_json(folder / "config.json")
     if files is None:
@@ -44,7 +45,7 @@ def artifact_entry(
         files = {path.name: (sha256_file(path), size) for path, size in sizes.items()}
     try:
         fields = kind.entry(config, recipe)
-        name, summary, license = recipe["name"], recipe["summary"], _license(recipe)
+        name, summary, license = (recipe[field] for field in ("name", "summary", "license"))
     except (KeyError, TypeError) as error:
         raise ArtifactError(
             f"{folder}: config.json or recipe.toml lacks {error}. Make the {kind.name} again from "
@@ -65,14 +66,5 @@ def artifact_entry(
     )
 
 
-def _license(recipe: Mapping[str, Any]) -> str:
-    return str(recipe["license"] if "license" in recipe else recipe["licence"])
-
-
-def _recipe(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(read_file(path).decode("utf-8"))
-    except ValueError as error:  # not TOML, or not UTF-8
-        raise ArtifactError(
-            f"{path} cannot be read: {error}. Make the artifact again from its recipe."
-        ) from error
+def _unreadable(reason: str) -> ArtifactError:
+    return ArtifactError(f"{reason} Make the artifact again from its recipe.")

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import tomllib
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 from secondary_learners.artifacts.kinds import artifact_kind, artifact_kinds
+from secondary_learners.artifacts.records import as_values, read_record, read_toml, record_toml
 from secondary_learners.content import content
 from secondary_learners.errors import ArtifactError, UnknownNameError
 from secondary_learners.registry.references import is_commit, is_repository
@@ -119,14 +119,6 @@ _TEXTS = (
 _OPTIONAL = ("endpoint", "deprecated")
 
 
-_FIELDS = tuple(known.name for known in dataclasses.fields(Entry))
-_NEEDED = frozenset(
-    known.name
-    for known in dataclasses.fields(Entry)
-    if known.default is known.default_factory is dataclasses.MISSING
-)
-
-
 def _is_name(value: object) -> bool:
     return isinstance(value, str) and _NAME.fullmatch(value) is not None
 
@@ -169,27 +161,18 @@ def _read_entry(path: Path) -> Entry:
 
 @lru_cache(4096)  # by content: a file that is edited is parsed again
 def _parse_entry(text: bytes, path: Path) -> Entry:
-    try:
-        data = tomllib.loads(text.decode("utf-8"))
-    except ValueError as error:  # not TOML, or not UTF-8
-        raise ArtifactError(f"{path} is not TOML: {error}. Correct it.") from error
-    if "licence" in data:  # as it was spelled until November 2026
-        data["license"] = data.pop("licence")
-    for name in data:
-        if name not in _FIELDS:
-            raise ArtifactError(f"{path} has an unknown field {name!r}. Correct it.")
-    for name in _FIELDS:
-        if name not in data and name in _NEEDED:
-            raise ArtifactError(f"{path} lacks the field {name!r}. Correct it.")
-    if isinstance(data["added"], datetime):
-        raise ArtifactError(f"{path}: the field 'added' must be a date without a time. Correct it.")
-    entry = Entry(**data)
+    where = str(path)
+    entry = read_record(Entry, read_toml(text, where, _incorrect), where, _incorrect)
     if entry.name != path.stem:
         raise ArtifactError(
             f"{path} holds the entry {entry.name!r}. "
             f"Try `mv {path} {path.parent / entry.name}.toml`."
         )
     return entry
+
+
+def _incorrect(reason: str) -> ArtifactError:
+    return ArtifactError(f"{reason} Correct it.")
 
 
 def find(name: str, *, kind: str | None = None, folder: Path | None = None) -> Entry:
@@ -271,11 +254,7 @@ def sort_key(by: Sort) -> Callable[[Entry], Any]:
 
 def entry_toml(entry: Entry) -> str:
     """The entry as TOML, the fields in the order of `Entry`; `read_index` gives it back."""
-    fields = {name: getattr(entry, name) for name in _FIELDS}
-    tables = {"aliases": fields.pop("aliases"), "files": fields.pop("files")}
-    values = {name: value for name, value in fields.items() if value not in ("", None)}
-    import tomli_w
-
-    return tomli_w.dumps(
-        {**values, **{name: dict(sorted(table.items())) for name, table in tables.items() if table}}
-    )
+    values = as_values(entry)
+    tables = {name: dict(sorted(values.pop(name).items())) for name in ("aliases", "files")}
+    values |= tables
+    return record_toml({name: value for name, value in values.items() if value not in ("", {})})

@@ -6,10 +6,11 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from secondary_learners.artifacts.kinds import artifact_kinds
+from secondary_learners.artifacts.records import as_values, read_record
 from secondary_learners.errors import LockError, SecondaryLearnersError
 from secondary_learners.files import write_json
 from secondary_learners.registry.references import (
@@ -75,9 +76,9 @@ def read_lock(path: Path | None = None, *, may_be_new: bool = False) -> dict[str
     except OSError as error:
         raise LockError(f"{path} cannot be read ({error.strerror}). Give another file.") from error
     except ValueError as error:  # not JSON, or not UTF-8
-        raise _damaged(path, str(error)) from error
+        raise _damaged(path, f"{error}.") from error
     if not isinstance(data, dict) or not isinstance(data.get("locked"), dict):
-        raise _damaged(path, "it has no table of what is locked")
+        raise _damaged(path, "it has no table of what is locked.")
     if data.get("version") != VERSION:
         raise LockError(
             f"{path} has version {data.get('version')!r}, and this package reads {VERSION}. "
@@ -87,12 +88,10 @@ def read_lock(path: Path | None = None, *, may_be_new: bool = False) -> dict[str
 
 
 def _pinned(path: Path, key: str, value: object) -> Pinned:
-    try:
-        pinned = Pinned(**value) if isinstance(value, dict) else None
-    except TypeError as error:
-        raise _damaged(path, f"{key!r}: {error}") from error
-    if pinned is None or not _is_whole(key, pinned):
-        raise _damaged(path, f"{key!r} lacks a kind, a place, a full commit or digests")
+    values = value if isinstance(value, dict) else {}
+    pinned = read_record(Pinned, values, repr(key), lambda reason: _damaged(path, reason))
+    if not _is_whole(key, pinned):
+        raise _damaged(path, f"{key!r} lacks a kind, a place, a full commit or digests.")
     return pinned
 
 
@@ -108,7 +107,6 @@ def _is_whole(key: str, pinned: Pinned) -> bool:
             not isinstance(reference, FolderReference)
             and is_repository(pinned.location)
             and is_commit(pinned.commit)
-            and isinstance(pinned.endpoint, str)
             and _ADDRESS.fullmatch(pinned.endpoint) is not None
         )
     known = [kind.kind for kind in artifact_kinds()]
@@ -132,10 +130,10 @@ def are_digests(value: object) -> bool:
 
 
 def _damaged(path: Path, why: str) -> LockError:
-    return LockError(f"{path} is damaged: {why}. Write it anew with `learners lock NAME`.")
+    return LockError(f"{path} is damaged: {why} Write it anew with `learners lock NAME`.")
 
 
 def write_lock(pins: Mapping[str, Pinned], path: Path | None = None) -> None:
     """Write `pins` whole; the same pins give the same bytes."""
-    locked = {key: asdict(pinned) for key, pinned in pins.items()}
+    locked = {key: as_values(pinned) for key, pinned in pins.items()}
     write_json(path or lock_path(), {"version": VERSION, "locked": locked})

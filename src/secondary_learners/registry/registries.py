@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from secondary_learners.artifacts.records import read_record
 from secondary_learners.content import content
 from secondary_learners.errors import (
     ArtifactError,
@@ -316,17 +317,21 @@ def _keep(registry: Registry, texts: Mapping[str, bytes]) -> None:
 
 def _read(path: Path) -> Registry:
     alias = path.parent.name
-    try:
-        registry = Registry(alias=alias, **json.loads(path.read_bytes()))
-        texts = (registry.source, registry.endpoint, registry.token_env, registry.commit)
-        if not all(isinstance(text, str) for text in texts) or not are_digests(registry.files):
-            raise ValueError("a field has another type than it should")
-        return registry
-    except (ValueError, TypeError) as error:
-        raise ArtifactError(
-            f"{path} is damaged: {error}. Delete the folder {path.parent} and add the registry "
+
+    def damaged(reason: str) -> ArtifactError:
+        return ArtifactError(
+            f"{path} is damaged: {reason} Delete the folder {path.parent} and add the registry "
             f"again: `learners registry add {alias} SOURCE`."
-        ) from error
+        )
+
+    try:
+        values = {**json.loads(path.read_bytes()), "alias": alias}
+    except (ValueError, TypeError) as error:  # not JSON, or not a table
+        raise damaged(f"{error}.") from error
+    registry = read_record(Registry, values, path.name, damaged)
+    if not are_digests(registry.files):
+        raise damaged("it has no table of digests.")
+    return registry
 
 
 def _is_sound(registry: Registry) -> bool:
