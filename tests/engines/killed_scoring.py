@@ -35,7 +35,9 @@ def dies_at(step: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
 def main(pool: str, out: str, *steps: str) -> None:
     from cli_helpers import learners
+    from secondary_learners.engines.specification import load_scorer, specify
 
+    load_scorer(specify("books-mini"))  # once for all processes
     for step in steps:
         child = os.fork()
         if not child:

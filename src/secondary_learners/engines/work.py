@@ -29,7 +29,9 @@ class Engine(Protocol):
 
 
 ENGINES = {
+    "datatrove": "secondary_learners.engines.datatrove",
     "local": "secondary_learners.engines.local",
+    "ray": "secondary_learners.engines.ray",
 }
 
 
