@@ -14,7 +14,6 @@ ships. Finished runs are kept in --work, and a killed benchmark goes on from the
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -38,7 +37,8 @@ from secondary_learners.deltas.fingerprints import base_fingerprint
 from secondary_learners.deltas.making import fine_tune
 from secondary_learners.deltas.masks import merge_masks
 from secondary_learners.deltas.settings import Training, Tuning
-from secondary_learners.files import atomic_path, json_bytes, sha256_bytes, write_json
+from secondary_learners.experiments.runs import RunStore
+from secondary_learners.files import atomic_path
 from secondary_learners.learners.artifact import tokenizer_fingerprint
 from secondary_learners.learners.config import Reference
 from secondary_learners.registry.load import load_base
@@ -49,7 +49,7 @@ from secondary_learners.tasks.training import predict
 
 METRICS = {"sst2": "accuracy", "cola": "mcc"}
 SPARSITIES = (0.05, 0.2, 0.5)
-COLOURS = {"full": "#555555", "critical": "#d55e00", "mask": "#0072b2"}
+COLORS = {"full": "#555555", "critical": "#d55e00", "mask": "#0072b2"}
 
 
 @dataclass(frozen=True)
@@ -76,32 +76,25 @@ class Bench:
 
     base: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    work: Path
+    store: RunStore
 
     def run(
         self, task: str, arm: str, seed: int, tuning: Tuning, data: tuple[Encoded, Encoded]
     ) -> dict[str, Any]:
         """One arm with one seed, from the store where it has it."""
-        identity = {
-            "task": task,
-            "arm": arm,
-            "seed": seed,
-            "tuning": asdict(tuning),
-            "data": [examples.digest for examples in data],
-            "base": base_fingerprint(self.base),
-        }
-        path = self.work / f"{sha256_bytes(json_bytes(identity))[:24]}.json"
-        if path.exists():
-            found: dict[str, Any] = json.loads(path.read_bytes())
-            return found
+        own: dict[str, Any] = {"task": task, "arm": arm, "seed": seed, "tuning": asdict(tuning)}
+        own["data"] = [examples.digest for examples in data]
+        name = f"{task} {arm} {seed}"
+        if kept := self.store.read(name, **own):
+            return kept.figures
         layers: tuple[str, ...] = ()
         if tuning.kind != "full":
             full = replace(tuning, kind="full", share=None, sparsity=SPARSITIES[0])
             distances = self.run(task, "full", seed, full, data)["distances"]
             layers = critical_layers([Distance(**d) for d in distances], tuning.share or 0.15)
-        result = identity | self.measure(task, tuning, layers, data, seed)
-        write_json(path, result)
-        return result
+        figures = own | self.measure(task, tuning, layers, data, seed)
+        self.store.write(name, figures, **own)
+        return figures
 
     def measure(
         self,
@@ -189,7 +182,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
         full = here[0]["mean"]
         axes.axhspan(full - 1, full + 1, color="#555555", alpha=0.12, lw=0)
         for place, row in enumerate(here):
-            color = COLOURS[row["arm"].split()[0]]
+            color = COLORS[row["arm"].split()[0]]
             axes.plot([place - 0.15] * len(row["values"]), row["values"], ".", color=color)
             axes.errorbar(
                 place, row["mean"], yerr=row["deviation"], fmt="o", color=color, capsize=4
@@ -235,7 +228,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         plan = Plan(64, 1, arms(replace(training, epochs=1.0)))
         options.work = options.out / "work"
     whole = (content("learners") / "mini" / "model.safetensors").stat().st_size
-    bench = Bench(base, tokenizer, options.work)
+    store = RunStore.begin(options.work, {"base": base_fingerprint(base)})
+    bench = Bench(base, tokenizer, store)
     rows, first = [], []
     for task in options.tasks:
         data = read(options.data, task, tokenizer, plan, options.quick)

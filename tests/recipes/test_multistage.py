@@ -159,7 +159,7 @@ def test_says_what_is_missing(plan: MultistageRecipe, corpus: Path, tmp_path: Pa
             read_staged_task(plan, root, *loaded)
     (tmp_path / "classification" / "sea").mkdir(parents=True)
     (tmp_path / "classification" / "sea" / "train.tsv").write_text("label\ttext\n0\ta\n1\tb\n")
-    with pytest.raises(CorpusError, match=r"train\.tsv, and not dev\.tsv"):
+    with pytest.raises(CorpusError, match=r"gives train\.tsv\. A task is train\.tsv and dev"):
         read_staged_task(plan, tmp_path, *loaded)
     little = replace(plan, losses=LossPlan(share=0.01))
     with pytest.raises(CorpusError, match="too few to learn losses from"):

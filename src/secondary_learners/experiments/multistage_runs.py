@@ -66,13 +66,13 @@ class StagedTask:
     @classmethod
     def read(
         cls,
-        folder: Path,
+        path: Path,
         base: transformers.PreTrainedModel,
         tokenizer: transformers.PreTrainedTokenizerBase,
         settings: StagedSettings,
     ) -> StagedTask:
-        """From a folder with train.tsv and dev.tsv; see `read_task`, whose errors it raises."""
-        task = read_task(folder, dev_examples=settings.tested or None)
+        """From a folder with train.tsv and dev.tsv, or one file; raises what `read_task` does."""
+        task = read_task(path, dev_examples=settings.tested or None)
         encoded = encode_task(task, tokenizer, settings.longest)
         order = np.random.default_rng(0).permutation(len(encoded.train))
         used = encoded.train.select(order[: settings.examples or None])

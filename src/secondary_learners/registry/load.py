@@ -25,7 +25,7 @@ from secondary_learners.registry.references import (
 )
 from secondary_learners.registry.requests import request
 from secondary_learners.registry.resolve import resolve
-from secondary_learners.registry.resolved import Origin, Resolved
+from secondary_learners.registry.resolved import Resolved, Storage
 
 if TYPE_CHECKING:
     import torch
@@ -118,7 +118,7 @@ def _own_folder(reference: FolderReference, kind: str | None, required: bool) ->
             "Try `learners list`."
         )
     return Resolved(
-        key=str(reference), kind=kind, folder=reference.path, digests=None, source=Origin.FOLDER
+        key=str(reference), kind=kind, folder=reference.path, digests=None, source=Storage.FOLDER
     )
 
 

@@ -33,7 +33,7 @@ from secondary_learners.registry.remote import (
     refuse_code,
     snapshot_folder,
 )
-from secondary_learners.registry.resolved import Origin, Request, Resolved, changed
+from secondary_learners.registry.resolved import Request, Resolved, Storage, changed
 
 __all__ = ["resolve"]
 
@@ -129,7 +129,7 @@ class _Bundled:
             f"Compare with `learners show {request.key}`, or get it again: "
             "`pip install --force-reinstall secondary-learners`."
         )
-        return _resolved(request, request.folder, request.digests, Origin.BUNDLED, "", remedy)
+        return _resolved(request, request.folder, request.digests, Storage.BUNDLED, "", remedy)
 
 
 class _Hub:
@@ -169,7 +169,7 @@ class _Hub:
         if not is_commit(request.revision):
             write_ref(remote, request.revision, listing.commit)
         folder = snapshot_folder(remote, listing.commit)
-        return _resolved(request, folder, digests, Origin.HUB, listing.commit, "")
+        return _resolved(request, folder, digests, Storage.HUB, listing.commit, "")
 
 
 def _listed_kind(remote: Remote, listing: Listing) -> str:
@@ -229,7 +229,7 @@ def _from_cache(request: Request, commit: str | None) -> Resolved | None:
     names = _wanted(request.kind, digests)
     if not names or not all(name in digests and (folder / name).is_file() for name in names):
         return None
-    return _resolved(request, folder, digests, Origin.CACHE, commit, _again(request))
+    return _resolved(request, folder, digests, Storage.CACHE, commit, _again(request))
 
 
 def _last_commit(remote: Remote, revision: str | None) -> str | None:
@@ -280,7 +280,7 @@ def _resolved(
     request: Request,
     folder: Path,
     digests: Mapping[str, str] | None,
-    source: Origin,
+    source: Storage,
     commit: str,
     remedy: str,
 ) -> Resolved:

@@ -16,10 +16,10 @@ from secondary_learners.errors import DigestMismatchError
 from secondary_learners.files import sha256_bytes, sha256_file
 from secondary_learners.registry.remote import Remote, fetchable
 
-__all__ = ["Origin", "Request", "Resolved", "changed"]
+__all__ = ["Request", "Resolved", "Storage", "changed"]
 
 
-class Origin(StrEnum):
+class Storage(StrEnum):
     """Where the files that are read were found."""
 
     FOLDER = "folder"
@@ -69,7 +69,7 @@ class Resolved:
     kind: str | None
     folder: Path
     digests: Mapping[str, str] | None
-    source: Origin
+    source: Storage
     location: str = ""
     endpoint: str = ""
     commit: str = ""
@@ -126,7 +126,7 @@ class Resolved:
     def _present(self) -> list[str]:
         """The recorded files that must be there, or are."""
         assert self.digests is not None
-        cached = self.source is not Origin.BUNDLED
+        cached = self.source is not Storage.BUNDLED
         return sorted(
             name
             for name in self.digests
@@ -135,7 +135,7 @@ class Resolved:
 
     def _refuse_unrecorded(self) -> None:
         assert self.digests is not None
-        if self.source is Origin.BUNDLED:
+        if self.source is Storage.BUNDLED:
             for path in sorted(self.folder.glob("[!.]*")):
                 if path.name not in self.digests:
                     raise changed(path, None, sha256_file(path), self.remedy)

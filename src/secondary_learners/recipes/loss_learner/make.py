@@ -72,6 +72,7 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 check = read_learner
+_PARTS = {"train.tsv", "dev.tsv"}
 _SCORED = 4000  # unseen examples that both learners score, when one is rebuilt
 
 
@@ -197,20 +198,27 @@ def read_staged_task(
     base: transformers.PreTrainedModel,
     tokenizer: transformers.PreTrainedTokenizerBase,
 ) -> StagedTask:
-    """The recipe's task from its files or archive below `corpus`; raises CorpusError."""
+    """The recipe's task from its files or archive below `corpus`; see `read_task`.
+
+    Raises CorpusError, also for files that are neither train.tsv and dev.tsv nor one other.
+    """
     files = read_files(recipe.sources[0], corpus)
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name) / recipe.task
-        for file in ("train.tsv", "dev.tsv"):
-            if file not in files:
-                raise CorpusError(
-                    f"{recipe.sources[0].files!r} gives {', '.join(files)}, and not {file}. "
-                    "A task needs train.tsv and dev.tsv."
-                )
-            write_bytes(folder / file, files[file].encode())
+        path = Path(name) / recipe.task
+        if files.keys() >= _PARTS:
+            for file in _PARTS:
+                write_bytes(path / file, files[file].encode())
+        elif len(files) == 1 and not _PARTS & files.keys():
+            path = path.with_name(f"{recipe.task}.tsv")
+            write_bytes(path, next(iter(files.values())).encode())
+        else:
+            raise CorpusError(
+                f"{recipe.sources[0].files!r} gives {', '.join(files)}. A task is train.tsv and "
+                "dev.tsv, or one .tsv file of another name."
+            )
         # Which examples take part in the comparison is chosen after the learner has had its own.
         everything = StagedSettings(**{**asdict(recipe.settings), "examples": 0})
-        return StagedTask.read(folder, base, tokenizer, everything)
+        return StagedTask.read(path, base, tokenizer, everything)
 
 
 def measure_losses(

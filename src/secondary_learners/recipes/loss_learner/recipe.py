@@ -42,7 +42,8 @@ class MultistageRecipe(Record):
     """All that determines a learner of training losses, and multistage filtering with it.
 
     name: of the learner. sources: one, the files train.tsv and dev.tsv of a task that goes by the
-    source's domain; see `read_task`. epochs, seeds: of the comparison; no seeds leave it out.
+    source's domain, or one file with both; see `read_task`. epochs, seeds: of the comparison;
+    no seeds leave it out.
     """
 
     name: str
@@ -67,7 +68,7 @@ class MultistageRecipe(Record):
         if len(self.sources) != 1 or self.sources[0].files is None:
             raise RecipeError(
                 f"recipe {self.name!r}: one source with `files` is needed, the train.tsv and "
-                "dev.tsv of a task."
+                "dev.tsv of a task, or one .tsv file."
             )
 
     @property
