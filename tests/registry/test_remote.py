@@ -370,18 +370,15 @@ def test_another_hub_has_a_cache_of_its_own(
         load_learner("team/cached2", endpoint=team.url)
         load_learner(f"team/cached2@{commit}", endpoint=other.url)
         assert "config.json" in other.fetched()  # nothing of one Hub passes for the other's
-        places = {Remote("team/cached2", url).cache for url in (team.url, other.url)}
-    assert list(machine.cache.iterdir()) == []
-    assert {place.parent for place in places} == {machine.home.resolve() / "cache"}
-    (name,) = {flip(path) or path.name for path in places.pop().rglob("snapshots/*/config.json")}
-    refused = 0
-    for url in (team.url, other.url):
-        try:
-            load_learner(f"team/cached2@{commit}", endpoint=url)
-        except DigestMismatchError as error:
-            refused += 1
-            assert f"--cache-dir {machine.home.resolve() / 'cache'}" in str(error)
-    assert (name, refused) == ("config.json", 1)
+        remotes = [Remote("team/cached2", url) for url in (team.url, other.url)]
+    assert len({remote.cache for remote in remotes}) == 2
+    assert {remote.cache.parent for remote in remotes} == {machine.home.resolve() / "cache"}
+    folders = {f"models--{remote.cached_as.replace('/', '--')}" for remote in remotes}
+    assert {path.name for path in machine.cache.iterdir()} == folders and len(folders) == 2
+    flip(snapshot_folder(remotes[1], commit) / "config.json")
+    assert load_learner(f"team/cached2@{commit}", endpoint=team.url).config.name == "small"
+    with pytest.raises(DigestMismatchError, match=f"hf cache rm model/{remotes[1].cached_as}`"):
+        load_learner(f"team/cached2@{commit}", endpoint=remotes[1].endpoint)
 
 
 def test_what_was_cached_before_is_not_called_the_hub_s(

@@ -272,7 +272,7 @@ def _read_folder(source: Path) -> dict[str, bytes]:
 
 
 def _read_repository(registry: Registry) -> tuple[str, dict[str, bytes]]:
-    from secondary_learners.registry.remote import Remote, download, inspect
+    from secondary_learners.registry.remote import Remote, download, inspect, keep_named
 
     hint = f"the variable {registry.token_env}" if registry.token_env else "--token-env VARIABLE"
     remote = Remote(registry.source, registry.endpoint, registry.token, hint)
@@ -287,6 +287,7 @@ def _read_repository(registry: Registry) -> tuple[str, dict[str, bytes]]:
         ]
         if names:
             folder = download(remote, listing.commit, names)
+            keep_named(remote, "main", listing.commit)
             return listing.commit, {Path(name).name: (folder / name).read_bytes() for name in names}
     return listing.commit, {}
 

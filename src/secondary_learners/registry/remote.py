@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from secondary_learners.artifacts.layout import FORBIDDEN
 from secondary_learners.errors import ArtifactError, HubError, OfflineError, UnknownNameError
 from secondary_learners.files import sha256_bytes
+from secondary_learners.registry.hf_cache import foreign_name, keep, lay
 from secondary_learners.registry.home import cache_folder
 from secondary_learners.registry.references import is_commit
 
@@ -32,7 +33,9 @@ __all__ = [
     "forget",
     "inspect",
     "is_offline",
+    "keep_named",
     "refuse_code",
+    "removal",
     "repository_folder",
     "snapshot_folder",
     "warn_of_plain_http",
@@ -75,13 +78,17 @@ class Remote:
         """The cache for this Hub: huggingface_hub's own, or for another Hub a folder of ours.
 
         huggingface_hub files a repository by its name alone, so that in one cache the "owner/name"
-        of one Hub could pass for that of another.
+        of one Hub could pass for that of another. What is in ours are links to where they lie in
+        the other, named with their Hub.
         """
-        from huggingface_hub import constants
-
         if self.is_default:
-            return _resolved(constants.HF_HUB_CACHE)
+            return _client_cache()
         return _resolved(str(cache_folder() / sha256_bytes(self.address.encode())[:16]))
+
+    @property
+    def cached_as(self) -> str:
+        """What `hf cache` calls it, in huggingface_hub's own cache."""
+        return self.repository if self.is_default else foreign_name(self.address, self.repository)
 
     @property
     def sent_token(self) -> str | bool | None:
@@ -114,12 +121,22 @@ def fetchable(name: str) -> bool:
 
 def snapshot_folder(remote: Remote, commit: str) -> Path:
     """Where huggingface_hub keeps the files of a commit, whether they are there or not."""
-    return remote.cache / f"models--{remote.repository.replace('/', '--')}" / "snapshots" / commit
+    return remote.cache / _folder_name(remote.repository) / "snapshots" / commit
+
+
+def _folder_name(repository: str) -> str:
+    return f"models--{repository.replace('/', '--')}"
 
 
 def blobs(remote: Remote) -> frozenset[Path]:
     """The bytes that the cache has of a repository, for whichever commits they were fetched."""
-    return frozenset((repository_folder(remote) / "blobs").glob("*"))
+    return frozenset((repository_folder(remote) / "blobs").resolve().glob("*"))
+
+
+def _client_cache() -> Path:
+    from huggingface_hub import constants
+
+    return _resolved(constants.HF_HUB_CACHE)
 
 
 @cache
@@ -182,6 +199,8 @@ def download(remote: Remote, commit: str, names: Iterable[str]) -> Path:
 
     warn_of_plain_http(remote)
     folder = snapshot_folder(remote, commit)
+    if not remote.is_default:
+        lay(repository_folder(remote), _client_cache() / _folder_name(remote.cached_as))
 
     def fetch(name: str) -> None:
         path = Path(
@@ -206,6 +225,18 @@ def download(remote: Remote, commit: str, names: Iterable[str]) -> Path:
 def repository_folder(remote: Remote) -> Path:
     """Where huggingface_hub keeps all of a repository: blobs, snapshots and refs."""
     return snapshot_folder(remote, "").parent
+
+
+def keep_named(remote: Remote, name: str, commit: str) -> None:
+    """Have the cache keep a commit for as long as `name` (a branch, a tag or one of ours) is it."""
+    keep(repository_folder(remote), name, commit)
+
+
+def removal(remote: Remote) -> str:
+    """The command that takes a repository out of the cache."""
+    if remote.is_default or repository_folder(remote).is_symlink():
+        return f"hf cache rm model/{remote.cached_as}"
+    return f"hf cache rm model/{remote.repository} --cache-dir {remote.cache}"
 
 
 def check_snapshot(remote: Remote, commit: str) -> None:

@@ -30,7 +30,9 @@ from secondary_learners.registry.remote import (
     forget,
     inspect,
     is_offline,
+    keep_named,
     refuse_code,
+    removal,
     snapshot_folder,
 )
 from secondary_learners.registry.resolved import Request, Resolved, Storage, changed
@@ -166,10 +168,18 @@ class _Hub:
                     "Try `learners list`."
                 )
         digests = _fetch(request, remote, listing.commit, listing.files)
-        if not is_commit(request.revision):
+        if is_commit(request.revision):
+            keep_named(remote, _kept_as(request), listing.commit)
+        else:
             write_ref(remote, request.revision, listing.commit)
+            keep_named(remote, request.revision or "main", listing.commit)
         folder = snapshot_folder(remote, listing.commit)
         return _resolved(request, folder, digests, Storage.HUB, listing.commit, "")
+
+
+def _kept_as(request: Request) -> str:
+    """A name in the cache for a commit that was asked for by an entry, a lock or its own sha."""
+    return f"learners/{request.key.replace(':', '/')}"
 
 
 def _listed_kind(remote: Remote, listing: Listing) -> str:
@@ -268,11 +278,10 @@ def _wanted(kind: str | None, names: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _again(request: Request) -> str:
-    remote = request.remote
-    option = f" --cache-dir {remote.cache}" if remote and not remote.is_default else ""
+    again = f"get it again: `{removal(request.remote)}`" if request.remote else "get it again"
     return (
-        f"It was changed in the cache. See `learners verify {request.key}`, then get it again: "
-        f"`hf cache rm model/{request.location}{option}`. {request.remedy}".rstrip()
+        f"It was changed in the cache. See `learners verify {request.key}`, then {again}. "
+        f"{request.remedy}".rstrip()
     )
 
 
