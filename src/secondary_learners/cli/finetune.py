@@ -11,7 +11,9 @@ import click
 from secondary_learners.cli.devices import resolve_device
 from secondary_learners.cli.lock import with_locked
 from secondary_learners.cli.output import Output, with_output
+from secondary_learners.cli.tracking import with_report_to
 from secondary_learners.errors import MissingExtraError
+from secondary_learners.experiments.tracking import tracked
 
 if TYPE_CHECKING:
     from secondary_learners.recipes.gain_learner.recipe import LearnerRecipe
@@ -64,6 +66,7 @@ __all__ = ["demo_command", "finetune_command"]
     type=click.Path(path_type=Path),
     help="Then fine-tune once more with the first threshold, and save the model there.",
 )
+@with_report_to
 @with_locked
 @with_output
 def finetune_command(
@@ -81,6 +84,7 @@ def finetune_command(
     device: str,
     out: Path | None,
     save: Path | None,
+    report_to: str,
 ) -> None:
     """Fine-tune with the filter, with random skipping at the same rate and without, and compare.
 
@@ -104,7 +108,8 @@ def finetune_command(
     )
     recipe = replace(recipe, evaluation=plan, base=base or recipe.base)
     folder = out or Path("runs") / f"finetune-{Path(learner).name}"
-    _compare(output, recipe, learner, corpus, folder, device, save)
+    with tracked(report_to, folder, folder.name):
+        _compare(output, recipe, learner, corpus, folder, device, save)
 
 
 @click.command("demo")

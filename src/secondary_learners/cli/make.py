@@ -16,7 +16,9 @@ from secondary_learners.cli.columns import with_columns
 from secondary_learners.cli.devices import resolve_device
 from secondary_learners.cli.invocation import invocation
 from secondary_learners.cli.output import Output, with_output
+from secondary_learners.cli.tracking import with_report_to
 from secondary_learners.errors import LabelStoreError
+from secondary_learners.experiments.tracking import figures_of, track, tracked
 from secondary_learners.gains.methods import METHODS
 from secondary_learners.learners.architectures import ARCHITECTURES
 
@@ -113,10 +115,12 @@ def _text_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--energy", is_flag=True, help="Measure the energy that making it takes.")
 @click.option("--country", help="Where, for its CO2: an ISO code such as FRA.  [world average]")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to make it in.  [runs/NAME]")
+@with_report_to
 @with_output
 def run_command(
     output: Output,
     out: Path | None,
+    report_to: str,
     seeds: int | None,
     energy: bool,
     country: str | None,
@@ -153,7 +157,10 @@ def run_command(
             processes=team,
             energy=(country.upper() if country else WORLD) if energy else None,
         )
-        made = run_recipe(recipe, run)
+        with tracked(report_to if team.first else "none", run.work, recipe.name):
+            made = run_recipe(recipe, run)
+            if made is not None:
+                track(figures_of(made.evaluation), 0)
     if made is not None:
         report_made(output, made, kind_of(recipe).report(made))
 

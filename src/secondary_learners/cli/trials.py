@@ -10,7 +10,9 @@ import click
 
 from secondary_learners.cli import LazyGroup
 from secondary_learners.cli.output import Output, with_output
+from secondary_learners.cli.tracking import with_report_to
 from secondary_learners.cli.trials_text import analysis_text, plan_text, spreads
+from secondary_learners.experiments.tracking import tracked
 
 if TYPE_CHECKING:
     from secondary_learners.experiments.trials.stopping import Setting
@@ -84,6 +86,7 @@ def trials_command() -> None:
     required=True,
     help="Folder for trials.csv and trials.db; given again, the sweep goes on.",
 )
+@with_report_to
 @with_output
 def run_command(
     output: Output,
@@ -105,6 +108,7 @@ def run_command(
     processes: int,
     device: str,
     out: Path,
+    report_to: str,
 ) -> None:
     """Fine-tune a classifier once for each pair of seeds.
 
@@ -144,16 +148,17 @@ def run_command(
             f"{task.name}: {len(task.train)} examples to train on, {len(task.dev)} to evaluate on, "
             f"{settings.steps(len(task.train))} steps a trial, scored by {task.metric}"
         )
-    sweep = run_trials(
-        tasks,
-        model,
-        tokenizer,
-        init_seeds=range(init_seeds),
-        order_seeds=range(order_seeds),
-        folder=out,
-        plan=SweepPlan(filters=arms, settings=settings, early_stop=setting),
-        running=Running(processes=processes, device=place, progress=output.progress),
-    )
+    with tracked(report_to, out, out.name):
+        sweep = run_trials(
+            tasks,
+            model,
+            tokenizer,
+            init_seeds=range(init_seeds),
+            order_seeds=range(order_seeds),
+            folder=out,
+            plan=SweepPlan(filters=arms, settings=settings, early_stop=setting),
+            running=Running(processes=processes, device=place, progress=output.progress),
+        )
     for name, used in sweep.settings_of.items():
         output.note(f"{name}: {used} (cost {used.cost:.2f} full runs)")
     table = out / "trials.csv"

@@ -21,6 +21,7 @@ from secondary_learners.experiments.statistics import (
     standard_error,
     updates_to_reach,
 )
+from secondary_learners.experiments.tracking import track
 from secondary_learners.files import json_bytes, sha256_bytes
 from secondary_learners.filtering.stream import filtered
 from secondary_learners.filtering.thresholds import Threshold, parse_threshold
@@ -454,6 +455,7 @@ class _Trainer:
                         self._evaluate(arm, seed, update),
                     )
                 )
+                track({f"{arm.name}/seed {seed}/perplexity": points[-1].perplexity}, update)
         return Run(arm.name, seed, stream.report.forced if stream is not None else 0, tuple(points))
 
     def _step(

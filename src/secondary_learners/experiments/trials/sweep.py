@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from secondary_learners.errors import MissingExtraError, TrialsError
 from secondary_learners.experiments.runs import alone_in
+from secondary_learners.experiments.tracking import track
 from secondary_learners.experiments.trials.stopping import Setting
 from secondary_learners.experiments.trials.study import MOST_SEED, Study
 from secondary_learners.experiments.trials.table import TrialsTable, write_table
@@ -172,6 +173,10 @@ def run_trials(
             for job, evaluation in events:
                 study = next(s for s in studies if (s.task, s.arm) == (job.task, job.arm))
                 study.keep(job, evaluation)
+                if evaluation is not None:
+                    seeds = f"seeds {job.init_seed} and {job.order_seed}"
+                    curve = f"{job.task}/{job.arm}/{seeds}/{work.tasks[job.task].metric}"
+                    track({curve: evaluation.score}, evaluation.step)
                 _show(bar, studies, job, evaluation)
                 if evaluation is None:
                     _write(studies, work, folder)

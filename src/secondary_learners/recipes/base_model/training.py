@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save, save_file
 from tqdm import tqdm
 
 from secondary_learners.errors import CorpusError, DivergedError
+from secondary_learners.experiments.tracking import track
 from secondary_learners.files import atomic_path, json_bytes, sha256_bytes, write_bytes, write_json
 from secondary_learners.learners.artifact import tokenizer_fingerprint
 from secondary_learners.learners.nets import round_to_half
@@ -228,6 +229,7 @@ def _fit(
             if not math.isfinite(loss.item()):
                 raise _diverged(f"the loss of step {step + 1}", loss.item())
             bar.set_postfix(loss=f"{loss.item():.3f}")
+            track({"loss": loss.item()}, step + 1)
         now = time.monotonic()
         if (step + 1) % _CHECKPOINT_EVERY == 0 or now - saved >= _CHECKPOINT_SECONDS:
             if not progress:
