@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 __all__ = ["ROWS", "RecipeKind", "kind_of", "record_type"]
 
-ROWS: Mapping[str, str] = {
-    "learner": "gain_learner",
-    "multistage": "loss_learner",
-    "base-model": "base_model",
-    "delta": "delta",
-    "distilled": "distilled_learner",
+ROWS = {
+    "learner": "secondary_learners.recipes.gain_learner",
+    "multistage": "secondary_learners.recipes.loss_learner",
+    "base-model": "secondary_learners.recipes.base_model",
+    "delta": "secondary_learners.recipes.delta",
+    "distilled": "secondary_learners.recipes.distilled_learner",
 }
-"""By the `kind` of a recipe's TOML file, its folder."""
+"""By the `kind` of a recipe's TOML file, the package that is its folder."""
 
 
 class RecipeKind(Protocol):
@@ -53,10 +53,10 @@ class RecipeKind(Protocol):
 
 def record_type(kind: str) -> type[Record]:
     """The record of a kind of `ROWS`, without torch."""
-    record: type[Record] = import_module(f"{__package__}.{ROWS[kind]}.recipe").RECIPE
+    record: type[Record] = import_module(f"{ROWS[kind]}.recipe").RECIPE
     return record
 
 
 def kind_of(recipe: Record) -> RecipeKind:
     """What is done with the recipe: the module make.py of its kind."""
-    return cast(RecipeKind, import_module(f"{__package__}.{ROWS[recipe.kind]}.make"))
+    return cast(RecipeKind, import_module(f"{ROWS[recipe.kind]}.make"))
