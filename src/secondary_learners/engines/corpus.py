@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import platform
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from secondary_learners.engines.rows import Row, read_shard
 from secondary_learners.engines.scoring import RowScorer, in_batches
@@ -122,3 +125,10 @@ def write_run(work: ScoreShard, engine: str, outcomes: Sequence[Outcome]) -> dic
     remove_unfinished(work.out / "run.json")
     write_json(work.out / "run.json", value)
     return value
+
+
+def read_run(folder: Path) -> ScorerSpecification:
+    """What scored into a folder, by its run.json."""
+    value = json.loads((folder / "run.json").read_bytes())
+    names = {one.name for one in fields(ScorerSpecification)}
+    return msgspec.convert({name: value[name] for name in names}, ScorerSpecification)

@@ -39,6 +39,9 @@ class RowScorer(Protocol):
 
     def shown(self, row: Row) -> str: ...
 
+    def shares(self, row: Row) -> list[tuple[str, float]]:
+        """Each token of the row with what it adds to the score; none where that is not known."""
+
 
 def row_scorer(
     learner: Learner, tokenizer: Any, column: str, columns: tuple[str, str] | None = None
@@ -79,6 +82,15 @@ class _Texts:
     def shown(self, row: Row) -> str:
         return " ".join(text_of(row, self.column).split())
 
+    def shares(self, row: Row) -> list[tuple[str, float]]:
+        text = normalize(text_of(row, self.column))
+        encoding = self.tokenizer.backend_tokenizer.encode(text, add_special_tokens=False)
+        shown, pieces = 0, []
+        for _, end in encoding.offsets:  # a character may be of several tokens
+            pieces.append(text[shown:end])
+            shown = max(shown, end)
+        return list(zip(pieces, mean_contributions(self.learner, encoding.ids), strict=True))
+
 
 @dataclass
 class _Instructions:
@@ -109,6 +121,9 @@ class _Instructions:
             for part in parts
         ]
         return " ".join(" ".join(str(turn).split()) for part in turns for turn in part)
+
+    def shares(self, row: Row) -> list[tuple[str, float]]:
+        return []
 
 
 def score_examples(learner: Learner, examples: Examples) -> Floats:
