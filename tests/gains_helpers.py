@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from secondary_learners.gains.methods import METHODS
+from secondary_learners.learners.selectors import SELECTORS
 from secondary_learners.text.sequences import Examples
 
 VOCABULARY = 97
+OF_A_MODEL = tuple(name for name in METHODS if name not in SELECTORS)
 
 
 def contexts_of(count: int, length: int = 12, *, seed: int, domains: int = 1) -> Examples:

@@ -135,4 +135,4 @@ def test_settings_that_do_not_go_together_are_refused(model: PreTrainedModel) ->
     refused(SecondaryLearnersError, "repeats is 2", repeats=2)
     refused(SecondaryLearnersError, "horizon is 0", horizon=0)
     refused(UnknownNameError, "did you mean contrast", combine={"contrasts": 1})
-    refused(SecondaryLearnersError, "a contrast is against a pool", combine={"contrast": 1})
+    refused(SecondaryLearnersError, "contrast labels are against a pool", combine={"contrast": 1})

@@ -11,11 +11,10 @@ from transformers import (
     PreTrainedModel,
 )
 
-from gains_helpers import VOCABULARY, contexts_of
+from gains_helpers import OF_A_MODEL, VOCABULARY, contexts_of
 from secondary_learners.errors import DivergedError, UnknownNameError
 from secondary_learners.gains import objective as objective_module
 from secondary_learners.gains.labels import information_gain
-from secondary_learners.gains.methods import METHODS
 from secondary_learners.gains.optimizers import FirstStep
 from secondary_learners.gains.rows import Rows, rows_of
 from secondary_learners.learners.statistics import spearman
@@ -56,7 +55,7 @@ def test_exact_is_the_published_loop(model: PreTrainedModel, optimizer: str, rat
     np.testing.assert_allclose(gains, expected, rtol=1e-2, atol=2e-7)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", OF_A_MODEL)
 def test_weights_and_mode_come_back_bit_for_bit(model: PreTrainedModel, method: str) -> None:
     model.train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -66,7 +65,7 @@ def test_weights_and_mode_come_back_bit_for_bit(model: PreTrainedModel, method: 
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", OF_A_MODEL)
 def test_weights_come_back_after_an_error(model: PreTrainedModel, method: str) -> None:
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     wrong = np.full((1, 12), VOCABULARY)  # a token id that the model does not have
@@ -75,7 +74,7 @@ def test_weights_come_back_after_an_error(model: PreTrainedModel, method: str) -
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", OF_A_MODEL)
 def test_labels_repeat_and_do_not_depend_on_the_batch(model: PreTrainedModel, method: str) -> None:
     contexts, objective = contexts_of(9, seed=0), contexts_of(7, seed=1)
     whole = information_gain(model, contexts, objective, method=method)
@@ -160,7 +159,7 @@ def test_perplexity_is_the_same_ranking_in_another_unit(model: PreTrainedModel) 
     np.testing.assert_allclose(perplexity, np.exp(loss) - np.exp(loss - nats), rtol=1e-4)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", OF_A_MODEL)
 @pytest.mark.parametrize("family", ["llama", "neox"])
 def test_other_families_of_models(method: str, family: str) -> None:
     model = (tiny_llama if family == "llama" else tiny_neox)(VOCABULARY)

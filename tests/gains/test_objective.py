@@ -6,9 +6,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from gains_helpers import VOCABULARY, contexts_of
+from gains_helpers import OF_A_MODEL, VOCABULARY, contexts_of
 from secondary_learners.gains.labels import information_gain
-from secondary_learners.gains.methods import METHODS
 from secondary_learners.gains.objective import context_losses, evaluation_mode, losses_of
 from secondary_learners.gains.rows import Rows
 from tiny_models import tiny_gpt2
@@ -59,7 +58,7 @@ def test_other_linear_layers_are_as_without_onednn(bias: bool) -> None:
         torch.testing.assert_close(losses_of(other, Rows(ids), 36), expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", OF_A_MODEL)
 def test_a_padding_token_changes_nothing(model: PreTrainedModel, method: str) -> None:
     contexts, objective = contexts_of(4, seed=0), contexts_of(4, seed=1)
     expected = information_gain(model, contexts, objective, method=method)

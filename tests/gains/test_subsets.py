@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from gains_helpers import VOCABULARY, contexts_of
+from gains_helpers import OF_A_MODEL, VOCABULARY, contexts_of
 from secondary_learners.errors import (
     LabelStoreError,
     MissingExtraError,
@@ -21,7 +21,6 @@ from secondary_learners.errors import (
     UnknownNameError,
 )
 from secondary_learners.gains.labels import information_gain
-from secondary_learners.gains.methods import METHODS
 from secondary_learners.gains.store import LabelSettings, label_to_store
 from secondary_learners.gains.subsets import Trainable, trained
 from tiny_models import BigramModel, tiny_llama
@@ -112,7 +111,7 @@ def test_a_model_without_adapters_gets_some_and_loses_them_again(model: PreTrain
     assert torch.equal(torch.get_rng_state(), random)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", OF_A_MODEL)
 def test_adapters_are_the_same_ones_each_time(model: PreTrainedModel, method: str) -> None:
     pytest.importorskip("peft")
     first, second = (
@@ -135,7 +134,7 @@ def test_flags_come_back_after_an_error(model: PreTrainedModel, trainable: Train
     assert [parameter.requires_grad for parameter in model.parameters()] == flags
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", OF_A_MODEL)
 def test_frozen_weights_may_be_in_half_precision(method: str) -> None:
     pytest.importorskip("peft")
     model = tiny_llama(VOCABULARY).bfloat16()

@@ -60,13 +60,13 @@ def information_gain(
             int64 [contexts, length], of which all do.
         objective: likewise, what the model should get better at.
         against: for "swapped" the pool, or several, whose contrasts are averaged: candidates that
-            are not labeled here, or a broad reference text.
+            are not labeled here, or a broad reference text. What "classifier" and "dsir" tell the
+            objective from.
         batch_size: contexts a forward pass; by default chosen from free memory.
-        method: "exact", "per-example", "swapped" (the default), or another of
-            `gains.methods.METHODS`.
+        method: "exact", "per-example", "swapped" (the default); "classifier" or "dsir", selectors
+            that ask no model, see `gains.methods.selector`; or another of `gains.methods.METHODS`.
         optimizer: whose steps are taken, "adamw" (the default, without weight decay) or "sgd".
-        learning_rate: of the steps, 5e-5 by default. For a horizon, that of the fine-tuning to
-            come.
+        learning_rate: of the steps, 5e-5 by default.
         eps: of AdamW, 1e-8 by default.
         unit: for "exact" and "per-example", "nats" (the default, of the objective's mean token
             loss) or "perplexity" (of its exponential).
@@ -83,9 +83,11 @@ def information_gain(
         horizon: updates on the objective, 1 by default: one step along the gradient of all of it.
         repeats: how many seeded orders of a longer horizon's updates to average over, 1 by default.
         update_batch: contexts an update of a longer horizon takes, 16 by default.
-        combine: weights of the components "step", "horizon" and "contrast", each standardized over
-            the contexts given: {"step": 1, "contrast": 1}. By default the one that `horizon` and
-            `against` ask for, as it is.
+        horizon_learning_rate: of a longer horizon's updates, best that of the fine-tuning to come;
+            by default `learning_rate`.
+        combine: weights of the components "step", "horizon", "contrast", "classifier" and "dsir",
+            each standardized over the contexts given: {"step": 1, "contrast": 1}. By default the
+            one that `horizon` and `against` ask for, as it is.
 
     Returns:
         float64 [contexts]: for "exact" and "per-example" in `unit` of the objective, for "swapped"

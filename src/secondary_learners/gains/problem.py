@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,6 +57,12 @@ class Problem:
     def step(self) -> FirstStep:
         settings = self.settings
         return FirstStep(settings.optimizer, settings.learning_rate, settings.eps)
+
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens the model knows."""
+        embedding: Any = getattr(self.model, "get_input_embeddings")()  # noqa: B009
+        return int(embedding.num_embeddings)
 
     @property
     def parameters(self) -> list[nn.Parameter]:

@@ -17,17 +17,20 @@ __all__ = ["Rows", "as_examples", "rows_of"]
 @dataclass(frozen=True, eq=False)
 class Rows:
     """Token ids int64 [n, length], padded on the right; counts: bool [n, length], the tokens whose
-    loss counts, or None where every token does and nothing is padding.
+    loss counts, or None where every token does and nothing is padding. document: int64 [n], or
+    None where each row is its own.
     """
 
     ids: Tensor
     counts: Tensor | None = None
+    document: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def __getitem__(self, index: slice | Tensor | list[int]) -> Rows:
-        return Rows(self.ids[index], None if self.counts is None else self.counts[index])
+        kept = (None if own is None else own[index] for own in (self.counts, self.document))
+        return Rows(self.ids[index], *kept)
 
     @property
     def length(self) -> int:
@@ -46,7 +49,7 @@ class Rows:
         if self.counts is None:
             return self
         end = max(self.reach())
-        return Rows(self.ids[:, :end], self.counts[:, :end])
+        return Rows(self.ids[:, :end], self.counts[:, :end], self.document)
 
     def targets(self, ignored: int) -> Tensor:
         """What each position is to predict [n, length], `ignored` where nothing counts."""
@@ -78,7 +81,8 @@ def as_examples(given: Examples | NDArray[np.int64] | Tensor) -> Examples:
 def rows_of(examples: Examples, device: torch.device | str = "cpu") -> Rows:
     """`examples` on `device`."""
     counts = None if examples.whole else _moved(torch.from_numpy(examples.counted), device)
-    return Rows(_moved(torch.from_numpy(examples.input_ids), device), counts)
+    document = torch.from_numpy(examples.document)
+    return Rows(_moved(torch.from_numpy(examples.input_ids), device), counts, document)
 
 
 def _moved(tensor: Tensor, device: torch.device | str) -> Tensor:

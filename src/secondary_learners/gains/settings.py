@@ -31,6 +31,7 @@ class GainOptions(TypedDict, total=False):
     horizon: int
     repeats: int
     update_batch: int
+    horizon_learning_rate: float | None
     combine: Mapping[str, float]
 
 
@@ -54,6 +55,7 @@ class LabelSettings:
     horizon: int = 1
     repeats: int = 1
     update_batch: int = 16
+    horizon_learning_rate: float | None = None
     combine: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -71,6 +73,11 @@ class LabelSettings:
         check_precision(self.precision)
         method.check(self)
 
+    @property
+    def update_rate(self) -> float:
+        """The learning rate of a horizon's updates."""
+        return self.horizon_learning_rate or self.learning_rate
+
     def facts(self) -> dict[str, Any]:
         """As labels.json has them: what came later is left out where it is as it was before."""
         later = {each.name: each for each in fields(self) if each.name in _LATER}
@@ -81,12 +88,18 @@ class LabelSettings:
         }
 
 
-_LATER = ("horizon", "repeats", "update_batch", "combine")
+_LATER = ("horizon", "repeats", "update_batch", "horizon_learning_rate", "combine")
 
 
 def check_one_step(settings: LabelSettings) -> None:
     """Raise SecondaryLearnersError for what only a method of several updates takes."""
-    for name, plain in (("horizon", 1), ("repeats", 1), ("combine", {})):
+    plain_values: dict[str, Any] = {
+        "horizon": 1,
+        "repeats": 1,
+        "horizon_learning_rate": None,
+        "combine": {},
+    }
+    for name, plain in plain_values.items():
         if getattr(settings, name) != plain:
             raise SecondaryLearnersError(
                 f"{name} is {getattr(settings, name)!r}, and {settings.method} labels are of one "

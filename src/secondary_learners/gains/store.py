@@ -99,7 +99,8 @@ def label_to_store(
             # The others are about as far.
             moved = partial(_move, bar, team.count)
             components = measuring.part(settings, parts[number], _begun(folder, number), moved)
-            _write_part(_part(folder, number), contexts.select(parts[number]), components)
+            labeled = contexts.select(parts[number])
+            _write_part(_part(folder, number), labeled, components, tuple(settings.combine))
             _begun(folder, number).unlink(missing_ok=True)
     # When all have answered all parts are there. The first one's answer is taken, as it is also the
     # one that changes it.
@@ -267,15 +268,15 @@ def _part(folder: Path, number: int) -> Path:
     return folder / f"part-{number:05d}.parquet"
 
 
-def _write_part(path: Path, contexts: Examples, components: NDArray[np.float64]) -> None:
+def _write_part(
+    path: Path, contexts: Examples, components: NDArray[np.float64], names: tuple[str, ...]
+) -> None:
+    """names: of the components [n, components] that a label is the weighted sum of, or none."""
     columns: dict[str, NDArray[Any]] = {
         "document": contexts.document,
         "domain": contexts.domain,
     }
-    if components.shape[1] == 1:
-        columns["gain"] = components[:, 0]
-    else:
-        columns |= {f"component {n}": column for n, column in enumerate(components.T)}
+    columns |= dict(zip(map(_column, names) if names else ["gain"], components.T, strict=True))
     ends = pyarrow.array(np.cumsum([0, *contexts.lengths]).astype(np.int32))
     arrays: dict[str, NDArray[Any]] = {"input_ids": contexts.tokens.astype(np.int32)}
     if not contexts.whole:
@@ -286,6 +287,10 @@ def _write_part(path: Path, contexts: Examples, components: NDArray[np.float64])
     }
     with atomic_path(path) as temporary:
         pyarrow.parquet.write_table(pyarrow.table({**lists, **columns}), temporary)
+
+
+def _column(component: str) -> str:
+    return f"component {component}"
 
 
 def _read_facts(path: Path) -> dict[str, Any]:
@@ -324,9 +329,10 @@ def read_labels(folder: Path) -> Labels:
         table["domain"].to_numpy(),
         tuple(facts["domains"]),
     )
-    names = [name for name in table.column_names if name == "gain" or name.startswith("component")]
+    weights = facts.get("combine", {})
+    names = [_column(name) for name in weights] or ["gain"]
     components = np.stack([table[name].to_numpy() for name in names], axis=1)
-    return Labels(contexts, combined(components, facts.get("combine", {})), facts)
+    return Labels(contexts, combined(components, weights), facts)
 
 
 def _read_part(path: Path) -> pyarrow.Table:

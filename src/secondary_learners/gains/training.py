@@ -19,7 +19,7 @@ def weights_after(problem: Problem, rows: Rows, repeat: int = 0) -> list[Tensor]
     """The trained parameters after the horizon's updates on `rows`; the model's stay as they are.
 
     A horizon of 1 is one step along the gradient of all rows. The updates of a longer one take
-    `update_batch` rows each, see `update_batches`, at a constant learning rate, without weight
+    `update_batch` rows each, see `update_batches`, at the constant `update_rate`, without weight
     decay, dropout or clipping. repeat: which of several seeded orders. The same arguments give the
     same weights, so nothing of them needs to be stored. Raises DivergedError.
     """
@@ -32,7 +32,7 @@ def weights_after(problem: Problem, rows: Rows, repeat: int = 0) -> list[Tensor]
         weights = [parameter.detach().clone() for parameter in parameters]
     if not all(bool(weight.isfinite().all()) for weight in weights):
         raise DivergedError(
-            f"{settings.horizon} updates at a learning rate of {settings.learning_rate:g} end in "
+            f"{settings.horizon} updates at a learning rate of {settings.update_rate:g} end in "
             "weights that are not finite. Try a lower learning rate."
         )
     return weights
@@ -53,10 +53,10 @@ def _update(problem: Problem, rows: Rows, batches: list[NDArray[np.int64]]) -> N
     optimizer: torch.optim.Optimizer
     if settings.optimizer == "adamw":
         optimizer = torch.optim.AdamW(
-            parameters, lr=settings.learning_rate, eps=settings.eps, weight_decay=0.0
+            parameters, lr=settings.update_rate, eps=settings.eps, weight_decay=0.0
         )
     else:
-        optimizer = torch.optim.SGD(parameters, lr=settings.learning_rate)
+        optimizer = torch.optim.SGD(parameters, lr=settings.update_rate)
     held: list[Tensor | None] = [parameter.grad for parameter in parameters]
     try:
         for batch in batches:

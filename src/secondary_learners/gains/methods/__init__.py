@@ -21,6 +21,8 @@ METHODS = {
     "exact": "secondary_learners.gains.methods.exact",
     "per-example": "secondary_learners.gains.methods.per_example",
     "swapped": "secondary_learners.gains.methods.swapped",
+    "classifier": "secondary_learners.gains.methods.selector",
+    "dsir": "secondary_learners.gains.methods.selector",
 }
 
 

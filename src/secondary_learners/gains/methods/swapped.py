@@ -13,7 +13,10 @@ after as many updates on the pool, L(X; θ'_K) − L(X; θ_K) is the sum along t
 less the sum along the way of the pool (relatives: Moore and Lewis, 2010; CoLoR-Filter, arXiv
 2406.10670).
 
-So all of these labels are falls of the context's own loss. They rank contexts as the gains of the
+What no loss sees may be added: the scores of a selector, see `methods.selector`, which tell the
+pool from the objective by their words.
+
+So all labels of losses are falls of the context's own. They rank contexts as the gains of the
 objective do; they are not nats of the objective.
 """
 
@@ -26,16 +29,20 @@ import torch
 from torch import Tensor
 
 from secondary_learners.errors import SecondaryLearnersError, UnknownNameError
+from secondary_learners.gains.methods.selector import scorer
 from secondary_learners.gains.problem import Labeller, Problem, restored
 from secondary_learners.gains.rows import Rows
 from secondary_learners.gains.settings import LabelSettings
 from secondary_learners.gains.training import weights_after
 from secondary_learners.gains.trunk import repeated_losses
+from secondary_learners.learners.selectors import SELECTORS
 
 __all__ = ["COMPONENTS", "PART", "check", "prepare", "unit"]
 
 PART = 1024
-COMPONENTS = ("step", "horizon", "contrast")
+_OF_LOSSES = ("step", "horizon", "contrast")
+_AGAINST = ("contrast", *SELECTORS)
+COMPONENTS = (*_OF_LOSSES, *SELECTORS)
 _LEAST_ROWS = 128  # at once: each time the weights are put in and taken out again
 
 
@@ -65,15 +72,16 @@ def prepare(problem: Problem) -> Labeller:
     settings, model = problem.settings, problem.model
     assert problem.loss is not None  # which raises for one that is not finite
     components = tuple(settings.combine) or ("contrast" if problem.against else "horizon",)
-    if "contrast" in components and not problem.against:
+    if (needing := [name for name in components if name in _AGAINST]) and not problem.against:
         raise SecondaryLearnersError(
-            "a contrast is against a pool, and none was given. Try `against=pool`."
+            f"{needing[0]} labels are against a pool, and none was given. Try `against=pool`."
         )
     ways = _ways(problem, components)
+    scorers = {name: scorer(problem, name) for name in components if name in SELECTORS}
 
     def measure(rows: Rows) -> Tensor:
         losses = repeated_losses(model, rows, problem.tokens)
-        before = losses() if components != ("contrast",) else None
+        before = losses() if {"step", "horizon"} & set(components) else None
         with restored(model) as (parameters, _):
 
             @cache
@@ -86,7 +94,10 @@ def prepare(problem: Problem) -> Labeller:
                     sums += losses()
                 return sums / len(ways[way])
 
-            columns = [_fall(name, before, after) for name in components]
+            columns = [
+                scorers[name](rows) if name in scorers else _fall(name, before, after)
+                for name in components
+            ]
         return torch.stack(columns, dim=1) if settings.combine else columns[0]
 
     batch = max(1, problem.tokens // problem.objective.length)
