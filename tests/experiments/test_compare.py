@@ -82,12 +82,13 @@ def test_every_arm_draws_what_it_says(run, pool):
         arm.name: [run.points[-1].drawn_contexts for run in comparison.of(arm)]
         for arm in comparison.arms
     }
-    assert drawn["standard"] == drawn["low only"] == [kept] * 3
+    assert drawn["standard"] == [kept] * 3
     for place, seed in enumerate(comparison.seeds):
         order = np.random.default_rng([seed, 0])
         ids = np.concatenate([order.permutation(len(pool)) for _ in range(3)])
         good = np.flatnonzero(pool.domain[ids] == 1)  # the learner tells the domains apart
-        assert drawn["constant:0.5"][place] == good[kept - 1] + 1
+        # What it passes over counts: somebody had to find it.
+        assert drawn["constant:0.5"][place] == good[kept - 1] + 1 == drawn["low only"][place]
         assert drawn["shifting:0.5,-9,4"][place] == good[15] + 1 + kept - 16
         for name in ("constant:0.5", "shifting:0.5,-9,4"):
             assert drawn[f"random {name}"][place] == pytest.approx(drawn[name][place], rel=0.5)
@@ -111,18 +112,18 @@ def test_a_good_filter_wins_and_a_random_one_does_not(run):
 
 
 def test_the_candidates_of_a_seed_are_in_one_order(pool):
-    def drawn(kind, keep=1.0, count=400):
-        arm = module.Arm(kind, kind)
-        candidates = iter(module._Candidates(pool, arm, 3, keep, "low"))
-        return [ids.tobytes() for ids in islice(candidates, count)]
+    def drawn(count=400, **options):
+        candidates = iter(module._Candidates(pool, 3, **options))
+        return [one["input_ids"].tobytes() for one in islice(candidates, count)]
 
-    standard = drawn("standard")
+    standard = drawn()
     assert sorted(standard[:200]) == sorted(ids.tobytes() for ids in pool.input_ids)
     assert standard[:200] != standard[200:]
     inside = {ids.tobytes() for ids in pool.in_domain("low").input_ids}
-    assert drawn("in-domain", count=100) == [ids for ids in standard if ids in inside][:100]
+    present = pool.domain == pool.domains.index("low")
+    assert drawn(100, present=present) == [ids for ids in standard if ids in inside][:100]
     rest = iter(standard)
-    assert all(ids in rest for ids in drawn("random", 0.5, 150))  # a subsequence
+    assert all(ids in rest for ids in drawn(150, rate=0.5))  # a subsequence
 
 
 def test_perplexity_is_that_of_the_model_itself(run, model, test_contexts):
@@ -138,11 +139,11 @@ def test_a_killed_comparison_goes_on_to_the_same_figures(run, model, tmp_path, m
     before = weights(model)
     train, calls = module._Trainer._train, []
 
-    def killed(self, arm, seed, candidates):
+    def killed(self, arm, seed, *rest):
         calls.append((arm.name, seed))
         if len(calls) == 10:
             raise KeyboardInterrupt
-        return train(self, arm, seed, candidates)
+        return train(self, arm, seed, *rest)
 
     monkeypatch.setattr(module._Trainer, "_train", killed)
     with pytest.raises(KeyboardInterrupt):
@@ -248,3 +249,85 @@ def test_misuse_says_what_to_try(run, changes, error, message):
 def test_settings_are_checked(changes):
     with pytest.raises(SecondaryLearnersError, match=f"the setting {next(iter(changes))}"):
         Settings(**changes)
+
+
+def low_first(ids):
+    """The learner of the tests likes high ids; this likes the opposite."""
+    return -ids.mean(axis=1)
+
+
+def test_selectors_are_judged_at_the_draws_of_the_filter(run, pool, tmp_path):
+    seen = []
+
+    def select(ids):
+        seen.append(ids)
+        return low_first(ids)
+
+    options = {
+        "thresholds": THRESHOLDS[:1],
+        "selectors": {"lowest": select, "highest": lambda ids: -low_first(ids)},
+        "everything": True,
+        "folder": tmp_path,
+    }
+    comparison = run(**options)
+    arms = {arm.name: arm for arm in comparison.arms}
+    kept = SETTINGS.updates * SETTINGS.batch_size
+    for place, seed in enumerate(comparison.seeds):
+        last = {name: comparison.of(arm)[place].points[-1] for name, arm in arms.items()}
+        drawn = last["constant:0.5"].drawn_contexts
+        order = np.random.default_rng([seed, 0])
+        places = np.concatenate([order.permutation(len(pool)) for _ in range(3)])[:drawn]
+        np.testing.assert_array_equal(seen[place], pool.input_ids[places])
+        assert last["lowest"].drawn_contexts <= drawn
+        assert last["lowest"].update == SETTINGS.updates
+        assert last["everything drawn"].update == drawn // SETTINGS.batch_size > SETTINGS.updates
+        assert last["everything drawn"].drawn_contexts == kept * (drawn // kept) or (
+            drawn - SETTINGS.batch_size < last["everything drawn"].drawn_contexts <= drawn
+        )
+    rows = {row.arm: row for row in comparison.rows()}
+    assert rows["everything drawn"].drawn_per_kept == 1
+    assert rows["highest"].perplexity != rows["lowest"].perplexity
+    assert {rows["low only"].in_domain, rows["constant:0.5"].in_domain} == {1.0}
+    assert 0.2 < rows["standard"].in_domain < 0.8
+    assert rows["constant:0.5"].p_filter is None and rows["lowest"].p_filter == 2 / 2**3
+    assert "p (filter)" in comparison.table() and "p (filter)" not in run().table()
+    again = run(**options)
+    assert figures(again) == figures(comparison) and len(seen) == 3
+    assert [row.change_interval for row in again.rows()] == [
+        row.change_interval for row in comparison.rows()
+    ]
+
+
+def test_the_interval_covers_seeds_and_documents(run):
+    comparison = run(seeds=range(4), thresholds=THRESHOLDS[:1])
+    for row in comparison.rows():
+        if row.kind == "filtered":
+            assert row.change is row.change_interval is None
+        elif row.kind == "in-domain":  # the very candidates that this learner keeps
+            assert row.change == 0 and row.change_interval == (0, 0)
+        else:
+            low, high = row.change_interval
+            assert 0 < low < row.change < high
+
+
+def test_only_the_subset_is_trained_and_in_the_precision_asked_for(run, model, learner):
+    before = weights(model)
+    plain = run(thresholds=(), seeds=[0], in_domain=None)
+    few, low = (
+        run(thresholds=(), seeds=[0], in_domain=None, settings=replace(SETTINGS, **changes))
+        for changes in ({"trainable": "last-layers"}, {"precision": "bfloat16"})
+    )
+    assert few.runs[0].points[0].perplexity == plain.runs[0].points[0].perplexity
+    assert few.runs[0].perplexity != plain.runs[0].perplexity
+    assert low.runs[0].perplexity == pytest.approx(plain.runs[0].perplexity, rel=0.1)
+    assert low.runs[0].perplexity != plain.runs[0].perplexity
+    assert same(before, weights(model))
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_a_selector_that_gives_no_numbers_is_named(run):
+    for wrong in (lambda ids: ids, lambda ids: np.full(len(ids), np.nan)):
+        with pytest.raises(SecondaryLearnersError, match="a number for each"):
+            run(thresholds=THRESHOLDS[:1], seeds=[0], selectors={"wrong": wrong})
+    with pytest.raises(SecondaryLearnersError, match="there is no threshold"):
+        run(thresholds=(), selectors={"lowest": low_first})

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,18 +16,25 @@ import numpy.typing as npt
 import torch
 
 from secondary_learners.errors import DivergedError, SecondaryLearnersError, UnknownNameError
-from secondary_learners.experiments.runs import RunStore
-from secondary_learners.experiments.statistics import (
-    mean,
-    permutation_test,
-    standard_error,
-    updates_to_reach,
+from secondary_learners.experiments.comparison import (
+    FORMAT,
+    Arm,
+    Comparison,
+    Point,
+    Row,
+    Run,
+    Settings,
 )
+from secondary_learners.experiments.runs import RunStore
 from secondary_learners.experiments.tracking import track
 from secondary_learners.files import json_bytes, sha256_bytes
 from secondary_learners.filtering.stream import filtered
-from secondary_learners.filtering.thresholds import Threshold, parse_threshold
+from secondary_learners.filtering.thresholds import Threshold
 from secondary_learners.gains.fingerprints import weights_fingerprint
+from secondary_learners.gains.precision import computed_in
+from secondary_learners.gains.rows import rows_of
+from secondary_learners.gains.subsets import trained
+from secondary_learners.gains.trunk import repeated_losses
 from secondary_learners.text.sequences import Examples
 
 if TYPE_CHECKING:
@@ -35,213 +44,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Arm", "Comparison", "Point", "Row", "Run", "Settings", "compare", "finetune"]
 
-_FORMAT = 1
 _EVALUATED_TOGETHER = 64
-_HEAD = (
-    "arm",
-    "perplexity",
-    "drawn per kept",
-    "p (standard)",
-    "p (random)",
-    "updates to standard",
-    "seconds",
-)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """One fine-tuning run: AdamW without weight decay, its learning rate falling to 0."""
-
-    updates: int = 60
-    batch_size: int = 16
-    learning_rate: float = 2e-4
-    evaluate_every: int = 10
-    max_grad_norm: float = 3.0
-
-    def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            if not (math.isfinite(value) and value > 0):
-                raise SecondaryLearnersError(
-                    f"the setting {name} is {value!r}, and must be above 0. "
-                    "Try `learners finetune --help`."
-                )
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One way of choosing what to train on.
-
-    kind: "standard" takes every candidate; "filtered" those whose score reaches `threshold`;
-        "random" skips as many as the filtered arm of that threshold and seed, but blindly;
-        "in-domain" takes every candidate of one domain.
-    """
-
-    name: str
-    kind: str
-    threshold: Threshold | None = None
-
-
-@dataclass(frozen=True)
-class Point:
-    """One evaluation: after `update` updates, which drew so many candidates.
-
-    seconds: training and filtering so far, without evaluation. perplexity: on the test contexts.
-    """
-
-    update: int
-    drawn_contexts: int
-    drawn_tokens: int
-    seconds: float
-    perplexity: float
-
-
-@dataclass(frozen=True)
-class Run:
-    """One arm with one seed. forced: contexts taken under the threshold, see `max_skips`."""
-
-    arm: str
-    seed: int
-    forced: int
-    points: tuple[Point, ...]
-
-    @property
-    def perplexity(self) -> float:
-        return self.points[-1].perplexity
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Run:
-        points = tuple(Point(**point) for point in data["points"])
-        return cls(data["arm"], data["seed"], data["forced"], points)
-
-
-@dataclass(frozen=True)
-class Row:
-    """One arm over all seeds.
-
-    perplexity, error: final test perplexity, mean and standard error (None with one seed).
-    drawn_per_kept: candidates drawn for each one trained on.
-    p_standard, p_random: two-sided p of a paired permutation test over the seeds, against the
-        standard arm and (filtered arms only) against random skipping at the same rate.
-    updates_to_standard: updates after which the mean curve is at the standard arm's final one.
-    seconds: training and filtering, mean of the seeds.
-    """
-
-    arm: str
-    kind: str
-    perplexity: float
-    error: float | None
-    drawn_per_kept: float
-    p_standard: float | None
-    p_random: float | None
-    updates_to_standard: float | None
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """All runs of a comparison, by arm in order and then by seed."""
-
-    settings: Settings
-    arms: tuple[Arm, ...]
-    seeds: tuple[int, ...]
-    runs: tuple[Run, ...]
-
-    def of(self, arm: Arm) -> list[Run]:
-        """The runs of one arm, in the order of `seeds`."""
-        return [run for run in self.runs if run.arm == arm.name]
-
-    def curves(self, arm: Arm) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-        """The updates [points] and the test perplexities [seeds, points] of one arm."""
-        runs = self.of(arm)
-        updates = np.array([point.update for point in runs[0].points], dtype=np.int64)
-        values = [[point.perplexity for point in run.points] for run in runs]
-        return updates, np.array(values, dtype=np.float64)
-
-    def rows(self) -> list[Row]:
-        """The arms' figures, as `table` shows them."""
-        standard = self._finals(self.arms[0])
-        return [self._row(arm, standard) for arm in self.arms]
-
-    def _finals(self, arm: Arm) -> list[float]:
-        return [run.perplexity for run in self.of(arm)]
-
-    def _row(self, arm: Arm, standard: list[float]) -> Row:
-        finals, last = self._finals(arm), [run.points[-1] for run in self.of(arm)]
-        random = [
-            other
-            for other in self.arms
-            if arm.kind == "filtered" and (other.kind, other.threshold) == ("random", arm.threshold)
-        ]
-        updates, values = self.curves(arm)
-        kept = self.settings.updates * self.settings.batch_size
-        return Row(
-            arm=arm.name,
-            kind=arm.kind,
-            perplexity=mean(finals),
-            error=standard_error(finals),
-            drawn_per_kept=mean([point.drawn_contexts for point in last]) / kept,
-            p_standard=None if arm.kind == "standard" else permutation_test(finals, standard),
-            p_random=permutation_test(finals, self._finals(random[0])) if random else None,
-            updates_to_standard=updates_to_reach(
-                updates.tolist(), values.mean(axis=0).tolist(), mean(standard)
-            ),
-            seconds=mean([point.seconds for point in last]),
-        )
-
-    def table(self) -> str:
-        """The arms as aligned text, with a line above that says what was measured."""
-        settings, before = self.settings, self.runs[0].points[0].perplexity
-        title = (
-            f"Test perplexity after {settings.updates} updates of {settings.batch_size} contexts, "
-            f"{len(self.seeds)} {'seed' if len(self.seeds) == 1 else 'seeds'} "
-            f"(mean ± standard error; {before:.2f} before)"
-        )
-        lines = [_HEAD, *map(_cells, self.rows())]
-        widths = [max(len(line[column]) for line in lines) for column in range(len(_HEAD))]
-        text = [
-            "  ".join(
-                cell.ljust(width) if column == 0 else cell.rjust(width)
-                for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-            ).rstrip()
-            for line in lines
-        ]
-        rule = "  ".join("-" * width for width in widths)
-        return "\n".join([title, "", text[0], rule, *text[1:]])
-
-    def to_dict(self) -> dict[str, Any]:
-        """The comparison in JSON's types; `from_dict` reads it back."""
-        return {
-            "format_version": _FORMAT,
-            "settings": asdict(self.settings),
-            "arms": [
-                {"name": arm.name, "kind": arm.kind, "threshold": _text(arm.threshold)}
-                for arm in self.arms
-            ],
-            "seeds": list(self.seeds),
-            "runs": [run.to_dict() for run in self.runs],
-            "rows": [asdict(row) for row in self.rows()],
-        }
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Comparison:
-        if data["format_version"] > _FORMAT:
-            raise SecondaryLearnersError(
-                f"this comparison has format {data['format_version']}, newer than {_FORMAT}. "
-                "Try `pip install --upgrade secondary-learners`."
-            )
-        arms = tuple(
-            Arm(
-                arm["name"],
-                arm["kind"],
-                parse_threshold(arm["threshold"]) if arm["threshold"] else None,
-            )
-            for arm in data["arms"]
-        )
-        runs = tuple(map(Run.from_dict, data["runs"]))
-        return cls(Settings(**data["settings"]), arms, tuple(data["seeds"]), runs)
+Ids = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
+Select = Callable[[Ids], npt.NDArray[np.float64]]
 
 
 def compare(
@@ -254,58 +60,81 @@ def compare(
     seeds: Sequence[int],
     settings: Settings | None = None,
     in_domain: str | None = None,
+    selectors: Mapping[str, Select] | None = None,
+    everything: bool = False,
     folder: Path | None = None,
     progress: bool = True,
     device: str | torch.device | None = None,
 ) -> Comparison:
     """Fine-tune `model` on `pool` in every arm with every seed, and measure it on `test`.
 
-    The arms: standard; one filtered and one randomly skipping arm for each threshold; and, given
-    `in_domain` (a name in `pool.domains`), one that draws from that domain only. All arms take the
-    same number of updates. A seed fixes the order of the candidates, the same for all its arms,
-    and dropout. Filter and model never meet: a skipped candidate costs no pass of the model.
+    All arms but "everything drawn" take the same number of updates. A seed fixes the order of the
+    candidates, the same for all its arms, and dropout. Filter and model never meet: a skipped
+    candidate costs no pass of the model. The design follows figure 1 of Antonello et al. 2021
+    (arXiv 2005.00175). The model is trained in place and has its weights, mode and device back
+    afterwards, also after an error.
 
-    folder: where finished runs are kept, one JSON file each in `folder/runs`; a comparison that was
-        killed goes on from them, and processes with other seeds or thresholds may share it.
-    device: where to train; by default where the model is.
+    Args:
+        model: a causal language model of transformers.
+        pool: contexts of one length to draw from.
+        test: contexts whose perplexity is measured.
+        learner: as `load_learner` gives it.
+        thresholds: each gives a filtered and a randomly skipping arm.
+        seeds: one run of every arm each.
+        settings: of a run.
+        in_domain: a name in `pool.domains`: an arm that draws from that domain only.
+        selectors: other ways to select by their names, from token ids [n, length] to scores [n];
+            see `selector_arms`. Each keeps as many of the very candidates that the first filtered
+            arm drew with that seed, so that it is judged at the same draws and the same updates.
+        everything: an arm that trains on all that the first filtered arm drew.
+        folder: where finished runs are kept, a file each in `folder/runs`; a comparison that was
+            killed goes on from them, and processes with other seeds or thresholds may share it.
+        progress: whether a bar is shown.
+        device: where to train; by default where the model is.
 
-    The model is trained in place and has its weights, mode and device back afterwards, also after
-    an error.
+    Returns:
+        The comparison; `rows()` has the figures of each arm, `table()` shows them.
 
-    Raises DivergedError for a loss that is not finite, UnknownNameError for an unknown domain and
-    SecondaryLearnersError for a folder of another comparison. The design follows figure 1 of
-    Antonello et al. 2021 (arXiv 2005.00175).
+    Raises:
+        DivergedError: for a loss that is not finite.
+        UnknownNameError: for an unknown domain.
+        SecondaryLearnersError: for a folder of another comparison.
     """
     settings = settings or Settings()
     if not len(pool) or not len(test) or not seeds:
         raise SecondaryLearnersError(
             f"a comparison needs candidates, test contexts and seeds, and has {len(pool)}, "
-            f"{len(test)} and {len(seeds)}. Try a larger corpus, or `--seeds 5`."
+            f"{len(test)} and {len(seeds)}. Try a larger corpus, or `--seeds 6`."
         )
     present = {pool.domains[number] for number in np.unique(pool.domain)}
     if in_domain is not None and in_domain not in present:
         raise UnknownNameError("domain", in_domain, present, "learners finetune --help")
-    arms = _arms(thresholds, in_domain)
+    selectors = selectors or {}
+    arms = _arms(thresholds, in_domain, list(selectors), everything)
     for what, values in (("seed", seeds), ("arm", [arm.name for arm in arms])):
         if len(set(values)) < len(values):  # a run counted twice would look like evidence
             raise SecondaryLearnersError(f"a {what} is given twice in {values}. Try each once.")
     store = RunStore.begin(folder, _identity(model, pool, test, learner, settings))
-    trainer = _Trainer(model, pool, test, learner, settings, device)
     runs: dict[tuple[str, int], Run] = {}
-    try:
+    with _trainer(model, pool, test, learner, settings, device) as trainer:
         for seed, arm in _with_progress([(s, a) for s in seeds for a in arms], progress):
             kept = store.read(f"{arm.name}-seed-{seed}", arm=arm.name, seed=seed)
             if kept is not None:
-                run = Run.from_dict(kept.figures)
+                run = Run.from_dict(kept.figures, kept.arrays.get("losses"))
             else:
-                keep = _keep_rate(arm, arms, seed, runs, settings)
-                run = trainer.run(arm, seed, keep, in_domain)
-                store.write(f"{arm.name}-seed-{seed}", run.to_dict(), arm=arm.name, seed=seed)
+                drawn = _drawn(arm, arms, seed, runs)
+                run = trainer.run(arm, seed, drawn, in_domain, selectors.get(arm.name))
+                assert run.losses is not None
+                store.write(
+                    f"{arm.name}-seed-{seed}",
+                    run.to_dict(),
+                    {"losses": run.losses},
+                    arm=arm.name,
+                    seed=seed,
+                )
             runs[arm.name, seed] = run
-    finally:
-        trainer.restore()
     ordered = tuple(runs[arm.name, seed] for arm in arms for seed in seeds)
-    return Comparison(settings, arms, tuple(seeds), ordered)
+    return Comparison(settings, arms, tuple(seeds), ordered, test.document)
 
 
 def finetune(
@@ -325,30 +154,40 @@ def finetune(
     learnt. Raises DivergedError for a loss that is not finite.
     """
     settings = settings or Settings()
-    trainer = _Trainer(model, pool, test, learner, settings, device)
-    run = trainer.run(Arm(str(threshold), "filtered", threshold), seed, 1.0, None)
+    with _trainer(model, pool, test, learner, settings, device, keep=True) as trainer:
+        run = trainer.run(Arm(str(threshold), "filtered", threshold), seed, None, None, None)
     model.eval()
     return run
 
 
-def _arms(thresholds: Sequence[Threshold], in_domain: str | None) -> tuple[Arm, ...]:
+def _arms(
+    thresholds: Sequence[Threshold], in_domain: str | None, selectors: list[str], everything: bool
+) -> tuple[Arm, ...]:
     arms = [Arm("standard", "standard")]
     arms += [Arm(str(threshold), "filtered", threshold) for threshold in thresholds]
     arms += [Arm(f"random {threshold}", "random", threshold) for threshold in thresholds]
+    first = thresholds[0] if thresholds else None
+    if first is None and (selectors or everything):
+        raise SecondaryLearnersError(
+            "other ways to select are judged at the draws of a filtered arm, and there is no "
+            "threshold. Give one, such as 1."
+        )
+    arms += [Arm(name, "selector", first) for name in selectors]
+    if everything:
+        arms.append(Arm("everything drawn", "everything", first))
     if in_domain is not None:
         arms.append(Arm(f"{in_domain} only", "in-domain"))
     return tuple(arms)
 
 
-def _keep_rate(
-    arm: Arm, arms: Sequence[Arm], seed: int, runs: dict[tuple[str, int], Run], settings: Settings
-) -> float:
-    """The share that a random arm keeps: that of its filtered arm with the same seed."""
-    if arm.kind != "random":
-        return 1.0
+def _drawn(
+    arm: Arm, arms: Sequence[Arm], seed: int, runs: dict[tuple[str, int], Run]
+) -> int | None:
+    """How many candidates the filtered arm drew that this arm is held against; None without."""
+    if arm.kind not in ("random", "selector", "everything"):
+        return None
     filtered_arm = next(a for a in arms if (a.kind, a.threshold) == ("filtered", arm.threshold))
-    drawn = runs[filtered_arm.name, seed].points[-1].drawn_contexts
-    return settings.updates * settings.batch_size / drawn
+    return runs[filtered_arm.name, seed].points[-1].drawn_contexts
 
 
 def _identity(
@@ -357,13 +196,23 @@ def _identity(
     """Everything that a run's figures depend on, but for its arm and seed."""
     config = sha256_bytes(json_bytes(learner.config.to_dict()))
     return {
-        "format_version": _FORMAT,
-        "settings": asdict(settings),
+        "format_version": FORMAT,
+        "settings": _settings(settings),
         "pool": pool.digest,
         "test": test.digest,
         "model": weights_fingerprint(model),
         "learner": sha256_bytes(f"{config} {weights_fingerprint(learner.net)}".encode()),
     }
+
+
+def _settings(settings: Settings) -> dict[str, Any]:
+    """Those of a folder; what came later is left out where it is as it was before."""
+    later = {each.name: each.default for each in fields(settings) if each.name in _LATER}
+    values = asdict(settings)
+    return {name: values[name] for name in values if values[name] != later.get(name, ...)}
+
+
+_LATER = ("trainable", "precision")
 
 
 def _with_progress(work: list[tuple[int, Arm]], progress: bool) -> Iterator[tuple[int, Arm]]:
@@ -373,6 +222,37 @@ def _with_progress(work: list[tuple[int, Arm]], progress: bool) -> Iterator[tupl
     for seed, arm in bar:
         bar.set_description(f"{arm.name}, seed {seed}")
         yield seed, arm
+
+
+@contextmanager
+def _trainer(
+    model: PreTrainedModel,
+    pool: Examples,
+    test: Examples,
+    learner: Learner,
+    settings: Settings,
+    device: str | torch.device | None,
+    *,
+    keep: bool = False,
+) -> Iterator[_Trainer]:
+    """The model on its device, ready to be tuned; afterwards it is as it came.
+
+    keep: whether it keeps what it learns; its device and what requires gradients it has back.
+    """
+    module: torch.nn.Module = model
+    home, training = next(module.parameters()).device, module.training
+    module.to(torch.device(device) if device is not None else home)
+    try:
+        with trained(module, settings.trainable), computed_in(module, settings.precision):
+            trainer = _Trainer(module, pool, test, learner, settings)
+            try:
+                yield trainer
+            finally:
+                if not keep:
+                    trainer.rewind()
+    finally:
+        module.train(training)
+        module.to(home)
 
 
 class _Trainer:
@@ -385,171 +265,188 @@ class _Trainer:
         test: Examples,
         learner: Learner,
         settings: Settings,
-        device: str | torch.device | None,
     ) -> None:
-        self._model = model
-        self._pool, self._learner, self._settings = pool, learner, settings
-        self._training = model.training
-        self._home = next(self._model.parameters()).device
-        self._device = torch.device(device) if device is not None else self._home
-        self._model.to(self._device)
-        self._test = torch.from_numpy(test.input_ids).to(self._device)
-        # Each tensor once, where a state_dict would hold tied weights twice.
-        self._backup = [(tensor, tensor.detach().clone()) for tensor in self._tensors()]
-        self._before: float | None = None
+        self._model, self._pool = model, pool
+        self._learner, self._settings = learner, settings
+        self._device = next(model.parameters()).device
+        self._moving = [p for p in model.parameters() if p.requires_grad]
+        held = [*self._moving, *model.buffers()]
+        self._backup = [(tensor, tensor.detach().clone()) for tensor in held]
+        tokens = _EVALUATED_TOGETHER * test.length
+        self._test_losses = repeated_losses(model, rows_of(test, self._device), tokens)
+        self._before: npt.NDArray[np.float64] | None = None
 
-    def _tensors(self) -> Iterator[torch.Tensor]:
-        yield from self._model.parameters()
-        yield from self._model.buffers()
-
-    def _rewind(self) -> None:
+    def rewind(self) -> None:
         with torch.no_grad():
             for tensor, backup in self._backup:
                 tensor.copy_(backup)
         self._model.zero_grad(set_to_none=True)
 
-    def restore(self) -> None:
-        """Give the model back as it came."""
-        self._rewind()
-        self._model.train(self._training)
-        self._model.to(self._home)
-
-    def run(self, arm: Arm, seed: int, keep: float, in_domain: str | None) -> Run:
-        self._rewind()
+    def run(
+        self, arm: Arm, seed: int, drawn: int | None, domain: str | None, select: Select | None
+    ) -> Run:
+        """drawn: by the filtered arm that this one is held against; select: of a selector arm."""
+        self.rewind()
+        self._model.eval()
         cuda = [self._device] if self._device.type == "cuda" else []
         with torch.random.fork_rng(devices=cuda):
             torch.manual_seed(seed)
-            return self._train(arm, seed, _Candidates(self._pool, arm, seed, keep, in_domain))
+            inside = None
+            if domain is not None:
+                inside = self._pool.domain == self._pool.domains.index(domain)
+            begun = time.perf_counter()
+            source = self._candidates(arm, seed, drawn, inside, select)
+            seconds = time.perf_counter() - begun
+            return self._train(arm, seed, source, drawn, inside, seconds)
 
-    def _train(self, arm: Arm, seed: int, candidates: _Candidates) -> Run:
-        settings, model = self._settings, self._model
-        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    def _candidates(
+        self, arm: Arm, seed: int, drawn: int | None, inside: Flags | None, select: Select | None
+    ) -> _Candidates:
+        kept = self._settings.updates * self._settings.batch_size
+        if arm.kind == "random" and drawn is not None:
+            return _Candidates(self._pool, seed, rate=kept / drawn)
+        if arm.kind == "selector" and drawn is not None and select is not None:
+            return _Candidates(self._pool, seed, first=_best(self._pool, seed, drawn, kept, select))
+        return _Candidates(self._pool, seed, present=inside if arm.kind == "in-domain" else None)
+
+    def _train(
+        self,
+        arm: Arm,
+        seed: int,
+        candidates: _Candidates,
+        drawn: int | None,
+        inside: Flags | None,
+        seconds: float,
+    ) -> Run:
+        settings = self._settings
         optimizer = torch.optim.AdamW(
-            parameters, lr=settings.learning_rate, eps=1e-8, weight_decay=0.0
+            self._moving, lr=settings.learning_rate, eps=1e-8, weight_decay=0.0
         )
         stream = None
-        source: Iterator[Any] = iter(candidates)
         if arm.threshold is not None and arm.kind == "filtered":
-            stream = filtered(source, self._learner, arm.threshold, batch_size=settings.batch_size)
+            stream = filtered(
+                candidates, self._learner, arm.threshold, batch_size=settings.batch_size
+            )
         if self._before is None:
             self._before = self._evaluate(arm, seed, 0)
-        points = [Point(0, 0, 0, 0.0, self._before)]
-        batches = iter(stream) if stream is not None else _batched(source, settings.batch_size)
-        seconds = 0.0
-        for update in range(1, settings.updates + 1):
+        points = [Point(0, 0, 0, 0.0, _perplexity(self._before))]
+        batches = iter(stream) if stream is not None else _batched(candidates, settings.batch_size)
+        updates, every = settings.updates, float(settings.evaluate_every)
+        if arm.kind == "everything" and drawn is not None:  # as many points, on a longer way
+            updates = drawn // settings.batch_size
+            every *= updates / settings.updates
+        marks = {round(every * n) for n in range(1, updates + 1)}
+        places: list[int] = []
+        losses = self._before
+        for update in range(1, updates + 1):
             start = time.perf_counter()
             for group in optimizer.param_groups:
-                group["lr"] = settings.learning_rate * (1 - (update - 1) / settings.updates)
-            loss = self._step(next(batches), optimizer, parameters)
+                group["lr"] = settings.learning_rate * (1 - (update - 1) / updates)
+            batch = next(batches)
+            places += [example["place"] for example in batch]
+            loss = self._step([example["input_ids"] for example in batch], optimizer)
             seconds += time.perf_counter() - start
             if not math.isfinite(loss):
                 raise _diverged(arm, seed, update, "training loss", loss)
-            if update % settings.evaluate_every == 0 or update == settings.updates:
-                drawn = stream.report.seen if stream is not None else candidates.drawn
-                points.append(
-                    Point(
-                        update,
-                        drawn,
-                        drawn * self._pool.length,
-                        round(seconds, 4),
-                        self._evaluate(arm, seed, update),
-                    )
-                )
+            if update in marks or update == updates:
+                count = stream.report.seen if stream is not None else candidates.drawn
+                losses = self._evaluate(arm, seed, update)
+                tokens = count * self._pool.length
+                figures = round(seconds, 4), _perplexity(losses)
+                points.append(Point(update, count, tokens, *figures))
                 track({f"{arm.name}/seed {seed}/perplexity": points[-1].perplexity}, update)
-        return Run(arm.name, seed, stream.report.forced if stream is not None else 0, tuple(points))
+        forced = stream.report.forced if stream is not None else 0
+        share = None if inside is None else float(inside[places].mean())
+        return Run(arm.name, seed, forced, tuple(points), share, losses)
 
-    def _step(
-        self,
-        batch: list[npt.NDArray[np.int64]],
-        optimizer: torch.optim.Optimizer,
-        parameters: list[torch.nn.Parameter],
-    ) -> float:
+    def _step(self, batch: list[Ids], optimizer: torch.optim.Optimizer) -> float:
         self._model.train()
         ids = torch.from_numpy(np.stack(batch)).to(self._device)
-        loss = self._losses(ids).mean()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, self._settings.max_grad_norm)
-        optimizer.step()
-        return loss.item()
-
-    def _losses(self, ids: torch.Tensor) -> torch.Tensor:
-        """The loss of each predicted token [batch * (length - 1)], in nats."""
         logits = (
             self._model(input_ids=ids).logits[:, :-1].float()
         )  # [batch, length - 1, vocabulary]
-        return torch.nn.functional.cross_entropy(
-            logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none"
-        )
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self._moving, self._settings.max_grad_norm)
+        optimizer.step()
+        return loss.item()
 
-    def _evaluate(self, arm: Arm, seed: int, update: int) -> float:
+    def _evaluate(self, arm: Arm, seed: int, update: int) -> npt.NDArray[np.float64]:
+        """The mean next-token loss of each test context, in nats."""
         self._model.eval()
-        total = torch.zeros((), dtype=torch.float64, device=self._device)
-        with torch.inference_mode():
-            for first in range(0, len(self._test), _EVALUATED_TOGETHER):
-                ids = self._test[first : first + _EVALUATED_TOGETHER]
-                total += self._losses(ids).sum(dtype=torch.float64)
-        nats = total.item() / (len(self._test) * (self._test.shape[1] - 1))
-        if not nats < 700:  # beyond it, or not a number, exp overflows
-            raise _diverged(arm, seed, update, "test loss", nats)
-        return math.exp(nats)
+        losses: npt.NDArray[np.float64] = self._test_losses().double().cpu().numpy()
+        if not losses.mean() < 700:  # beyond it, or not a number, exp overflows
+            raise _diverged(arm, seed, update, "test loss", float(losses.mean()))
+        return losses
+
+
+def _perplexity(losses: npt.NDArray[np.float64]) -> float:
+    return math.exp(losses.mean())
 
 
 class _Candidates:
     """The endless order of one seed: permutations of the pool, one after the other.
 
-    The in-domain arm meets its candidates in the same order, with all others absent; a random arm
-    drops candidates by a coin of its own, so that every arm of a seed sees one order.
+    Every arm of a seed sees this order, and counts what it passes over. rate: of a coin of its own,
+    by which the random arm takes candidates. present: [pool], what the in-domain arm takes. first:
+    [drawn], what a selector arm takes of the first candidates.
     """
 
     def __init__(
-        self, pool: Examples, arm: Arm, seed: int, keep: float, in_domain: str | None
+        self,
+        pool: Examples,
+        seed: int,
+        *,
+        rate: float = 1.0,
+        present: Flags | None = None,
+        first: Flags | None = None,
     ) -> None:
-        self._ids, self._keep = pool.input_ids, keep
-        self._order, self._coin = np.random.default_rng([seed, 0]), np.random.default_rng([seed, 1])
-        self._present = np.ones(len(pool), dtype=bool)
-        if arm.kind == "in-domain" and in_domain is not None:
-            self._present = pool.domain == pool.domains.index(in_domain)
+        self._ids, self._seed = pool.input_ids, seed
+        self._rate, self._present, self._first = rate, present, first
         self.drawn = 0
 
-    def __iter__(self) -> Iterator[npt.NDArray[np.int64]]:
-        while True:
-            for place in self._order.permutation(len(self._ids)):
-                if self._present[place]:
-                    self.drawn += 1
-                    if self._keep >= 1 or self._coin.random() < self._keep:
-                        yield self._ids[place]
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        coin = np.random.default_rng([self._seed, 1])
+        for place in _order(len(self._ids), self._seed):
+            taken = self._rate >= 1 or coin.random() < self._rate
+            if self._present is not None:
+                taken = bool(self._present[place])
+            elif self._first is not None:
+                taken = bool(self._first[self.drawn])
+            self.drawn += 1
+            if taken:
+                yield {"input_ids": self._ids[place], "place": place}
 
 
-def _batched(
-    source: Iterator[npt.NDArray[np.int64]], size: int
-) -> Iterator[list[npt.NDArray[np.int64]]]:
+def _order(count: int, seed: int) -> Iterator[int]:
+    random = np.random.default_rng([seed, 0])
     while True:
-        yield [next(source) for _ in range(size)]
+        yield from random.permutation(count)
+
+
+def _best(pool: Examples, seed: int, drawn: int, kept: int, select: Select) -> Flags:
+    """Of the first `drawn` candidates of a seed [drawn], the `kept` with the highest scores."""
+    places = np.fromiter(islice(_order(len(pool), seed), drawn), np.int64, drawn)
+    scores = np.asarray(select(pool.input_ids[places]), np.float64)
+    if scores.shape != places.shape or not np.isfinite(scores).all():
+        raise SecondaryLearnersError(
+            f"a selector gave scores of shape {list(scores.shape)} for {drawn} candidates, or some "
+            "that are not finite. It must give a number for each."
+        )
+    best = np.zeros(drawn, np.bool_)
+    best[np.argsort(-scores, kind="stable")[:kept]] = True
+    return best
+
+
+def _batched(source: Iterable[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
+    examples = iter(source)
+    while True:
+        yield [next(examples) for _ in range(size)]
 
 
 def _diverged(arm: Arm, seed: int, update: int, what: str, value: float) -> DivergedError:
     return DivergedError(
         f"the {what} of arm {arm.name!r}, seed {seed} is {value} at update {update}. "
         "Try a lower --learning-rate."
-    )
-
-
-def _text(threshold: Threshold | None) -> str | None:
-    return None if threshold is None else str(threshold)
-
-
-def _cells(row: Row) -> tuple[str, ...]:
-    def shown(value: float | None, form: str) -> str:
-        return "-" if value is None else format(value, form)
-
-    error = "" if row.error is None else f" ± {row.error:.2f}"
-    return (
-        row.arm,
-        f"{row.perplexity:.2f}{error}",
-        shown(row.drawn_per_kept, ".2f"),
-        shown(row.p_standard, ".3g"),
-        shown(row.p_random, ".3g"),
-        shown(row.updates_to_standard, ".1f"),
-        shown(row.seconds, ".1f"),
     )

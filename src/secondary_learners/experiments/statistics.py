@@ -18,6 +18,7 @@ __all__ = [
     "fewest_pairs",
     "mean",
     "one_way",
+    "paired_interval",
     "permutation_test",
     "seeds_needed",
     "smallest_p",
@@ -176,6 +177,31 @@ def crossed_permutation_test(differences: npt.ArrayLike) -> float:
     values = np.nan_to_num(np.asarray(differences, dtype=np.float64))
     sums = [values.sum(axis=axis).tolist() for axis in (0, 1) if values.shape[1 - axis] > 1]
     return max((permutation_test(one, [0.0] * len(one)) for one in sums), default=1.0)
+
+
+def paired_interval(
+    differences: npt.NDArray[np.float64],
+    groups: npt.NDArray[np.integer],
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """The central 95 % of a mean difference over resamples of seeds and of groups of contexts.
+
+    differences: [seeds, contexts], of two methods' losses, a seed the same for both. groups: [n],
+    the document of each context: whole documents are drawn, with replacement, as seeds are.
+    """
+    random = np.random.default_rng(seed)
+    names, member = np.unique(groups, return_inverse=True)
+    sums = np.stack([np.bincount(member, row, len(names)) for row in differences])
+    sizes = np.bincount(member, minlength=len(names))
+    means = []
+    for _ in range(resamples):
+        rows = random.integers(0, len(sums), len(sums))
+        drawn = random.integers(0, len(names), len(names))
+        means.append(sums[rows][:, drawn].sum() / (len(rows) * sizes[drawn].sum()))
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)
 
 
 def _all_sums(differences: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
