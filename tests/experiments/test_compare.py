@@ -289,7 +289,7 @@ def test_selectors_are_judged_at_the_draws_of_the_filter(run, pool, tmp_path):
     assert rows["highest"].perplexity != rows["lowest"].perplexity
     assert {rows["low only"].in_domain, rows["constant:0.5"].in_domain} == {1.0}
     assert 0.2 < rows["standard"].in_domain < 0.8
-    assert rows["constant:0.5"].p_filter is None and rows["lowest"].p_filter == 2 / 2**3
+    assert rows["constant:0.5"].p_filter is None and rows["highest"].p_filter == 2 / 2**3
     assert "p (filter)" in comparison.table() and "p (filter)" not in run().table()
     again = run(**options)
     assert figures(again) == figures(comparison) and len(seen) == 3

@@ -147,7 +147,7 @@ def _compare(
     from secondary_learners.experiments.comparison_figure import plot_comparison
     from secondary_learners.experiments.summary import plain_words
     from secondary_learners.files import atomic_folder, write_json
-    from secondary_learners.recipes.gain_learner.comparing import compare_plan
+    from secondary_learners.recipes.gain_learner.comparing import OWN, compare_plan
     from secondary_learners.recipes.gain_learner.data import finetuning_data, read_splits
     from secondary_learners.recipes.run import Run
     from secondary_learners.registry.load import load_base, load_learner
@@ -165,7 +165,7 @@ def _compare(
         f"{recipe.evaluation.updates} updates, {recipe.evaluation.seeds} seeds"
     )
     run = Run(out=out, device=place, progress=output.progress)
-    comparison = compare_plan(recipe, data, judge, model, out, run)
+    comparison = compare_plan(recipe, data, None, judge, (model, tokenizer), out, run)[OWN]
     write_json(out / "comparison.json", comparison.to_dict())
     output.result(
         f"\n{comparison.table()}\n\n{plain_words(comparison)}",

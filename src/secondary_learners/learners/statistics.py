@@ -8,7 +8,14 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["bootstrap_intervals", "r2", "ranks", "spearman", "spearman_interval"]
+__all__ = [
+    "bootstrap_intervals",
+    "r2",
+    "ranks",
+    "spearman",
+    "spearman_interval",
+    "variance_between",
+]
 
 _DRAWS = 1000
 Key = TypeVar("Key", bound=Hashable)
@@ -62,6 +69,18 @@ def r2(truth: npt.ArrayLike, predicted: npt.ArrayLike) -> float:
     y, p = np.asarray(truth, np.float64), np.asarray(predicted, np.float64)
     total = float(((y - y.mean()) ** 2).sum())
     return 1 - float(((y - p) ** 2).sum()) / total if total else 0.0
+
+
+def variance_between(values: npt.ArrayLike, groups: npt.ArrayLike) -> float:
+    """The share of the variance of `values` [n] that lies between groups; 0.0 where none varies.
+
+    groups: an integer for each value [n].
+    """
+    y, members = np.asarray(values, np.float64), np.unique(groups, return_inverse=True)[1]
+    counts = np.bincount(members)
+    means = np.bincount(members, y) / counts
+    total = float(((y - y.mean()) ** 2).sum())
+    return float((counts * (means - y.mean()) ** 2).sum()) / total if total else 0.0
 
 
 def bootstrap_intervals(

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from secondary_learners.errors import MissingExtraError, RecipeError
 from secondary_learners.experiments.compare import Comparison, Settings, compare
+from secondary_learners.experiments.selectors import EVERYTHING, selector_arms
 from secondary_learners.filtering.thresholds import parse_threshold
 from secondary_learners.learners.artifact import Learner
-from secondary_learners.recipes.gain_learner.data import FinetuningData
+from secondary_learners.recipes.gain_learner.data import FinetuningData, LabellingData
 from secondary_learners.recipes.gain_learner.recipe import LearnerRecipe
 from secondary_learners.recipes.run import Run
+from secondary_learners.text.sequences import Examples
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["check_length", "compare_plan", "plotted"]
+__all__ = ["OWN", "UNSEEN", "check_length", "compare_plan", "plotted", "selector_rows"]
+
+OWN, UNSEEN = "own", "unseen"
 
 log = logging.getLogger(__name__)
 
@@ -25,29 +30,74 @@ log = logging.getLogger(__name__)
 def compare_plan(
     recipe: LearnerRecipe,
     data: FinetuningData,
+    text: LabellingData | None,
     learner: Learner,
-    model: PreTrainedModel,
+    base: tuple[PreTrainedModel, PreTrainedTokenizerBase],
     folder: Path,
     run: Run,
-) -> Comparison:
-    """The equal-budget comparison of the recipe's evaluation plan, resumable in `folder`."""
+) -> dict[str, Comparison]:
+    """The equal-budget comparison of the recipe's evaluation plan, resumable in `folder`.
+
+    By the pools that were drawn from: `OWN`, and `UNSEEN` where the recipe names such text, in a
+    folder inside. text: what the labels were made of, which is what other ways to select know.
+    """
+    model, tokenizer = base
     check_length(recipe, model)
-    plan = recipe.evaluation
-    return compare(
-        model,
-        data.stream,
-        data.test,
-        learner,
-        thresholds=[parse_threshold(text) for text in plan.thresholds],
-        seeds=range(plan.seeds),
-        settings=Settings(
-            updates=plan.updates, batch_size=plan.batch_size, learning_rate=plan.learning_rate
-        ),
-        in_domain=recipe.objective_domain,
-        folder=folder,
-        progress=run.progress,
-        device=run.device,
-    )
+    plan, (first, *more) = recipe.evaluation, _pools(data)
+    names = [name for name in plan.against if name != EVERYTHING]
+    selectors = {}
+    if names and text is not None:
+        known = {"objective": text.objective, "pool": text.candidates}
+        selectors = selector_arms(names, model, tokenizer, **known, seed=recipe.seed)
+
+    def on(pool: Examples, where: Path) -> Comparison:
+        return compare(
+            model,
+            pool,
+            data.test,
+            learner,
+            thresholds=[parse_threshold(text) for text in plan.thresholds],
+            seeds=range(plan.seeds),
+            settings=Settings(
+                updates=plan.updates,
+                batch_size=plan.batch_size,
+                learning_rate=plan.learning_rate,
+                evaluate_every=plan.evaluate_every,
+                trainable=plan.trainable,
+                precision=plan.precision,
+            ),
+            in_domain=recipe.objective_domain,
+            selectors=selectors,
+            everything=EVERYTHING in plan.against,
+            folder=where,
+            progress=run.progress,
+            device=run.device,
+        )
+
+    return {first[0]: on(first[1], folder)} | {name: on(pool, folder / name) for name, pool in more}
+
+
+def _pools(data: FinetuningData) -> list[tuple[str, Examples]]:
+    pools = [(OWN, data.stream)]
+    return pools if data.unseen is None else [*pools, (UNSEEN, data.unseen)]
+
+
+def selector_rows(comparisons: Mapping[str, Comparison]) -> list[dict[str, Any]]:
+    """The arms of each pool as evaluation.json has them; see `cards.learner`."""
+    return [
+        {
+            "pool": pool,
+            "arm": row.arm,
+            "perplexity": row.perplexity,
+            "se": row.error,
+            "p": row.p_filter,
+            "change": row.change,
+            "change_interval": row.change_interval,
+            "kept_in_domain": row.in_domain,
+        }
+        for pool, comparison in comparisons.items()
+        for row in comparison.rows()
+    ]
 
 
 def check_length(recipe: LearnerRecipe, model: PreTrainedModel) -> None:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ["learner_config"]
 
+# Of labels that look further than a step; "against" are the digests of the pools.
+_LONGER = ("horizon", "repeats", "update_batch", "horizon_learning_rate", "combine", "against")
+
 
 def learner_config(
     recipe: LearnerRecipe,
@@ -68,6 +71,7 @@ def learner_config(
             "seed": facts["seed"],
             **({"trainable": subset} if subset is not None else {}),
             **lower,
+            **{name: facts[name] for name in _LONGER if name in facts},
         },
         versions=versions(),
     )

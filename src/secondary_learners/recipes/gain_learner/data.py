@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from secondary_learners.errors import CorpusError
 from secondary_learners.learners.config import LearnerConfig
 from secondary_learners.recipes.gain_learner.recipe import LearnerRecipe
@@ -39,18 +41,26 @@ Splits = dict[str, list[Document | Group]]
 
 @dataclass(frozen=True)
 class LabellingData:
-    """objective: contexts whose loss is to fall. candidates: the mixture that is labelled."""
+    """objective: contexts whose loss is to fall. candidates: the mixture that is labeled.
+
+    pool: more of that mixture, not labeled; None where the labels are against nothing.
+    """
 
     objective: Examples
     candidates: Examples
+    pool: Examples | None = None
 
 
 @dataclass(frozen=True)
 class FinetuningData:
-    """stream: the mixture to draw from. test: contexts of the objective's domain."""
+    """stream: the mixture to draw from. test: contexts of the objective's domain.
+
+    unseen: the same objective text among that of other sources, where the recipe names some.
+    """
 
     stream: Examples
     test: Examples
+    unseen: Examples | None = None
 
 
 def read_splits(recipe: LearnerRecipe, corpus: Path | None) -> Splits:
@@ -73,17 +83,23 @@ def read_splits(recipe: LearnerRecipe, corpus: Path | None) -> Splits:
 
 def labelling_data(recipe: LearnerRecipe, splits: Splits, tokenizer: Any) -> LabellingData:
     """What is labelled, and on what; documents apart from those of `finetuning_data`."""
-    return LabellingData(
-        objective=_inside(recipe, splits["objective"], tokenizer, recipe.labels.objective_contexts),
-        candidates=_mixed(recipe, splits["labels"], tokenizer, recipe.labels.contexts),
-    )
+    objective = _inside(recipe, splits["objective"], tokenizer, recipe.labels.objective_contexts)
+    return _labelled(recipe, objective, splits["labels"], tokenizer, recipe.labels.contexts)
 
 
-def finetuning_data(recipe: LearnerRecipe, splits: Splits, tokenizer: Any) -> FinetuningData:
+def finetuning_data(
+    recipe: LearnerRecipe, splits: Splits, tokenizer: Any, corpus: Path | None = None
+) -> FinetuningData:
     """What fine-tuning draws from and is tested on: documents that no label was made of."""
+    unseen = None
+    if recipe.unseen and not recipe.instructions:
+        inside = [one for one in splits["stream"] if one.domain == recipe.objective_domain]
+        others = read_documents(recipe.unseen, corpus)
+        unseen = _mixed(recipe, [*inside, *others], tokenizer, None)
     return FinetuningData(
         stream=_mixed(recipe, splits["stream"], tokenizer, None),
         test=_inside(recipe, splits["test"], tokenizer, recipe.evaluation.test_contexts),
+        unseen=unseen,
     )
 
 
@@ -95,10 +111,26 @@ def fresh_data(
     Contexts of the recipe's own length and share; fewer than asked for where the text is short.
     seed: of the sample.
     """
-    return LabellingData(
-        objective=_inside(recipe, splits["objective"], tokenizer, recipe.labels.objective_contexts),
-        candidates=_mixed(replace(recipe, seed=seed), splits["test"], tokenizer, contexts),
-    )
+    objective = _inside(recipe, splits["objective"], tokenizer, recipe.labels.objective_contexts)
+    sampled = replace(recipe, seed=seed)
+    return _labelled(sampled, objective, splits["test"], tokenizer, contexts)
+
+
+def _labelled(
+    recipe: LearnerRecipe,
+    objective: Examples,
+    documents: Sequence[Document | Group],
+    tokenizer: Any,
+    contexts: int,
+) -> LabellingData:
+    """`contexts` of the mixture to label, and as many more as the labels are against."""
+    more = recipe.labels.against_contexts
+    both = _mixed(recipe, documents, tokenizer, contexts + more)
+    if not more:
+        return LabellingData(objective, both)
+    more = min(more, len(both) // 3)  # of short text
+    places = np.arange(len(both))
+    return LabellingData(objective, both.select(places[:-more]), both.select(places[-more:]))
 
 
 def _cut(recipe: LearnerRecipe, documents: Sequence[Document | Group], tokenizer: Any) -> Examples:
@@ -163,9 +195,10 @@ def learner_recipe(
 
 def portable(recipe: LearnerRecipe) -> LearnerRecipe:
     """`recipe` as it is published: own text by its name, below a corpus folder, not by its path."""
-    names = portable_names(source.files for source in recipe.sources if source.files)
-    sources = tuple(
-        replace(source, files=names.get(source.files or "", source.files))
-        for source in recipe.sources
+    both = (*recipe.sources, *recipe.unseen)
+    names = portable_names(source.files for source in both if source.files)
+    sources, unseen = (
+        tuple(replace(source, files=names.get(source.files or "", source.files)) for source in some)
+        for some in (recipe.sources, recipe.unseen)
     )
-    return replace(recipe, sources=sources)
+    return replace(recipe, sources=sources, unseen=unseen)

@@ -10,10 +10,14 @@ import numpy.typing as npt
 from secondary_learners.gains.store import Labels
 from secondary_learners.learners.artifact import Learner
 from secondary_learners.learners.fitting import Fit
-from secondary_learners.learners.statistics import spearman
+from secondary_learners.learners.statistics import (
+    spearman,
+    spearman_interval,
+    variance_between,
+)
 from secondary_learners.text.sequences import Examples
 
-__all__ = ["figures_by_length", "held_out_figures", "token_weights"]
+__all__ = ["figures_by_domain", "figures_by_length", "held_out_figures", "token_weights"]
 
 
 def held_out_figures(fitted: Fit) -> dict[str, float]:
@@ -23,6 +27,31 @@ def held_out_figures(fitted: Fit) -> dict[str, float]:
         "r2": fitted.held_out_r2,
         **fitted.settings,
         "contexts": len(fitted.held_out),
+    }
+
+
+def figures_by_domain(labels: Labels, fitted: Fit) -> dict[str, Any]:
+    """The same, with what the domain alone explains, which is no merit of a learner.
+
+    The correlation has an interval over documents; beside it stand those within each domain, the
+    share of the gains' variance between domains, and how much of each domain scores 1 or more.
+    """
+    held, contexts = fitted.held_out, labels.contexts
+    gains, domain = labels.gains[held], contexts.domain[held]
+    scores = (fitted.predictions - fitted.calibration.mean) / fitted.calibration.sd
+    members = {name: domain == number for number, name in enumerate(contexts.domains)}
+    return {
+        **held_out_figures(fitted),
+        "interval": list(spearman_interval(scores, gains, contexts.document[held])),
+        "domain_variance": variance_between(gains, domain),
+        "within": {
+            name: spearman(gains[rows], scores[rows])
+            for name, rows in members.items()
+            if rows.sum() > 1
+        },
+        "keep_rate": {
+            name: float((scores[rows] >= 1).mean()) for name, rows in members.items() if rows.any()
+        },
     }
 
 

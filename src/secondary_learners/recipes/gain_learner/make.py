@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from secondary_learners.experiments.compare import Comparison
 from secondary_learners.experiments.runs import differences
 from secondary_learners.experiments.summary import summary
 from secondary_learners.files import json_bytes, sha256_bytes, write_bytes
+from secondary_learners.gains.methods import method_named
 from secondary_learners.gains.store import Labels, LabelSettings, label_to_store, read_labels
 from secondary_learners.learners.architectures import architecture_named
 from secondary_learners.learners.artifact import Learner, read_learner, save_learner
@@ -30,7 +31,13 @@ from secondary_learners.recipes.gain_learner.bases import (
     published_base,
     stand_in_facts,
 )
-from secondary_learners.recipes.gain_learner.comparing import check_length, compare_plan, plotted
+from secondary_learners.recipes.gain_learner.comparing import (
+    OWN,
+    check_length,
+    compare_plan,
+    plotted,
+    selector_rows,
+)
 from secondary_learners.recipes.gain_learner.config import learner_config
 from secondary_learners.recipes.gain_learner.data import (
     LabellingData,
@@ -41,8 +48,8 @@ from secondary_learners.recipes.gain_learner.data import (
     read_splits,
 )
 from secondary_learners.recipes.gain_learner.figures import (
+    figures_by_domain,
     figures_by_length,
-    held_out_figures,
     token_weights,
 )
 from secondary_learners.recipes.gain_learner.recipe import LearnerRecipe
@@ -104,15 +111,18 @@ def make(recipe: LearnerRecipe, material: Material, run: Run) -> Made | None:
         fits = fit_learners(recipe, labels, vocabulary=len(material.tokenizer))
     base = material.model, material.tokenizer
     learner = _best(recipe, labels, fits, base)
-    comparison = None
+    comparisons = {}
     if recipe.evaluation.seeds:
-        data = finetuning_data(recipe, material.splits, material.tokenizer)
-        comparison = compare_plan(
-            recipe, data, learner, material.model, run.work / "comparison", run
+        data = finetuning_data(recipe, material.splits, material.tokenizer, run.corpus)
+        comparisons = compare_plan(
+            recipe, data, material.text, learner, base, run.work / "comparison", run
         )
+    comparison = comparisons.get(OWN)
     evaluation = {
+        "format": 2,
         **_figures(recipe, labels, fits, learner, base),
         "fine_tuning": comparison and summary(comparison),
+        "selectors": selector_rows(comparisons),
         "plot": comparison is not None and plotted(comparison, run.out / "comparison.png"),
         "command": run.command,
         **energy(),
@@ -171,17 +181,7 @@ def fit_labels(recipe: LearnerRecipe, labels: Path, out: Path, *, command: str) 
 def _label(recipe: LearnerRecipe, material: Material, folder: Path, run: Run) -> Labels:
     check_length(recipe, material.model)
     begun = _begun_with(recipe, folder, run)
-    plan, text = recipe.labels, material.text
-    settings = LabelSettings(
-        method=plan.method,
-        optimizer=plan.optimizer,
-        learning_rate=plan.learning_rate,
-        unit=plan.unit,
-        trainable=plan.trainable,
-        exact=plan.exact,
-        seed=recipe.seed,
-        precision=plan.precision,
-    )
+    text = material.text
     log.info(
         "labelling %d contexts on %d of the objective", len(text.candidates), len(text.objective)
     )
@@ -191,7 +191,8 @@ def _label(recipe: LearnerRecipe, material: Material, folder: Path, run: Run) ->
             text.candidates,
             text.objective,
             folder,
-            settings,
+            _settings(recipe),
+            against=[text.pool] if text.pool is not None else [],
             progress=run.progress,
             team=run.processes,
         )
@@ -202,6 +203,14 @@ def _label(recipe: LearnerRecipe, material: Material, folder: Path, run: Run) ->
             f"{folder} holds labels that were begun with other settings: {'; '.join(differing)}. "
             "Try another --out, or remove the folder."
         ) from error
+
+
+def _settings(recipe: LearnerRecipe) -> LabelSettings:
+    plan = asdict(recipe.labels)
+    names = {each.name for each in fields(LabelSettings)}
+    return LabelSettings(
+        **{name: value for name, value in plan.items() if name in names}, seed=recipe.seed
+    )
 
 
 def _begun_with(recipe: LearnerRecipe, folder: Path, run: Run) -> Any:
@@ -246,7 +255,7 @@ def _figures(
     stand_in = stand_in_facts(recipe, model)
     return {
         "labels": labels.facts,
-        "held_out": {name: held_out_figures(fitted) for name, fitted in fits.items()},
+        "held_out": {name: figures_by_domain(labels, fitted) for name, fitted in fits.items()},
         **figures_by_length(labels, fits[learner.config.architecture]),
         "tokens": token_weights(
             learner, tokenizer, labels.contexts.input_ids, labels.contexts.attention_mask
@@ -285,7 +294,8 @@ def card_of(
 
 def fit_learners(recipe: LearnerRecipe, labels: Labels, *, vocabulary: int) -> dict[str, Fit]:
     """Every architecture of the plan, fitted on the same labels and split."""
-    plan, contexts = recipe.learner, labels.contexts
+    plan, contexts, settings = recipe.learner, labels.contexts, _settings(recipe)
+    unit = method_named(settings.method).unit(settings)
     ids, attention_mask = contexts.input_ids, contexts.attention_mask
     fits = {}
     for architecture in plan.architectures:
@@ -296,7 +306,7 @@ def fit_learners(recipe: LearnerRecipe, labels: Labels, *, vocabulary: int) -> d
             contexts.document,
             contexts.domain,
             vocabulary=vocabulary,
-            unit="nats per token" if labels.facts["unit"] == "nats" else labels.facts["unit"],
+            unit=unit,
             seed=recipe.seed,
             attention_mask=attention_mask,
             sizes=architecture_named(architecture).options(plan),

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from secondary_learners.errors import RecipeError
 from secondary_learners.filtering.thresholds import parse_threshold
+from secondary_learners.gains.methods import METHODS
 from secondary_learners.gains.subsets import check_trainable
 from secondary_learners.learners.architectures import ARCHITECTURES
 from secondary_learners.recipes.record import Record, above_zero, check_name, one_of
@@ -44,7 +45,11 @@ class Shares:
 
 @dataclass(frozen=True)
 class LabelPlan:
-    """How gains are measured; see `information_gain`. trainable: a word or a list of names."""
+    """How gains are measured; see `information_gain`.
+
+    trainable: a word or a list of names. against_contexts: how many of the candidates are not
+        labeled, but are the pool that a contrast or a selector holds the objective against.
+    """
 
     method: str = "swapped"
     contexts: int = 3000
@@ -55,14 +60,27 @@ class LabelPlan:
     exact: int = 64
     trainable: str | tuple[str, ...] | None = None
     precision: str = "float32"
+    horizon: int = 1
+    repeats: int = 1
+    update_batch: int = 16
+    horizon_learning_rate: float | None = None
+    against_contexts: int = 0
+    combine: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         above_zero(
             contexts=self.contexts,
             objective_contexts=self.objective_contexts,
             learning_rate=self.learning_rate,
+            horizon=self.horizon,
+            repeats=self.repeats,
+            update_batch=self.update_batch,
         )
-        one_of("method", self.method, ("exact", "per-example", "swapped"))
+        if self.horizon_learning_rate is not None:
+            above_zero(horizon_learning_rate=self.horizon_learning_rate)
+        if self.against_contexts < 0:
+            raise RecipeError(f"against_contexts is {self.against_contexts}: it must be 0 or more.")
+        one_of("method", self.method, tuple(METHODS))
         one_of("optimizer", self.optimizer, ("adamw", "sgd"))
         one_of("unit", self.unit, ("nats", "perplexity"))
         check_trainable(self.trainable)
@@ -99,7 +117,11 @@ class LearnerPlan:
 
 @dataclass(frozen=True)
 class EvaluationPlan:
-    """The equal-budget comparison; `seeds` 0 leaves it out."""
+    """The equal-budget comparison; `seeds` 0 leaves it out.
+
+    against: other ways to select, each an arm at the filter's own draws; see `selector_arms`, and
+        "everything". trainable, precision, evaluate_every: of a run, see `Settings`.
+    """
 
     seeds: int = 5
     updates: int = 60
@@ -107,6 +129,10 @@ class EvaluationPlan:
     learning_rate: float = 2e-4
     thresholds: tuple[str, ...] = ("1",)
     test_contexts: int = 500
+    against: tuple[str, ...] = ()
+    trainable: str | None = None
+    precision: str = "float32"
+    evaluate_every: int = 10
 
     def __post_init__(self) -> None:
         above_zero(
@@ -114,7 +140,12 @@ class EvaluationPlan:
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
             test_contexts=self.test_contexts,
+            evaluate_every=self.evaluate_every,
         )
+        check_trainable(self.trainable)
+        one_of("precision", self.precision, ("float32", "tf32", "bfloat16"))
+        for name in self.against:
+            one_of("against", name, AGAINST)
         for threshold in self.thresholds:
             parse_threshold(threshold)
 
@@ -154,6 +185,9 @@ class InstructionPlan:
         one_of("truncate", self.truncate, TRUNCATIONS)
 
 
+# As `experiments.selectors` has them, which loads torch.
+AGAINST = ("classifier", "dsir", "perplexity", "middle-perplexity", "length", "everything")
+
 _LABEL_OPTIONS = frozenset(field.name for field in dataclasses.fields(LabelPlan))
 
 
@@ -164,6 +198,8 @@ class LearnerRecipe(Record):
     context_length: tokens of a context; of instructions, the most that an example may have.
     instructions: None for running text.
     language: of the text, for the card: a code such as "en", or "" when it is not known.
+    unseen: what the comparison draws from a second time beside the objective's domain, in place of
+        the other sources: text that the learner was not made from, such as other genres.
     tokenizer: by default the base's own. With it a base of another name stands in for
         `tokenizer.repo`, and one with another vocabulary is refused.
     """
@@ -186,6 +222,7 @@ class LearnerRecipe(Record):
     evaluation: EvaluationPlan = field(default_factory=EvaluationPlan)
     tokenizer: TokenizerPlan | None = None
     instructions: InstructionPlan | None = None
+    unseen: tuple[Source, ...] = ()
 
     WHAT = "a learner of information gain"
     OPTIONS = _LABEL_OPTIONS | {"base", "context_length", "license", "seed", "seeds", "processes"}
@@ -202,6 +239,11 @@ class LearnerRecipe(Record):
             raise RecipeError(
                 f"recipe {self.name!r}: objective_domain {self.objective_domain!r} is not one of "
                 f"its sources' domains ({', '.join(sorted(domains))})."
+            )
+        if self.objective_domain in {source.domain for source in self.unseen}:
+            raise RecipeError(
+                f"recipe {self.name!r}: unseen names the objective's domain "
+                f"{self.objective_domain!r}, whose unseen text is there anyway. Name others."
             )
         if not 0 < self.in_domain_share < 1:
             raise RecipeError(
