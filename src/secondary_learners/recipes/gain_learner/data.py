@@ -128,7 +128,7 @@ def _labelled(
     both = _mixed(recipe, documents, tokenizer, contexts + more)
     if not more:
         return LabellingData(objective, both)
-    more = min(more, len(both) // 3)  # of short text
+    more = len(both) * more // (contexts + more)  # a share of them, should the text be short
     places = np.arange(len(both))
     return LabellingData(objective, both.select(places[:-more]), both.select(places[-more:]))
 
