@@ -25,7 +25,7 @@ WITHIN: dict[str, Any] = {
 }
 SELECTORS = [
     {"pool": "its own", "arm": "classifier", "perplexity": 111.456, "se": 0.125}
-    | {"p": 0.00002, "kept_in_domain": 0.98},
+    | {"p": 0.00002, "kept_in_domain": 0.98, "change": -0.012, "change_interval": [-0.02, 0.003]},
     {"pool": "forum posts", "arm": "length", "perplexity": 125.0, "se": None}
     | {"p": None, "kept_in_domain": None},
 ]
@@ -62,8 +62,8 @@ def test_all_of_it_is_shown_and_compared(tmp_path: Path) -> None:
         "| books | 0.457 | 64% |",
         "| general | 0.700 | 4% |",
         "**21%**",
-        "| its own | classifier | 111.46 ± 0.12 | 2.0e-05 | 98% |",
-        "| forum posts | length | 125.00 | – | – |",
+        "| its own | classifier | 111.46 ± 0.12 | -1.2 % [-2.0, +0.3] | 2.0e-05 | 98% |",
+        "| forum posts | length | 125.00 | – | – | – |",
     ):
         assert figure in text and figure in shown
     folder = in_folder(tmp_path, text, evaluation)

@@ -101,7 +101,11 @@ def test_no_path_of_this_machine_is_published(made: Made, text: tuple[Path, Path
 def test_the_card_has_the_figures_of_the_run(made: Made) -> None:
     card = (made.folder / "README.md").read_text()
     held_out = made.evaluation["held_out"]["linear"]
-    assert f"| linear | {held_out['spearman']:.3f} | {held_out['r2']:.3f} |" in card
+    low, high = held_out["interval"]
+    shown = f"{held_out['spearman']:.3f} [{low:.3f}, {high:.3f}] | {held_out['r2']:.3f}"
+    assert low <= held_out["spearman"] <= high and f"| linear | {shown} |" in card
+    assert set(held_out["within"]) == set(held_out["keep_rate"]) == {"objective", "pool"}
+    assert 0 <= held_out["domain_variance"] <= 1
     for row in made.evaluation["fine_tuning"]["rows"]:
         assert f"| {row['arm']} | {row['perplexity']:.2f}" in card
     assert "learners run tiny" in card
@@ -113,7 +117,7 @@ def test_the_run_compared_every_arm_on_every_seed(made: Made) -> None:
     assert made.comparison is not None
     kinds = [row.kind for row in made.comparison.rows()]
     assert kinds == ["standard", "filtered", "random", "in-domain"]
-    runs = list((made.folder / "work" / "comparison" / "runs").glob("*.json"))
+    runs = list((made.folder / "work" / "comparison" / "runs").glob("*.safetensors"))
     assert len(runs) == 4 * 2
 
 

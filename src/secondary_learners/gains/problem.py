@@ -51,7 +51,7 @@ class Problem:
 
     def one_step(self) -> Problem:
         """The same with a horizon of 1."""
-        return replace(self, settings=replace(self.settings, horizon=1, repeats=1))
+        return replace(self, settings=self.settings.one_step())
 
     @property
     def step(self) -> FirstStep:

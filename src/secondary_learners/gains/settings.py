@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, TypedDict
 
 from secondary_learners.errors import SecondaryLearnersError, UnknownNameError
@@ -77,6 +77,10 @@ class LabelSettings:
     def update_rate(self) -> float:
         """The learning rate of a horizon's updates."""
         return self.horizon_learning_rate or self.learning_rate
+
+    def one_step(self) -> LabelSettings:
+        """The same, of one step and nothing else."""
+        return replace(self, horizon=1, repeats=1, horizon_learning_rate=None, combine={})
 
     def facts(self) -> dict[str, Any]:
         """As labels.json has them: what came later is left out where it is as it was before."""

@@ -253,7 +253,7 @@ def _agreement(
     if count < 2:
         return {"spearman_with_exact": None, "exact_count": count}
     chosen = np.sort(np.random.default_rng(settings.seed).permutation(len(gains))[:count])
-    exact = replace(settings, method="exact", precision="float32", horizon=1, repeats=1, combine={})
+    exact = replace(settings.one_step(), method="exact", precision="float32")
     parts = list(enumerate(np.array_split(chosen, max(1, count // 4))))
     bar = tqdm(team.share(parts), desc=f"{count} exact labels", disable=not progress)
     expected: dict[int, NDArray[np.float64]] = {}
