@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -90,14 +92,66 @@ def test_what_a_squash_left_goes_in_time(tmp_path: Path) -> None:
 def test_move(api: HfApi, stranger: HfApi, repository: str, tmp_path: Path) -> None:
     api.move_repo(repository, "ann/moved")
     assert read(api, "ann/moved", "w.bin", tmp_path) == LARGE
-    assert not api.repo_exists(repository)
-    api.create_repo(repository)  # its old name is free
+    assert read(api, repository, "w.bin", tmp_path / "other") == LARGE  # the old name leads there
+    assert api.repo_info(repository).id == "ann/moved"
+    api.upload_file(repo_id=repository, path_or_fileobj=b"3", path_in_repo="new.txt")
+    assert read(api, "ann/moved", "new.txt", tmp_path) == b"3"
+    api.create_repo(repository)  # it is free all the same
+    assert set(api.list_repo_files(repository)) == {".gitattributes"}
     with pytest.raises(HfHubHTTPError, match="409"):
         api.move_repo("ann/moved", repository)
     with pytest.raises(HfHubHTTPError, match="403"):
         stranger.move_repo("ann/moved", "eve/stolen")
     with pytest.raises(HfHubHTTPError, match="403"):
         api.move_repo("ann/moved", "eve/gift")
+
+
+def test_where_a_move_leads(tmp_path: Path) -> None:
+    ann = token(tmp_path / "hub", "ann", "write", ["team"])
+    html = {"Accept": "text/html"}
+    with InProcess(tmp_path / "hub") as hub:
+
+        def moved(source: str, target: str) -> None:
+            body = {"fromRepo": source, "toRepo": target}
+            assert hub.ask("POST", "/api/repos/move", body, ann).status == 200
+
+        def leads(path: str, token: str = "", headers: dict[str, str] | None = None) -> str:
+            answer = hub.ask("GET", path, token=token, headers=headers or {})
+            assert answer.status in (307, 404)
+            return answer.headers.get("location", "")
+
+        hub.ask("POST", "/api/repos/create", {"name": "first"}, ann)
+        assert hub.commit(ann, {"a b.txt": b"x"}, "ann/first").status == 200
+        moved("ann/first", "ann/second")
+        moved("ann/second", "team/third")
+        file = "resolve/refs%2Fpr%2F1/a%20b.txt"
+        assert leads(f"/ann/first/{file}?x=1") == f"/team/third/{file}?x=1"
+        assert leads("/api/models/ann/second/tree/main") == "/api/models/team/third/tree/main"
+        assert leads("/ann/first", headers=html) == "/team/third"
+        assert leads("/datasets/ann/first/resolve/main/x") == ""  # another kind
+        batch = "/ann/first.git/info/lfs/objects/batch"
+        answer = hub.ask("POST", batch, {"operation": "upload", "objects": []}, ann)
+        assert answer.headers["location"] == batch.replace("ann/first", "team/third")
+        # where it is now is told to nobody who may not see it
+        hub.ask("PUT", "/api/models/team/third/settings", {"private": True}, ann)
+        assert leads("/ann/first", headers=html) == leads("/api/models/ann/first") == ""
+        assert leads("/api/models/ann/first", ann) == "/api/models/team/third"
+        moved("team/third", "ann/first")  # back: its own name leads nowhere else
+        assert hub.ask("GET", "/api/models/ann/first", token=ann).status == 200
+        assert leads("/api/models/team/third", ann) == "/api/models/ann/first"
+        body = {"name": "first"}
+        assert hub.ask("DELETE", "/api/repos/delete", body, ann).status == 200
+        assert leads("/api/models/team/third", ann) == leads("/api/models/ann/second", ann) == ""
+
+
+def test_a_hub_from_before_there_were_moves(tmp_path: Path) -> None:
+    ann = token(tmp_path / "hub", "ann", "write")
+    with closing(sqlite3.connect(tmp_path / "hub" / "hub.sqlite3")) as database:
+        database.execute("DROP TABLE moves")
+    with InProcess(tmp_path / "hub") as hub:
+        hub.ask("POST", "/api/repos/create", {"name": "r"}, ann)
+        body = {"fromRepo": "ann/r", "toRepo": "ann/s"}
+        assert hub.ask("POST", "/api/repos/move", body, ann).status == 200
 
 
 def test_duplicate(api: HfApi, stranger: HfApi, repository: str, tmp_path: Path) -> None:

@@ -68,7 +68,10 @@ async def squash_branch(request: Request) -> JSONResponse:
 
 
 async def move(request: Request) -> JSONResponse:
-    """POST /api/repos/move {fromRepo, toRepo, type}: another owner or name; the old one is free."""
+    """POST /api/repos/move {fromRepo, toRepo, type}: another name, to which the old one leads.
+
+    Until another repository is called so.
+    """
     hub, caller, body = hub_of(request), caller_of(request), await json_object(request)
     kind = body.get("type") or "model"
     if kind not in ("model", "dataset"):

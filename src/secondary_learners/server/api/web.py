@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote
 
@@ -15,7 +16,12 @@ from secondary_learners.server.api.access import writable_repository as _writabl
 from secondary_learners.server.errors import Refused
 from secondary_learners.server.memory import Held
 from secondary_learners.server.store.hub import Hub
-from secondary_learners.server.store.repositories import Commit, Repository, find_commit
+from secondary_learners.server.store.repositories import (
+    Commit,
+    Repository,
+    find_commit,
+    find_moved,
+)
 
 __all__ = [
     "base_url",
@@ -25,6 +31,7 @@ __all__ = [
     "hub_of",
     "json_object",
     "kind_of",
+    "moved_to",
     "next_link",
     "parameter",
     "read_body",
@@ -63,15 +70,43 @@ def kind_of(request: Request) -> str:
 
 
 def repository_of(request: Request) -> Repository:
-    """The repository the path names. Raises Refused 404 when the caller may not know of it."""
-    owner, name = parameter(request, "owner"), parameter(request, "name")
-    return readable_repository(hub_of(request), caller_of(request), kind_of(request), owner, name)
+    """The repository the path names. Raises Refused 404 when the caller may not know of it, and
+    307 to where it is where it was moved.
+    """
+    return _named(request, readable_repository)
 
 
 def writable_repository_of(request: Request) -> Repository:
-    """The repository the path names, if the caller may write to it, else Refused 401, 403, 404."""
+    """The same, if the caller may write to it, else Refused 401 or 403, too."""
+    return _named(request, _writable)
+
+
+def _named(
+    request: Request, find: Callable[[Hub, Caller, str, str, str], Repository]
+) -> Repository:
     owner, name = parameter(request, "owner"), parameter(request, "name")
-    return _writable(hub_of(request), caller_of(request), kind_of(request), owner, name)
+    hub, caller, kind = hub_of(request), caller_of(request), kind_of(request)
+    try:
+        return find(hub, caller, kind, owner, name)
+    except Refused as error:
+        if error.status == 404 and (place := moved_to(request, caller, kind, owner, name)):
+            message = f"{owner}/{name} was moved to {place}."
+            raise Refused(307, message, headers={"Location": place}) from None
+        raise
+
+
+def moved_to(request: Request, caller: Caller, kind: str, owner: str, name: str) -> str:
+    """The same path below the name that the repository has now; "" where it is nowhere to be seen.
+
+    It names no host, as the real Hub's: clients follow it with their token.
+    """
+    moved = find_moved(hub_of(request).database, kind, owner, name)
+    if moved is None or (moved.private and not caller.belongs_to(moved.owner)):
+        return ""
+    old = f"/{request.path_params['owner']}/{request.path_params['name']}"
+    path: str = request.scope["path"].replace(old, f"/{moved.full_name}", 1)
+    query = request.scope["query_string"].decode("latin-1")
+    return f"{path}?{query}" if query else path
 
 
 def commit_of(request: Request, repository: Repository) -> Commit:

@@ -14,7 +14,14 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.routing import Route
 
 from secondary_learners.server.api.access import Caller
-from secondary_learners.server.api.web import base_url, caller_of, hub_of, parameter, read_body
+from secondary_learners.server.api.web import (
+    base_url,
+    caller_of,
+    hub_of,
+    moved_to,
+    parameter,
+    read_body,
+)
 from secondary_learners.server.errors import Refused
 from secondary_learners.server.judge import NotScored
 from secondary_learners.server.pages.artifacts import Artifact
@@ -102,6 +109,9 @@ async def _artifact(request: Request) -> Response:
     if not is_reserved(owner):
         artifact = await run_in_threadpool(catalogue.find, caller, f"{prefix}{owner}/{name}")
     if artifact is None:
+        kind = "dataset" if prefix else "model"
+        if place := await run_in_threadpool(moved_to, request, caller, kind, owner, name):
+            return RedirectResponse(place, headers=_HEADERS)
         if "text/html" not in request.headers.get("accept", ""):
             raise Refused(404, f"This server has no {request.method} {request.url.path}.")
         return _not_found(request)

@@ -14,6 +14,7 @@ from secondary_learners.server.store.objects import Stored
 from secondary_learners.server.store.repositories import (
     Repository,
     find_commit,
+    free_name,
     grant,
     insert_repository,
     unheld,
@@ -87,7 +88,11 @@ WITH RECURSIVE line (id) AS (
 def move_repository(
     connection: sqlite3.Connection, repository: Repository, owner: str, name: str
 ) -> None:
-    """Give it another owner or name. Raises Refused 409 when that is in use."""
+    """Give it another owner or name; the old one leads to it until another repository has it.
+
+    Raises Refused 409 when the new one is in use.
+    """
+    free_name(connection, repository.kind, owner, name)
     try:
         connection.execute(
             "UPDATE repositories SET owner = ?, name = ? WHERE id = ?",
@@ -95,6 +100,11 @@ def move_repository(
         )
     except sqlite3.IntegrityError:
         raise Refused(409, f"There is a {repository.kind} {owner}/{name} already.") from None
+    if (owner.lower(), name.lower()) != (repository.owner.lower(), repository.name.lower()):
+        connection.execute(
+            "INSERT OR REPLACE INTO moves VALUES (?, ?, ?, ?)",
+            (repository.kind, repository.owner, repository.name, repository.id),
+        )
 
 
 def duplicate_repository(

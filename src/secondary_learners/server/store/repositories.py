@@ -20,7 +20,9 @@ __all__ = [
     "delete_ref",
     "delete_repository",
     "find_commit",
+    "find_moved",
     "find_repository",
+    "free_name",
     "grant",
     "granted",
     "insert_repository",
@@ -84,6 +86,23 @@ def find_repository(database: Database, kind: str, owner: str, name: str) -> Rep
     return repository_from(row)
 
 
+def find_moved(database: Database, kind: str, owner: str, name: str) -> Repository | None:
+    """The repository that was called so before, where none is now."""
+    row = database.row(
+        "SELECT repositories.* FROM moves JOIN repositories ON repositories.id = repository"
+        " WHERE moves.kind = ? AND moves.owner = ? AND moves.name = ?",
+        *(kind, owner, name),
+    )
+    return repository_from(row) if row is not None else None
+
+
+def free_name(connection: sqlite3.Connection, kind: str, owner: str, name: str) -> None:
+    """From now on the name leads to no repository that was called so before."""
+    connection.execute(
+        "DELETE FROM moves WHERE kind = ? AND owner = ? AND name = ?", (kind, owner, name)
+    )
+
+
 def repository_from(row: sqlite3.Row) -> Repository:
     return Repository(
         row["id"],
@@ -102,6 +121,7 @@ def insert_repository(
 ) -> Repository:
     """A new repository without a commit. Raises Refused 409 when the name is in use."""
     date = now()
+    free_name(connection, kind, owner, name)
     try:
         cursor = connection.execute(
             "INSERT INTO repositories (kind, owner, name, private, gated, created, modified)"

@@ -89,6 +89,15 @@ CREATE TABLE grants (
     added INTEGER NOT NULL,
     PRIMARY KEY (sha256, repository)
 ) WITHOUT ROWID""",
+    # The names that a repository had before.
+    "moves": """
+CREATE TABLE IF NOT EXISTS moves (
+    kind TEXT NOT NULL,
+    owner TEXT NOT NULL COLLATE NOCASE,
+    name TEXT NOT NULL COLLATE NOCASE,
+    repository INTEGER NOT NULL REFERENCES repositories (id) ON DELETE CASCADE,
+    PRIMARY KEY (kind, owner, name)
+) WITHOUT ROWID""",
     "labels": """
 CREATE TABLE labels (
     repository INTEGER NOT NULL REFERENCES repositories (id) ON DELETE CASCADE,
@@ -128,6 +137,8 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
     Raises SecondaryLearnersError for a newer one.
     """
     number = connection.execute("PRAGMA user_version").fetchone()[0]
+    if number == FORMAT:
+        connection.execute(_TABLES["moves"])  # which it may be older than
     if number in (0, FORMAT):
         return
     if number != 1:
@@ -164,6 +175,7 @@ def _from_format_1(connection: sqlite3.Connection) -> None:
     for table in _FROM_FORMAT_1:
         connection.execute(f"DROP TABLE {table}")
         connection.execute(f"ALTER TABLE new_{table} RENAME TO {table}")
+    connection.execute(_TABLES["moves"])
     for statement in _BESIDE_THEM:
         if "refs_commit" not in statement:  # its table stayed
             connection.execute(statement)
