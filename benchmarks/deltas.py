@@ -38,7 +38,7 @@ from secondary_learners.deltas.making import fine_tune
 from secondary_learners.deltas.masks import merge_masks
 from secondary_learners.deltas.settings import Training, Tuning
 from secondary_learners.experiments.runs import RunStore
-from secondary_learners.files import atomic_path
+from secondary_learners.figures import new_figure, save_figure, tidy
 from secondary_learners.learners.artifact import tokenizer_fingerprint
 from secondary_learners.learners.config import Reference
 from secondary_learners.registry.load import load_base
@@ -173,11 +173,10 @@ def summary(runs: list[dict[str, Any]], full: list[dict[str, Any]], whole: int) 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
     """Each arm's metric with its deviation and every seed, its bytes below; a panel a task."""
-    from matplotlib.figure import Figure
-
     tasks = list(dict.fromkeys(row["task"] for row in rows))
-    figure = Figure(figsize=(5.4 * len(tasks), 3.8), dpi=130, layout="constrained")
-    for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
+    figure = new_figure(3.2 * len(tasks))
+    panels = figure.subplots(len(tasks), 1, squeeze=False).ravel()
+    for axes, task in zip(panels, tasks, strict=True):
         here = [row for row in rows if row["task"] == task]
         full = here[0]["mean"]
         axes.axhspan(full - 1, full + 1, color="#555555", alpha=0.12, lw=0)
@@ -192,20 +191,12 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
             f"1/{row['full_model_over_bytes']:.1f}"
             for row in here
         ]
-        axes.set_xticks(range(len(here)), names, fontsize=8)
+        axes.set_xticks(range(len(here)), names)
         axes.set_ylabel(f"{METRICS[task]} × 100")
-        axes.set_title(
-            f"{task}, {len(here[0]['values'])} seeds (band: full ± 1 point)",
-            loc="left",
-            fontsize=11,
-        )
         axes.margins(x=0.08)
-        axes.tick_params(length=3)
-        axes.grid(axis="y", color="#e4e4e4", linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png")
+        seeds = len(here[0]["values"])
+        tidy(axes, title=f"{task}, {seeds} seeds (band: full ± 1 point)", grid="y")
+    save_figure(figure, path)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

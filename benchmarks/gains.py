@@ -30,7 +30,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 from transformers import PreTrainedModel
 
-from secondary_learners.files import atomic_path
+from secondary_learners.figures import SMALL, new_figure, save_figure, tidy
 from secondary_learners.gains.labels import information_gain, labeller
 from secondary_learners.gains.methods import METHODS
 from secondary_learners.gains.objective import evaluation_mode
@@ -46,7 +46,7 @@ from secondary_learners.text.sequences import Examples
 Gains = NDArray[np.float64]
 
 PUBLISHED = "published"
-COLOURS = {PUBLISHED: "#555555", "exact": "#0072b2", "per-example": "#009e73", "swapped": "#d55e00"}
+COLORS = {PUBLISHED: "#555555", "exact": "#0072b2", "per-example": "#009e73", "swapped": "#d55e00"}
 
 
 @dataclass(frozen=True)
@@ -213,10 +213,8 @@ def growth(model: PreTrainedModel, ids: Tensor, objective: Tensor, plan: Plan) -
 
 
 def plot(figures: dict[str, Any], objective: int, path: Path) -> None:
-    """Both growths, log against log, each line named at its end."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 4.4), dpi=150, layout="constrained")
+    """Both growths, log against log."""
+    figure = new_figure(3.6)
     panels = (
         (
             "seconds_against_contexts",
@@ -234,25 +232,16 @@ def plot(figures: dict[str, Any], objective: int, path: Path) -> None:
     for axes, (key, x_label, y_label, title) in zip(figure.subplots(1, 2), panels, strict=True):
         for name, points in figures[key].items():
             x, y = zip(*points, strict=True)
-            axes.loglog(x, y, "o-", color=COLOURS[name], markersize=4, linewidth=2)
-            axes.annotate(
-                name,
-                (x[-1], y[-1]),
-                xytext=(6, 9 if name == PUBLISHED else 0),  # clear of the line of exact
-                textcoords="offset points",
-                color=COLOURS[name],
-                va="center",
-                fontsize=9,
-            )
-        axes.margins(x=0.28)
+            axes.loglog(x, y, "o-", color=COLORS[name], markersize=4, linewidth=2, label=name)
+        axes.set_xticks(x if len(x) > 4 else (1, 10, 100, 1000), minor=False)
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.minorticks_off()
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
-        axes.set_title(title, loc="left", fontsize=11)
-        axes.grid(color="#e4e4e4", linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png")
+        tidy(axes, title=title)
+    lines, names = axes.get_legend_handles_labels()
+    figure.legend(lines, names, frameon=False, fontsize=SMALL, loc="outside lower center", ncols=4)
+    save_figure(figure, path)
 
 
 def read_contexts(tokenizer: Any, corpus: Path | None, plan: Plan) -> tuple[Examples, Examples]:

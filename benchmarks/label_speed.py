@@ -37,8 +37,9 @@ from torch import nn
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
-from gains import COLOURS, PUBLISHED, Plan, labels_by, read_contexts
-from secondary_learners.files import atomic_path, write_json
+from gains import COLORS, PUBLISHED, Plan, labels_by, read_contexts
+from secondary_learners.figures import SMALL, new_figure, save_figure, tidy
+from secondary_learners.files import write_json
 from secondary_learners.gains.labels import information_gain
 from secondary_learners.gains.objective import batch_size_for
 from secondary_learners.gains.precision import computed_in
@@ -325,46 +326,40 @@ def processes(amounts: Amounts) -> dict[str, Any]:
 
 def plot(result: dict[str, Any], path: Path) -> None:
     """Labels a second against the size of the model, and against processes."""
-    from matplotlib.figure import Figure
-
     sized, shared, clock = (result[key] for key in ("models", "processes", "clock"))
-    figure = Figure(figsize=(10, 4.4), dpi=150, layout="constrained")
+    figure = new_figure(3.6)
     left, right = figure.subplots(1, 2)
     runs = sorted(sized.values(), key=lambda run: run["sizes"]["parameters"])
     for method in ("exact", *FAST):
         x = [run["sizes"]["parameters"] / 1e6 for run in runs]
         y = [1000 / run["labels"][f"{method}, float32"]["ms_a_label"] for run in runs]
-        left.loglog(x, y, "o-", color=COLOURS[method], markersize=4, linewidth=2)
-        _name(left, method, (x[-1], y[-1]), COLOURS[method])
+        left.loglog(x, y, "o-", color=COLORS[method], markersize=4, linewidth=2)
+        _name(left, method, (x[-1], y[-1]), COLORS[method])
     left.set_xlabel("parameters, millions")
     left.set_ylabel(f"labels a second of {clock}")
-    left.set_title(f"Size of the model (objective {OBJECTIVE} x {LENGTH}, float32)", loc="left")
-    for key, name in (("slowest_cpu", "CPU time of the slowest"), ("wall", "wall clock")):
+    tidy(left, title=f"Objective {OBJECTIVE} × {LENGTH}, float32")
+    for key, name in (("slowest_cpu", "CPU time of\nthe slowest"), ("wall", "wall clock")):
         if not shared:  # on one GPU
             break
         x = [int(count) for count in shared["labels_a_second"][key]]
         y = list(shared["labels_a_second"][key].values())
-        color = COLOURS["swapped"] if key == "slowest_cpu" else "#555555"
+        color = COLORS["swapped"] if key == "slowest_cpu" else "#555555"
         right.plot(x, y, "o-", color=color, markersize=4, linewidth=2)
         _name(right, name, (x[-1], y[-1]), color)
     right.set_ylim(bottom=0)
     right.set_xticks([1, 2])
-    right.set_xlabel("processes" + (f" ({shared['machine']})" if shared else ""))
+    right.set_xlabel("processes" + (f"\n({shared['machine']})" if shared else ""))
     right.set_ylabel("swapped labels a second")
-    right.set_title("Processes (mini)", loc="left")
+    tidy(right, title="Processes (mini)")
     for axes in (left, right):
-        axes.margins(x=0.3)
-        axes.grid(color="#e4e4e4", linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png")
+        axes.margins(x=0.4)
+    save_figure(figure, path)
 
 
 def _name(axes: Any, text: str, end: tuple[float, float], color: str) -> None:
-    axes.annotate(
-        text, end, xytext=(6, 0), textcoords="offset points", color=color, va="center", fontsize=9
-    )
+    """Write what a line is beside its end, in its color."""
+    place = {"xytext": (5, 0), "textcoords": "offset points", "va": "center"}
+    axes.annotate(text, end, color=color, fontsize=SMALL, **place)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

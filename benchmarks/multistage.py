@@ -40,7 +40,8 @@ from secondary_learners.experiments.multistage import (
 )
 from secondary_learners.experiments.multistage_runs import Arms, StagedTask, progress_line, run_arms
 from secondary_learners.experiments.statistics import permutation_test
-from secondary_learners.files import atomic_path, json_bytes, sha256_bytes, write_json
+from secondary_learners.figures import new_figure, save_figure, tidy
+from secondary_learners.files import json_bytes, sha256_bytes, write_json
 from secondary_learners.learners.artifact import Learner, save_learner
 from secondary_learners.recipes.loss_learner.make import loss_learner, measure_losses
 from secondary_learners.recipes.loss_learner.recipe import LossPlan
@@ -114,11 +115,10 @@ def _shown(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 def plot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Score against the examples trained on, a panel for each task."""
-    from matplotlib.figure import Figure
-
     tasks = list(dict.fromkeys(row["task"] for row in rows))
-    figure = Figure(figsize=(4 * len(tasks), 4.2), dpi=120, layout="constrained")
-    for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
+    figure = new_figure(2.9 * -(-(len(tasks) + 1) // 2))
+    panels = figure.subplots(-(-(len(tasks) + 1) // 2), 2, squeeze=False).ravel()
+    for axes, task in zip(panels, tasks, strict=False):
         own = [row for row in rows if row["task"] == task]
         for row in own:
             color, marker = LOOKS[row["arm"]]
@@ -134,20 +134,20 @@ def plot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
                 label=row["arm"] if row["epochs"] == own[0]["epochs"] else None,
             )
         axes.set_xlim(left=0)
-        axes.locator_params(axis="x", nbins=6)
+        axes.locator_params(axis="x", nbins=4)
+        axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.set_xlabel("examples trained on")
-        axes.set_title(task, loc="left", fontsize=11)
-        axes.grid(color="#e4e4e4", linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, fontsize=8)
-        axes.set_ylabel("Matthews x 100" if task == "cola" else "accuracy, %")
-    figure.suptitle(
-        "Open: one epoch; filled: more, further to the right. Mean and deviation over seeds.",
-        fontsize=9,
+        axes.set_ylabel("Matthews × 100" if task == "cola" else "accuracy, %")
+        tidy(axes, title=task)
+    for axes in panels[len(tasks) :]:
+        axes.set_axis_off()
+    panels[len(tasks)].legend(
+        *panels[0].get_legend_handles_labels(),
+        frameon=False,
+        loc="center",
+        title="Open: one epoch\nFilled: more, further to the right\nBars: deviation over seeds",
     )
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png")
+    save_figure(figure, path)
 
 
 def toy(folder: Path) -> Path:

@@ -7,16 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from secondary_learners.deltas.distances import Distance
-from secondary_learners.errors import MissingExtraError
-from secondary_learners.files import atomic_path
+from secondary_learners.figures import GRAY, SMALL, new_figure, save_figure, tidy
 
 __all__ = ["plot_distances"]
 
 _BLOCK = re.compile(r"^(.*?)\.(\d+)\.(.*)$")
 _PANELS = (
-    ("l0", "L0: share of numbers changed"),
-    ("l1", "L1: mean change of a number"),
-    ("angular", "angle / π"),
+    ("l0", "L0", "share of numbers changed"),
+    ("l1", "L1", "mean change of a number"),
+    ("angular", "angle", "of π"),
 )
 
 
@@ -25,11 +24,8 @@ def plot_distances(distances: Sequence[Distance], path: Path) -> None:
 
     Raises MissingExtraError without matplotlib.
     """
-    try:
-        from matplotlib import colormaps
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("matplotlib", "plots") from error
+    figure = new_figure(1.4 + 0.27 * len({_place(distance.name)[0] for distance in distances}))
+    from matplotlib import colormaps
 
     places = [_place(distance.name) for distance in distances]
     kinds = list(dict.fromkeys(kind for kind, _ in places))
@@ -38,32 +34,28 @@ def plot_distances(distances: Sequence[Distance], path: Path) -> None:
         block: colormaps["viridis"](0.9 * rank / max(1, len(blocks) - 1))
         for rank, block in enumerate(blocks)
     }
-    figure = Figure(figsize=(11, 1.4 + 0.27 * len(kinds)), dpi=120, layout="constrained")
     panels = figure.subplots(1, len(_PANELS), sharey=True)
-    for axes, (field, title) in zip(panels, _PANELS, strict=True):
+    for axes, (field, title, label) in zip(panels, _PANELS, strict=True):
         for distance, (kind, block) in zip(distances, places, strict=True):
             axes.plot(
                 getattr(distance, field),
                 kinds.index(kind),
                 "D" if block is None else "o",
-                color="#888888" if block is None else colors[block],
+                color=GRAY if block is None else colors[block],
                 markersize=6,
                 alpha=0.9,
             )
-        axes.set_title(title, loc="left", fontsize=11)
         axes.set_yticks(range(len(kinds)), kinds)
         axes.set_xlim(left=0)
-        axes.tick_params(length=3)
-        axes.grid(axis="both", color="#e4e4e4", linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
+        axes.locator_params(axis="x", nbins=3)
+        axes.set_xlabel(label)
+        tidy(axes, title=title)
     panels[0].invert_yaxis()
     for block in blocks:
         panels[-1].plot([], [], "o", color=colors[block], label=f"block {block}")
     if blocks:
-        figure.legend(frameon=False, fontsize=9, loc="outside lower center", ncols=8)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format=path.suffix.lstrip(".") or "png")
+        figure.legend(frameon=False, fontsize=SMALL, loc="outside lower center", ncols=6)
+    save_figure(figure, path)
 
 
 def _place(name: str) -> tuple[str, int | None]:

@@ -7,19 +7,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from secondary_learners.errors import MissingExtraError
 from secondary_learners.experiments.compare import Arm, Comparison
 from secondary_learners.experiments.statistics import standard_error
-from secondary_learners.files import atomic_path
+from secondary_learners.figures import COLORS, GRAY, INK, SMALL, new_figure, save_figure, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = ["plot_comparison"]
 
-# Okabe and Ito's colors, told apart with any color vision; a random arm shares its filter's.
-_STANDARD, _IN_DOMAIN, _INK = "#555555", "#009e73", "#222222"
-_FILTERED = ("#0072b2", "#d55e00", "#cc79a7", "#e69f00", "#56b4e9")
+_IN_DOMAIN = COLORS[2]
+_FILTERED = (COLORS[0], COLORS[1], *COLORS[3:])  # a random arm shares its filter's
 
 
 def plot_comparison(comparison: Comparison, path: Path) -> None:
@@ -30,31 +28,27 @@ def plot_comparison(comparison: Comparison, path: Path) -> None:
     same curves against the tokens drawn and the seconds of training and filtering.
     Raises MissingExtraError without matplotlib.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("matplotlib", "plots") from error
-
+    figure = new_figure(6.8)
     colors = _colors(comparison)
     # The best arm on top, so that the boxes read as a ranking.
     ranked = sorted(
         comparison.arms, key=lambda arm: comparison.curves(arm)[1][:, -1].mean(), reverse=True
     )
-    figure = Figure(figsize=(10, 8.4), dpi=110, layout="constrained")
-    (left, right), (tokens, seconds) = figure.subplots(2, 2, width_ratios=(1.15, 1))
-    size = comparison.settings.batch_size
+    (left, right), (tokens, seconds) = figure.subplots(2, 2)
+    size, count = comparison.settings.batch_size, len(comparison.seeds)
     _draw_curves(left, comparison, colors, "update", f"updates (batches of {size} contexts)")
     left.set_xlim(0, comparison.settings.updates)
-    left.set_title("While training: mean ± standard error", loc="left", fontsize=11)
-    left.legend(frameon=False, fontsize=9)
+    tidy(left, title="Mean ± standard error", grid="y")
     _draw_boxes(right, comparison, ranked, colors)
+    seeds = f"{count} {'seed' if count == 1 else 'seeds'}"
+    tidy(right, title=f"After {comparison.settings.updates} updates, {seeds}", grid="x")
     _draw_curves(tokens, comparison, colors, "drawn_tokens", "tokens drawn, skipped ones included")
+    tidy(tokens, title="What it reads", grid="y")
     _draw_curves(seconds, comparison, colors, "seconds", "seconds of training and filtering")
-    for axes in (left, right, tokens, seconds):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(length=3)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format=path.suffix.lstrip(".") or "png")
+    tidy(seconds, title="What it takes", grid="y")
+    lines, names = left.get_legend_handles_labels()
+    figure.legend(lines, names, frameon=False, fontsize=SMALL, loc="outside lower center", ncols=3)
+    save_figure(figure, path)
 
 
 def _colors(comparison: Comparison) -> dict[str, str]:
@@ -64,7 +58,7 @@ def _colors(comparison: Comparison) -> dict[str, str]:
         if arm.kind in ("filtered", "random"):
             colors[arm.name] = _FILTERED[filters.index(arm.threshold) % len(_FILTERED)]
         else:
-            colors[arm.name] = _STANDARD if arm.kind == "standard" else _IN_DOMAIN
+            colors[arm.name] = GRAY if arm.kind == "standard" else _IN_DOMAIN
     return colors
 
 
@@ -91,11 +85,10 @@ def _draw_curves(
             axes.fill_between(
                 places, middle - error, middle + error, color=colors[arm.name], alpha=0.18, lw=0
             )
-    axes.locator_params(axis="x", nbins=6)
+    axes.locator_params(axis="x", nbins=5)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.set_xlabel(label)
     axes.set_ylabel("test perplexity")
-    axes.grid(axis="y", color="#e4e4e4", linewidth=0.8)
-    axes.set_axisbelow(True)
 
 
 def _draw_boxes(
@@ -121,16 +114,8 @@ def _draw_boxes(
             capprops={"color": color},
         )
         axes.plot(finals, [height] * len(finals), "o", color=color, markersize=3.5, alpha=0.7)
-    axes.set_yticks(range(len(ranked)), [arm.name for arm in ranked])
+    axes.set_yticks(range(len(ranked)), [arm.name.replace(" ", "\n") for arm in ranked])
     for label, arm in zip(axes.get_yticklabels(), ranked, strict=True):
-        label.set_color(colors[arm.name] if arm.kind != "standard" else _INK)
-    count = len(comparison.seeds)
+        label.set_color(colors[arm.name] if arm.kind != "standard" else INK)
+    axes.locator_params(axis="x", nbins=7)
     axes.set_xlabel("test perplexity (lower is better)")
-    axes.set_title(
-        f"After {comparison.settings.updates} updates: {count} "
-        f"{'seed' if count == 1 else 'seeds'} each",
-        loc="left",
-        fontsize=11,
-    )
-    axes.grid(axis="x", color="#e4e4e4", linewidth=0.8)
-    axes.set_axisbelow(True)

@@ -9,21 +9,25 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from secondary_learners.errors import MissingExtraError
 from secondary_learners.experiments.trials.analysis import Analysis, TaskAnalysis
 from secondary_learners.experiments.trials.best import expected_best
 from secondary_learners.experiments.trials.table import TrialsTable, grid
-from secondary_learners.files import atomic_path
+from secondary_learners.figures import (
+    COLORS,
+    GRAY,
+    INK,
+    SMALL,
+    legend_below,
+    new_figure,
+    save_figure,
+    tidy,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = ["plot_analysis"]
-
-# Okabe and Ito's colors, told apart with any color vision.
-_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-_INK, _GRAY = "#222222", "#888888"
 
 
 def plot_analysis(table: TrialsTable, analysis: Analysis, path: Path) -> None:
@@ -33,26 +37,18 @@ def plot_analysis(table: TrialsTable, analysis: Analysis, path: Path) -> None:
     by its two seeds, sorted by their means, for each arm; and, with curves, the best early-stopping
     setting for each budget and what it gains. Raises MissingExtraError without matplotlib.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("matplotlib", "plots") from error
-
     tasks = [
         [task for task in analysis.tasks if task.task == name]
         for name in dict.fromkeys(task.task for task in analysis.tasks)
     ]
     arms = dict.fromkeys(task.arm for task in analysis.tasks)
-    colors = dict(zip(arms, _COLORS * len(arms), strict=False))
-    across = 2 if len(arms) == 1 else 3
-    panels = 1 + len(arms) + across * any(task.stopping for task in analysis.tasks)
-    lines = math.ceil(panels / across)
-    figure = Figure(
-        figsize=(9.1, (3.3 if across == 2 else 2.7) * lines * len(tasks)),
-        dpi=110,
-        layout="constrained",
-    )
-    places = figure.subplots(lines * len(tasks), across, squeeze=False)
+    colors = dict(zip(arms, COLORS * len(arms), strict=False))
+    panels = 1 + len(arms)
+    if any(task.stopping for task in analysis.tasks):
+        panels += 2 if len(arms) == 1 else 3
+    lines = math.ceil(panels / 2)
+    figure = new_figure((2.6 if len(arms) == 1 else 3.0) * lines * len(tasks))
+    places = figure.subplots(lines * len(tasks), 2, squeeze=False)
     for number, row in enumerate(tasks):
         free = iter(places[number * lines : (number + 1) * lines].flat)
         _draw_best(next(free), table, row, colors)
@@ -66,21 +62,13 @@ def plot_analysis(table: TrialsTable, analysis: Analysis, path: Path) -> None:
             _draw_gains(next(free), row, colors)
         for axes in free:
             axes.set_axis_off()
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format=path.suffix.lstrip(".") or "png")
+    save_figure(figure, path)
 
 
 def _titled(axes: Axes, title: str, x: str, y: str) -> None:
-    axes.set_title(title, loc="left", fontsize=11 if len(title) <= 28 else 9)
+    tidy(axes, title=title, grid="y")
     axes.set_xlabel(x)
     axes.set_ylabel(y)
-
-
-def _plain(axes: Axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(length=3)
-    axes.grid(axis="y", color="#e4e4e4", linewidth=0.8)
-    axes.set_axisbelow(True)
 
 
 def _draw_best(
@@ -106,10 +94,9 @@ def _draw_best(
     ticks = [n for n in (1, 2, 5, 10, 20, 50, 100, 200, 500) if n <= axes.get_xlim()[1]]
     axes.set_xticks(ticks, [str(n) for n in ticks])
     axes.minorticks_off()
-    _plain(axes)
     _titled(axes, f"{row[0].task}: expected best ± sd", "trials", "best score")
     if len(row) > 1:
-        axes.legend(frameon=False, fontsize=7, loc="lower right")
+        legend_below(axes, 1)
 
 
 def _draw_seeds(
@@ -142,6 +129,7 @@ def _draw_seeds(
         axes.set_xticks([])
     title = f"{task.task}, {task.arm}" if task.arm else f"{task.task}: every trial"
     _titled(axes, title, "data orders, best first", "initializations, best first")
+    axes.grid(visible=False)
     bar = figure.colorbar(image, ax=axes, pad=0.02)
     bar.outline.set_visible(False)
     bar.ax.tick_params(length=3)
@@ -169,18 +157,17 @@ def _draw_settings(axes: Axes, row: Sequence[TaskAnalysis], colors: dict[str, st
                         textcoords="offset points",
                         xytext=(0, 6),
                         ha="center",
-                        fontsize=8,
-                        color=_INK,
+                        fontsize=SMALL,
+                        color=INK,
                     )
     above = " (above: looked at)" if len(colors) == 1 else ""
-    axes.plot([], [], "o-", color=_GRAY, label=f"started{above}")
-    axes.plot([], [], "o--", color=_GRAY, mfc="white", label="finished")
+    axes.plot([], [], "o-", color=GRAY, label=f"started{above}")
+    axes.plot([], [], "o--", color=GRAY, mfc="white", label="finished")
     axes.set_ylim(bottom=0)
     axes.margins(y=0.12)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-    _plain(axes)
-    axes.legend(frameon=False, fontsize=9, loc="upper left")
     _titled(axes, f"{row[0].task}: best early stopping", "budget (full runs)", "trials")
+    legend_below(axes)
 
 
 def _draw_looks(axes: Axes, row: Sequence[TaskAnalysis], colors: dict[str, str]) -> None:
@@ -193,7 +180,6 @@ def _draw_looks(axes: Axes, row: Sequence[TaskAnalysis], colors: dict[str, str])
     axes.set_ylim(0, 1.05)
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-    _plain(axes)
     _titled(axes, f"{row[0].task}: when to look", "budget (full runs)", "share of the training")
 
 
@@ -212,9 +198,8 @@ def _draw_gains(axes: Axes, row: Sequence[TaskAnalysis], colors: dict[str, str])
             axes.plot(budgets, plain, "--", color=color, linewidth=1.5)
             advised = [value.mean for value in task.advised]
             axes.plot(budgets, advised, ":", color=color, linewidth=2)
-    axes.plot([], [], ":", color=_GRAY, linewidth=2, label="the paper's advice")
-    axes.plot([], [], "--", color=_GRAY, label="all to the end")
+    axes.plot([], [], ":", color=GRAY, linewidth=2, label="the paper's advice")
+    axes.plot([], [], "--", color=GRAY, label="all to the end")
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-    _plain(axes)
-    axes.legend(frameon=False, fontsize=7, loc="lower right")
     _titled(axes, f"{row[0].task}: at equal cost", "budget (full runs)", "expected best score")
+    legend_below(axes, 1 if len(colors) > 1 else 3)
