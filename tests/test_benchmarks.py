@@ -35,6 +35,7 @@ needs_tools = pytest.mark.skipif(
         "multistage",
         "overhead",
         "own_text",
+        "scale",
         "scoring",
         "subsets",
         "transfer",

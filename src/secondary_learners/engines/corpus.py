@@ -12,8 +12,8 @@ from typing import Any
 
 import msgspec
 
-from secondary_learners.engines.rows import Row, read_shard
-from secondary_learners.engines.scoring import RowScorer, in_batches
+from secondary_learners.engines.rows import Row, in_batches, read_shard
+from secondary_learners.engines.scoring import RowScorer
 from secondary_learners.engines.shards import NamedShard, remove_unfinished, stamp
 from secondary_learners.engines.sidecars import Facts, SidecarWriter, read_facts, sidecar
 from secondary_learners.engines.specification import ScorerSpecification, load_scorer, one_thread

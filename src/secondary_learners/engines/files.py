@@ -16,8 +16,8 @@ import pyarrow.parquet
 from tqdm import tqdm
 
 from secondary_learners.engines.parquet import copy_parquet, one_schema, schema_of, table_of
-from secondary_learners.engines.rows import Row, format_of, read_shard
-from secondary_learners.engines.scoring import RowScorer, in_batches
+from secondary_learners.engines.rows import Row, format_of, in_batches, read_shard
+from secondary_learners.engines.scoring import RowScorer
 from secondary_learners.engines.streams import ROWS, Shard, compressed, suffix
 from secondary_learners.errors import CorpusError
 from secondary_learners.files import atomic_path

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import os
 import sys
@@ -17,8 +18,9 @@ from typing import IO, Any, Protocol
 from secondary_learners.engines.streams import Shard, open_stream, suffix
 from secondary_learners.errors import CorpusError
 
-__all__ = ["Format", "Row", "format_of", "read_shard", "text_of", "whole_characters"]
+__all__ = ["Format", "Row", "format_of", "in_batches", "read_shard", "text_of", "whole_characters"]
 
+_BATCH = 1024
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -64,6 +66,12 @@ def read_shard(shard: Shard, column: str, only: Sequence[str] | None = None) -> 
     else:
         with open_stream(shard.address) as stream:
             yield from kind.read(stream, shard.address, column)
+
+
+def in_batches(rows: Iterator[Row]) -> Iterator[list[Row]]:
+    """The rows in lists, each of as many as are scored at once."""
+    while batch := list(itertools.islice(rows, _BATCH)):
+        yield batch
 
 
 def text_of(row: Row, column: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -19,14 +19,12 @@ from secondary_learners.text.sequences import Examples, encode
 
 __all__ = [
     "RowScorer",
-    "in_batches",
     "mean_contributions",
     "mean_scores",
     "row_scorer",
     "score_examples",
 ]
 
-_ROWS = 1024  # tokenized at once
 _TOKENS = 8_192  # scored at once, padding included: what a core's cache holds
 
 Floats = npt.NDArray[np.float64]
@@ -57,11 +55,6 @@ def row_scorer(
         own = str(corpus["prompt"]), str(corpus["completion"])
         return _Instructions(learner, tokenizer, columns or own, str(corpus["truncate"]))
     return _Texts(learner, tokenizer, column)
-
-
-def in_batches(rows: Iterator[Row]) -> Iterator[list[Row]]:
-    while batch := list(itertools.islice(rows, _ROWS)):
-        yield batch
 
 
 @dataclass
