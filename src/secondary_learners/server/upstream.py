@@ -18,8 +18,11 @@ from urllib.parse import quote, unquote
 
 import httpx2
 from starlette.concurrency import run_in_threadpool
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from secondary_learners.server.api.downloads import CONDITIONS
+from secondary_learners.server.arriving import Arriving
+from secondary_learners.server.errors import Refused
 from secondary_learners.server.store.clock import now
 from secondary_learners.server.store.hub import Hub
 from secondary_learners.server.store.metadata import MetadataError, metadata_json
@@ -93,17 +96,20 @@ class Upstream:
         self._client = httpx2.AsyncClient(
             timeout=_TIMEOUT, follow_redirects=True, transport=transport
         )
+        self._arriving: dict[str, tuple[Arriving, asyncio.Task[None]]] = {}
         self._asked: dict[tuple[str, str, str, str], float] = {}
         self._locks: dict[object, asyncio.Lock] = {}
 
     async def bring(self, wanted: Wanted) -> None:
-        """Bring here what a request needs, as far as the other hub has it and answers."""
+        """Bring here the commit that a request needs, as far as the other hub has it and answers.
+
+        Its small files come with it, its large ones when they are read.
+        """
         if is_local_namespace(self._hub.database, wanted.owner):
             return
         async with self._turn((wanted.kind, wanted.owner, wanted.name)):
             try:
                 await self._bring_commit(wanted)
-                await self._bring_file(wanted)
             except _FAILURES as error:  # what is here already is served
                 log.warning("%s does not serve %s: %r", self._url, wanted, error)
 
@@ -189,31 +195,52 @@ class Upstream:
 
         return list(await asyncio.gather(*(one(row) for row in siblings)))
 
-    async def _bring_file(self, wanted: Wanted) -> None:
-        """A large file, when it is read for the first time."""
-        if wanted.path is None:
-            return
+    async def arriving(self, wanted: Wanted) -> Arriving | None:
+        """A large file that is read and not here yet: it is on its way from now on."""
+        missing = await run_in_threadpool(self._missing, wanted)
+        if missing is None:
+            return None
+        repository, commit, entry = missing
+        if entry.sha256 not in self._arriving:
+            file = Arriving(entry.size)
+            address = self._address(wanted, commit, entry.path)
+            task = asyncio.create_task(self._fetch(file, repository, entry, address))
+            self._arriving[entry.sha256] = (file, task)
+        return self._arriving[entry.sha256][0]
+
+    def _missing(self, wanted: Wanted) -> tuple[int, str, TreeEntry] | None:
+        """The repository, the commit and the entry of a file whose bytes are not here."""
         repository = mirrored(self._hub.database, wanted.kind, wanted.owner, wanted.name)
-        if repository is None:
-            return
+        if repository is None or wanted.path is None:
+            return None
         try:
             commit = find_commit(self._hub.database, repository, wanted.revision)
-        except Exception:
-            return  # the application says so
+        except Refused:
+            return None  # the application says so
         entry = find_entry(self._hub.database, commit.id, wanted.path)
         if entry is None or self._hub.objects.has(entry.sha256, entry.size):
-            return
-        address = self._address(wanted, commit.oid, entry.path)
-        with self._hub.objects.incoming() as incoming:
-            async with self._client.stream("GET", address) as answer:
-                answer.raise_for_status()
-                async for piece in answer.aiter_bytes(2**20):
-                    await run_in_threadpool(incoming.write, piece)
-                    if incoming.size > entry.size:
-                        raise ValueError(f"{entry.path} is larger than it should be")
-            if incoming.size != entry.size:
-                raise ValueError(f"{entry.path} is smaller than it should be")
-            await run_in_threadpool(self._hub.keep, repository.id, incoming, entry.sha256)
+            return None
+        return repository.id, commit.oid, entry
+
+    async def _fetch(self, file: Arriving, repository: int, entry: TreeEntry, address: str) -> None:
+        """All of it, also where whoever asked for it has gone."""
+        whole = False
+        try:
+            with self._hub.objects.incoming() as incoming:
+                file.begin(incoming)
+                async with self._client.stream("GET", address) as answer:
+                    answer.raise_for_status()
+                    async for piece in answer.aiter_bytes(2**20):
+                        if incoming.size + len(piece) > entry.size:
+                            raise ValueError(f"{entry.path} is larger than it should be")
+                        await file.write(incoming, piece)
+                await run_in_threadpool(self._hub.keep, repository, incoming, entry.sha256)
+            whole = True
+        except (*_FAILURES, Refused, OSError) as error:
+            log.warning("%s did not come: %r", address, error)
+        finally:
+            file.end(whole)
+            self._arriving.pop(entry.sha256, None)
 
     def _address(self, wanted: Wanted, commit: str, path: str) -> str:
         prefix = "/datasets" if wanted.kind == "dataset" else ""
@@ -224,7 +251,7 @@ class Upstream:
 class PullThrough:
     """Middleware: what a request needs is brought here before it is answered.
 
-    The head of a file says enough for a client to begin; its bytes come with the request for them.
+    A large file is sent on while it comes; but where a part of it was asked for, when it is here.
     """
 
     def __init__(self, app: ASGIApp, upstream: Upstream) -> None:
@@ -233,10 +260,41 @@ class PullThrough:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         wanted = Wanted.of(scope)
         if wanted is not None:
-            if scope["method"] == "HEAD":
-                wanted = Wanted(wanted.kind, wanted.owner, wanted.name, wanted.revision, None)
             await self._upstream.bring(wanted)
+            file = await self._upstream.arriving(wanted) if scope["method"] == "GET" else None
+            if file is not None:
+                with file.reading():
+                    if await self._is_sent_on(file, scope, send):
+                        return
         await self._app(scope, receive, send)
+
+    async def _is_sent_on(self, file: Arriving, scope: Scope, send: Send) -> bool:
+        """Whether the answer was given; else the application gives it, from what is here then."""
+        if any(name in CONDITIONS for name, _ in scope["headers"]):
+            await file.has_ended()
+            return False
+        if not await file.has_begun():
+            return False
+        opening = await self._opening(scope)
+        if opening.get("status") != 200:
+            return False
+        await send(opening)
+        await file.send_to(send)
+        return True
+
+    async def _opening(self, scope: Scope) -> Message:
+        """How the application answers, without a body: its bytes are not looked for."""
+        opening: Message = {}
+
+        async def receive() -> Message:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                opening.update(message)
+
+        await self._app({**scope, "method": "HEAD"}, receive, send)
+        return opening
 
 
 def _card(path: str, data: bytes) -> str:

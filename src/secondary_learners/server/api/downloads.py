@@ -18,10 +18,10 @@ from secondary_learners.server.store.hub import Hub
 from secondary_learners.server.store.objects import Objects, Stored
 from secondary_learners.server.store.trees import find_entry
 
-__all__ = ["Answers", "Shortcut", "resolve"]
+__all__ = ["CONDITIONS", "Answers", "Shortcut", "resolve"]
 
 _RANGE = re.compile(r"\s*bytes\s*=\s*(\d*)\s*-\s*(\d*)\s*", re.ASCII | re.IGNORECASE)
-_CONDITIONS = {b"range", b"if-range", b"if-none-match"}
+CONDITIONS = {b"range", b"if-range", b"if-none-match"}
 _REMEMBERED = 4096
 _SMALL, _REMEMBERED_SMALL = 16 * 1024, 1024  # bytes of a file; files: 16 MB at most
 
@@ -115,7 +115,7 @@ class Answers:
         """The answer to a plain request for a whole file that is still right."""
         if not self._answers or scope["type"] != "http" or scope["method"] not in ("GET", "HEAD"):
             return None
-        if any(name in _CONDITIONS for name, _ in scope["headers"]):
+        if any(name in CONDITIONS for name, _ in scope["headers"]):
             return None
         known = self._answers.get(_question(scope))
         if known is None or self._hub.database.version() != self._version:

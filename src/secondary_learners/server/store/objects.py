@@ -158,6 +158,15 @@ class Incoming:
         self._digest.update(data)
         self.size += len(data)
 
+    def write_through(self, data: bytes) -> None:
+        """Write so that who reads the file sees it."""
+        self.write(data)
+        self._file.flush()
+
+    def open_again(self) -> int:
+        """A descriptor to read what was written through, and what will be. The caller closes it."""
+        return os.open(self._path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+
     def seal(self, expected: str | None = None) -> Stored:
         """Bring what was written to disk, and check it. Nothing can be written afterwards.
 
