@@ -44,9 +44,11 @@ def write_corpus(folder: Path) -> Path:
     from classification_helpers import write_task
     from distil_helpers import write_data
     from recipes_helpers import OTHER, WANTED, prose
+    from wheel_helpers import write_wheel
 
     (folder / "ships.txt").write_text(prose(WANTED, 12_000, seed=1))
     (folder / "taxes.txt").write_text(prose(OTHER, 12_000, seed=2))
+    write_wheel(folder)
     write_task(folder / "classification" / "sea", train=160)
     write_data(folder / "distilled")
     return folder

@@ -1,4 +1,4 @@
-"""The card of a small base model."""
+"""The card of a base model: a small one that was trained here, or one fetched from a package."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ __all__ = ["CARD"]
 
 
 def _tags(config: Data) -> list[str]:
-    return ["gpt2"]
+    return [str(config.get("model_type", "gpt2"))]
 
 
 def _results(config: Data, evaluation: Data) -> list[Result]:
+    if "held_out_loss" not in evaluation:
+        return []
     return [
         Result(
             *("text-generation", "pretraining", "unseen documents", "perplexity"),
@@ -25,7 +27,12 @@ def _results(config: Data, evaluation: Data) -> list[Result]:
 
 
 def _values(config: Data, evaluation: Data) -> dict[str, Any]:
-    return {"perplexity": math.exp(evaluation["held_out_loss"])}
+    loss = evaluation.get("held_out_loss")
+    names = config.get("architectures") or ["GPT2LMHeadModel"]
+    return {
+        "perplexity": None if loss is None else math.exp(loss),
+        "causal": any("CausalLM" in name or "LMHead" in name for name in names),
+    }
 
 
 CARD = Card(

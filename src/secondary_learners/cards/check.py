@@ -102,7 +102,8 @@ def _check(text: str, folder: Path | None) -> Iterator[Problem]:
     if data is not None:
         yield from _license(data, folder)
         yield from _identifiers(data)
-        results = yield from _results(data)
+        measured = card is None or evaluation is None or _has_results(card, config, evaluation)
+        results = yield from _results(data, needed=measured)
     yield from _sections(text, EVERY if card is None else card.sections)
     if card is not None and evaluation is not None:
         yield from _figures(text, results, card, config, evaluation)
@@ -219,7 +220,15 @@ def _identifiers(data: Mapping[str, Any]) -> Iterator[Problem]:
                 yield Problem(CardFault.IDENTIFIER, f"`{key}` takes {what}, not {value!r}.{quoted}")
 
 
-def _results(data: Mapping[str, Any]) -> Generator[Problem, None, _Named | None]:
+def _has_results(card: Card, config: Any, evaluation: Any) -> bool:
+    """Whether a kind of artifact has figures to show; where that cannot be told, it should."""
+    try:
+        return bool(card.results(config, evaluation))
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return True
+
+
+def _results(data: Mapping[str, Any], *, needed: bool) -> Generator[Problem, None, _Named | None]:
     """Yields problems and returns what the model-index has, or None when it does not parse."""
     from huggingface_hub.repocard_data import model_index_to_eval_results
 
@@ -229,7 +238,7 @@ def _results(data: Mapping[str, Any]) -> Generator[Problem, None, _Named | None]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         yield Problem(CardFault.RESULTS, f"its model-index lacks {error}, or has it elsewhere.")
         return None
-    if not results:
+    if needed and not results:
         yield Problem(
             CardFault.RESULTS,
             "it has no figures: a model-index with at least one metric is needed.",

@@ -34,7 +34,7 @@ def front_matter(card: Card, config: Data, evaluation: Data, about: About) -> st
         pipeline_tag=card.task,
         tags=["secondary-learners", *card.tags(config)],
         model_name=about.name,
-        metrics=list(dict.fromkeys(result.metric for result in results)),
+        metrics=list(dict.fromkeys(result.metric for result in results)) or None,
         eval_results=[
             EvalResult(
                 task_type=result.task,
@@ -45,7 +45,8 @@ def front_matter(card: Card, config: Data, evaluation: Data, about: About) -> st
                 metric_value=result.value,
             )
             for result in results
-        ],
+        ]
+        or None,
         co2_eq_emissions=_emissions(evaluation),
     )
     values: dict[str, Any] = data.to_dict()  # type: ignore[no-untyped-call]

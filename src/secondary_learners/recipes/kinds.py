@@ -23,6 +23,7 @@ ROWS = {
     "learner": "secondary_learners.recipes.gain_learner",
     "multistage": "secondary_learners.recipes.loss_learner",
     "base-model": "secondary_learners.recipes.base_model",
+    "fetched-model": "secondary_learners.recipes.fetched_model",
     "delta": "secondary_learners.recipes.delta",
     "distilled": "secondary_learners.recipes.distilled_learner",
 }

@@ -1,0 +1,1 @@
+"""A base model from a package of the package index."""
