@@ -540,6 +540,22 @@ def test_finetune_compares_every_arm_and_draws_it(tiny: Tiny, tmp_path: Path) ->
     assert learners(*command, "--save", saved).code == 2  # nothing is overwritten
 
 
+def test_finetune_against_other_ways_to_select(tiny: Tiny, tmp_path: Path) -> None:
+    quick = ("--seeds", 1, "--updates", 2, "--batch-size", 4, "--device", "cpu", "--json")
+    command = ("finetune", "-l", tiny.learner, "--corpus", tiny.objective.parent, *quick)
+    chosen = ("--against", "classifier,length", "--against", "everything")
+    subset = ("--trainable", "last-layers:1", "--precision", "bfloat16")
+    result = learners(*command, *chosen, *subset, "--out", tmp_path / "out")
+    assert result.code == 0, result.err
+    kinds = {arm["name"]: arm["kind"] for arm in result.json["arms"]}
+    assert kinds["classifier"] == kinds["length"] == "selector"
+    assert kinds["everything drawn"] == "everything"
+    assert result.json["settings"]["trainable"] == "last-layers:1"
+    wrong = learners(*command, "--against", "clasifier", "--out", tmp_path / "other")
+    assert wrong.code == 1 and "'clasifier'" in wrong.err + wrong.out
+    assert not (tmp_path / "other").exists()
+
+
 def test_finetune_on_own_text_uses_the_learner_s_base_and_length(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -73,6 +73,35 @@ def test_labels_are_made_as_the_learner_s_were(
     assert learner.net.vocabulary > VOCABULARY  # its own tokens would not be refused
 
 
+def test_labels_that_look_further_are_made_so_again() -> None:
+    from secondary_learners.gains.labels import information_gain
+    from secondary_learners.learners.statistics import spearman
+    from tiny_models import tiny_gpt2
+
+    learner, model = read_learner(SHIPPED), tiny_gpt2(VOCABULARY, seed=3, n_positions=24)
+    combine = {"step": 1.0, "contrast": 2.0, "classifier": 1.0}
+    learner.config.labels.update(horizon=2, horizon_learning_rate=1e-3, combine=combine)
+    contexts, objective = contexts_of(60, seed=0, domains=2), contexts_of(20, seed=1)
+    pool = contexts_of(30, seed=2, domains=2)
+    options = {"card": 0.5, "progress": False}
+    fresh = refresh(learner, model, contexts, objective, against=[pool], **options)
+    gains = information_gain(
+        model,
+        contexts,
+        objective,
+        against=pool,
+        horizon=2,
+        horizon_learning_rate=1e-3,
+        combine=combine,
+        learning_rate=learner.config.optimizer["learning_rate"],
+    )
+    scores = learner.score(contexts.input_ids).numpy()
+    assert fresh.spearman == pytest.approx(spearman(scores, gains), abs=0.02)
+    with pytest.raises(SecondaryLearnersError, match="against a pool"):
+        refresh(learner, model, contexts, objective, **options)
+    refresh(learner, model, contexts, objective, method="per-example", **options)
+
+
 ROWS: list[TransferRow] = [
     {"base": "mini", "updates": 60, "spearman": 0.8765, "contexts": 600},
     {"base": "other", "updates": 0, "spearman": 0.25, "contexts": 600},

@@ -55,6 +55,24 @@ __all__ = ["demo_command", "finetune_command"]
 @click.option("--updates", type=click.IntRange(min=1), default=60, show_default=True)
 @click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True)
 @click.option("--learning-rate", type=float, default=2e-4, show_default=True)
+@click.option(
+    "--against",
+    multiple=True,
+    metavar="NAMES",
+    help="Other ways to select, at the filter's own draws: classifier, dsir (these need the extra "
+    "`selectors`), perplexity, middle-perplexity, length, everything; with commas between, or "
+    "several times.",
+)
+@click.option(
+    "--trainable", metavar="SUBSET", help="What is tuned: all, lora or last-layers:N.  [all]"
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "tf32", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="Of the model's passes.",
+)
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda or auto.")
 @click.option(
     "--out",
@@ -81,6 +99,9 @@ def finetune_command(
     updates: int,
     batch_size: int,
     learning_rate: float,
+    against: tuple[str, ...],
+    trainable: str | None,
+    precision: str,
     device: str,
     out: Path | None,
     save: Path | None,
@@ -105,11 +126,18 @@ def finetune_command(
         learning_rate=learning_rate,
         thresholds=thresholds or ("1",),
         test_contexts=recipe.evaluation.test_contexts,
+        against=_names(against),
+        trainable=trainable,
+        precision=precision,
     )
     recipe = replace(recipe, evaluation=plan, base=base or recipe.base)
     folder = out or Path("runs") / f"finetune-{Path(learner).name}"
     with tracked(report_to, folder, folder.name):
         _compare(output, recipe, learner, corpus, folder, device, save)
+
+
+def _names(given: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(name.strip() for words in given for name in words.split(",") if name.strip())
 
 
 @click.command("demo")
@@ -148,7 +176,11 @@ def _compare(
     from secondary_learners.experiments.summary import plain_words
     from secondary_learners.files import atomic_folder, write_json
     from secondary_learners.recipes.gain_learner.comparing import OWN, compare_plan
-    from secondary_learners.recipes.gain_learner.data import finetuning_data, read_splits
+    from secondary_learners.recipes.gain_learner.data import (
+        finetuning_data,
+        labelling_data,
+        read_splits,
+    )
     from secondary_learners.recipes.run import Run
     from secondary_learners.registry.load import load_base, load_learner
 
@@ -158,14 +190,18 @@ def _compare(
     judge.check_tokenizer(tokenizer)
     config = judge.config
     output.note(f"learner {config.name}: {config.architecture}, for {config.base_model.repo}")
-    data = finetuning_data(recipe, read_splits(recipe, corpus), tokenizer)
+    splits = read_splits(recipe, corpus)
+    data = finetuning_data(recipe, splits, tokenizer)
+    text = labelling_data(recipe, splits, tokenizer) if recipe.evaluation.against else None
     output.note(
         f"{len(data.stream)} contexts to draw from, {recipe.in_domain_share:.0%} of them "
         f"{recipe.objective_domain}; {len(data.test)} to test on; "
         f"{recipe.evaluation.updates} updates, {recipe.evaluation.seeds} seeds"
     )
     run = Run(out=out, device=place, progress=output.progress)
-    comparison = compare_plan(recipe, data, None, judge, (model, tokenizer), out, run)[OWN]
+    comparison = compare_plan(
+        recipe, {OWN: data.stream}, data.test, text, judge, (model, tokenizer), out, run
+    )[OWN]
     write_json(out / "comparison.json", comparison.to_dict())
     output.result(
         f"\n{comparison.table()}\n\n{plain_words(comparison)}",

@@ -103,6 +103,7 @@ def refresh_command(
         data.candidates,
         data.objective,
         card=card,
+        against=[data.pool] if data.pool is not None else [],
         method=method,
         seed=seed,
         progress=output.progress,

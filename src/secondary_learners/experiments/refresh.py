@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -85,6 +86,12 @@ def card_figure(folder: Path) -> float:
         ) from error
 
 
+def _further(labels: Mapping[str, Any]) -> dict[str, Any]:
+    """How a learner's labels look further than a step, of its config."""
+    names = ("horizon", "repeats", "update_batch", "horizon_learning_rate", "combine")
+    return {name: labels[name] for name in names if name in labels}
+
+
 def refresh(
     learner: Learner,
     model: torch.nn.Module,
@@ -92,6 +99,7 @@ def refresh(
     objective: Examples,
     *,
     card: float,
+    against: Sequence[Examples] = (),
     method: str | None = None,
     seed: int = 0,
     progress: bool = True,
@@ -99,7 +107,8 @@ def refresh(
     """Label `contexts` at the weights that `model` has now and compare with what `learner` says.
 
     Labels are made as the learner's own were: method, optimizer, its learning rate, subset of the
-    parameters and unit.
+    parameters, horizon and what they are combined of. It is the ranking that is judged, by its
+    correlation: what the filter is worth in fine-tuning, `compare` tells.
 
     Args:
         learner: The learner to judge.
@@ -107,7 +116,9 @@ def refresh(
         contexts: At least 20 that the learner was not fitted on.
         objective: What the model should get better at.
         card: The learner's own correlation on held-out documents, see `card_figure`.
-        method: Of measuring gains, by default the learner's own.
+        against: Pools that the labels are against, where the learner's own were; see
+            `information_gain`.
+        method: Of measuring gains, by default the learner's own; another one is of one step.
         seed: Of the bootstrap.
         progress: Whether a bar is shown.
 
@@ -144,6 +155,7 @@ def refresh(
         trainable=config.labels.get("trainable"),
         exact=0,
         seed=seed,
+        **(_further(config.labels) if method in (None, config.labels["method"]) else {}),
     )
     with tempfile.TemporaryDirectory() as name:
         labels = label_to_store(
@@ -152,6 +164,7 @@ def refresh(
             objective,
             Path(name) / "labels",
             settings,
+            against=against,
             progress=progress,
         )
     scores = predictions.cpu().numpy()

@@ -84,7 +84,9 @@ class Learner:
         return (self._raw(input_ids, attention_mask) - calibration.mean) / calibration.sd
 
     def predict_gain(self, input_ids: Any, attention_mask: Any = None) -> Tensor:
-        """Predicted information gains [batch], in `config.score.unit`."""
+        """Predicted gains [batch], in `config.score.unit`: of the objective, or for labels by the
+        "swapped" method of the context itself, which ranks alike and is another scale.
+        """
         score = self.config.score
         return self._raw(input_ids, attention_mask) * score.sd + score.mean
 

@@ -12,7 +12,7 @@ from secondary_learners.experiments.compare import Comparison, Settings, compare
 from secondary_learners.experiments.selectors import EVERYTHING, selector_arms
 from secondary_learners.filtering.thresholds import parse_threshold
 from secondary_learners.learners.artifact import Learner
-from secondary_learners.recipes.gain_learner.data import FinetuningData, LabellingData
+from secondary_learners.recipes.gain_learner.data import LabellingData
 from secondary_learners.recipes.gain_learner.recipe import LearnerRecipe
 from secondary_learners.recipes.run import Run
 from secondary_learners.text.sequences import Examples
@@ -29,34 +29,34 @@ log = logging.getLogger(__name__)
 
 def compare_plan(
     recipe: LearnerRecipe,
-    data: FinetuningData,
+    pools: Mapping[str, Examples],
+    test: Examples,
     text: LabellingData | None,
     learner: Learner,
     base: tuple[PreTrainedModel, PreTrainedTokenizerBase],
     folder: Path,
     run: Run,
 ) -> dict[str, Comparison]:
-    """The equal-budget comparison of the recipe's evaluation plan, resumable in `folder`.
+    """The equal-budget comparison of the recipe's evaluation plan on each pool, by its name.
 
-    By the pools that were drawn from: `OWN`, and `UNSEEN` where the recipe names such text, in a
-    folder inside. text: what the labels were made of, which is what other ways to select know.
+    Resumable in `folder`, where the runs on `OWN` are, and the others each in a folder inside.
+    text: what the labels were made of, which is what other ways to select know; None without any.
     """
     model, tokenizer = base
     check_length(recipe, model)
-    plan, (first, *more) = recipe.evaluation, _pools(data)
-    names = [name for name in plan.against if name != EVERYTHING]
+    plan = recipe.evaluation
     selectors = {}
-    if names and text is not None:
+    if text is not None:
+        names = [name for name in plan.against if name != EVERYTHING]
         known = {"objective": text.objective, "pool": text.candidates}
         selectors = selector_arms(names, model, tokenizer, **known, seed=recipe.seed)
-
-    def on(pool: Examples, where: Path) -> Comparison:
-        return compare(
+    return {
+        name: compare(
             model,
             pool,
-            data.test,
+            test,
             learner,
-            thresholds=[parse_threshold(text) for text in plan.thresholds],
+            thresholds=[parse_threshold(threshold) for threshold in plan.thresholds],
             seeds=range(plan.seeds),
             settings=Settings(
                 updates=plan.updates,
@@ -69,17 +69,12 @@ def compare_plan(
             in_domain=recipe.objective_domain,
             selectors=selectors,
             everything=EVERYTHING in plan.against,
-            folder=where,
+            folder=folder if name == OWN else folder / name,
             progress=run.progress,
             device=run.device,
         )
-
-    return {first[0]: on(first[1], folder)} | {name: on(pool, folder / name) for name, pool in more}
-
-
-def _pools(data: FinetuningData) -> list[tuple[str, Examples]]:
-    pools = [(OWN, data.stream)]
-    return pools if data.unseen is None else [*pools, (UNSEEN, data.unseen)]
+        for name, pool in pools.items()
+    }
 
 
 def selector_rows(comparisons: Mapping[str, Comparison]) -> list[dict[str, Any]]:

@@ -32,6 +32,7 @@ __all__ = [
     "learner_recipe",
     "portable",
     "read_splits",
+    "unseen_pool",
 ]
 
 log = logging.getLogger(__name__)
@@ -53,14 +54,10 @@ class LabellingData:
 
 @dataclass(frozen=True)
 class FinetuningData:
-    """stream: the mixture to draw from. test: contexts of the objective's domain.
-
-    unseen: the same objective text among that of other sources, where the recipe names some.
-    """
+    """stream: the mixture to draw from. test: contexts of the objective's domain."""
 
     stream: Examples
     test: Examples
-    unseen: Examples | None = None
 
 
 def read_splits(recipe: LearnerRecipe, corpus: Path | None) -> Splits:
@@ -87,20 +84,22 @@ def labelling_data(recipe: LearnerRecipe, splits: Splits, tokenizer: Any) -> Lab
     return _labelled(recipe, objective, splits["labels"], tokenizer, recipe.labels.contexts)
 
 
-def finetuning_data(
-    recipe: LearnerRecipe, splits: Splits, tokenizer: Any, corpus: Path | None = None
-) -> FinetuningData:
+def finetuning_data(recipe: LearnerRecipe, splits: Splits, tokenizer: Any) -> FinetuningData:
     """What fine-tuning draws from and is tested on: documents that no label was made of."""
-    unseen = None
-    if recipe.unseen and not recipe.instructions:
-        inside = [one for one in splits["stream"] if one.domain == recipe.objective_domain]
-        others = read_documents(recipe.unseen, corpus)
-        unseen = _mixed(recipe, [*inside, *others], tokenizer, None)
     return FinetuningData(
         stream=_mixed(recipe, splits["stream"], tokenizer, None),
         test=_inside(recipe, splits["test"], tokenizer, recipe.evaluation.test_contexts),
-        unseen=unseen,
     )
+
+
+def unseen_pool(
+    recipe: LearnerRecipe, splits: Splits, tokenizer: Any, corpus: Path | None
+) -> Examples | None:
+    """The stream's objective text among that of the recipe's `unseen` sources, if it has any."""
+    if not recipe.unseen or recipe.instructions:
+        return None
+    inside = [one for one in splits["stream"] if one.domain == recipe.objective_domain]
+    return _mixed(recipe, [*inside, *read_documents(recipe.unseen, corpus)], tokenizer, None)
 
 
 def fresh_data(

@@ -33,6 +33,7 @@ from secondary_learners.recipes.gain_learner.bases import (
 )
 from secondary_learners.recipes.gain_learner.comparing import (
     OWN,
+    UNSEEN,
     check_length,
     compare_plan,
     plotted,
@@ -46,6 +47,7 @@ from secondary_learners.recipes.gain_learner.data import (
     labelling_data,
     portable,
     read_splits,
+    unseen_pool,
 )
 from secondary_learners.recipes.gain_learner.figures import (
     figures_by_domain,
@@ -113,9 +115,12 @@ def make(recipe: LearnerRecipe, material: Material, run: Run) -> Made | None:
     learner = _best(recipe, labels, fits, base)
     comparisons = {}
     if recipe.evaluation.seeds:
-        data = finetuning_data(recipe, material.splits, material.tokenizer, run.corpus)
+        data = finetuning_data(recipe, material.splits, material.tokenizer)
+        unseen = unseen_pool(recipe, material.splits, material.tokenizer, run.corpus)
+        pools = {OWN: data.stream} | ({} if unseen is None else {UNSEEN: unseen})
+        folder = run.work / "comparison"
         comparisons = compare_plan(
-            recipe, data, material.text, learner, base, run.work / "comparison", run
+            recipe, pools, data.test, material.text, learner, base, folder, run
         )
     comparison = comparisons.get(OWN)
     evaluation = {
