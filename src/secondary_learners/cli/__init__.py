@@ -19,6 +19,7 @@ _COMMANDS = {
     "list": ("find", "catalogue", "List the learners, base models and recipes."),
     "show": ("find", "catalogue", "Show one learner: what it predicts, its figures, its files."),
     "demo": ("find", "finetune", "The main job on what ships with the package."),
+    "worth": ("make", "worth", "Would a filter pay? A short run of each arm, before paying."),
     "run": ("make", "make", "Make a learner: corpus, labels, fit, evaluation, package."),
     "gains": ("make", "make", "Measure information gain and store it as labels."),
     "fit": ("make", "make", "Fit a learner on stored labels."),

@@ -105,7 +105,6 @@ def refresh_command(
         card=card,
         against=[data.pool] if data.pool is not None else [],
         method=method,
-        seed=seed,
         progress=output.progress,
     )
     output.result(_report(fresh, model_name), {**asdict(fresh), "model": model_name})

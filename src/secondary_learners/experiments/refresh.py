@@ -101,7 +101,6 @@ def refresh(
     card: float,
     against: Sequence[Examples] = (),
     method: str | None = None,
-    seed: int = 0,
     progress: bool = True,
 ) -> Refreshed:
     """Label `contexts` at the weights that `model` has now and compare with what `learner` says.
@@ -119,7 +118,6 @@ def refresh(
         against: Pools that the labels are against, where the learner's own were; see
             `information_gain`.
         method: Of measuring gains, by default the learner's own; another one is of one step.
-        seed: Of the bootstrap.
         progress: Whether a bar is shown.
 
     Returns:
@@ -154,7 +152,6 @@ def refresh(
         unit="nats",  # ranks are compared, and they are the same in every unit
         trainable=config.labels.get("trainable"),
         exact=0,
-        seed=seed,
         **(_further(config.labels) if method in (None, config.labels["method"]) else {}),
     )
     with tempfile.TemporaryDirectory() as name:
@@ -168,7 +165,7 @@ def refresh(
             progress=progress,
         )
     scores = predictions.cpu().numpy()
-    low, high = spearman_interval(scores, labels.gains, contexts.document, seed=seed)
+    low, high = spearman_interval(scores, labels.gains, contexts.document)
     return Refreshed(
         learner=config.name,
         spearman=spearman(scores, labels.gains),
