@@ -664,12 +664,25 @@ def test_columns_of_ones_own_are_declared(tmp_path):
         run(columns={"importance": "token"})
 
 
-@pytest.mark.parametrize("engine", ["DeepSpeed", "nn.DataParallel"])
-def test_engines_that_update_by_themselves_are_refused_by_name(learner, engine):
+@pytest.mark.parametrize(
+    ("engine", "make", "message"),
+    [
+        ({"n_gpu": 2}, RandomFilter, "cannot run under nn.DataParallel"),
+        ({"deepspeed": True}, MultistageFilter, "MultistageFilter decides by losses.*DeepSpeed"),
+        ({"fsdp": True}, MultistageFilter, "MultistageFilter decides by losses.*FSDP"),
+        ({"deepspeed": True}, RandomFilter, None),
+        ({"fsdp": True}, RandomFilter, None),
+    ],
+)
+def test_filters_are_refused_by_name_where_they_cannot_work(engine, make, message):
     trainer = SimpleNamespace(
-        is_deepspeed_enabled=engine == "DeepSpeed",
-        is_fsdp_enabled=False,
-        args=SimpleNamespace(n_gpu=1 + (engine != "DeepSpeed")),
+        is_deepspeed_enabled=engine.get("deepspeed", False),
+        is_fsdp_enabled=engine.get("fsdp", False),
+        args=SimpleNamespace(n_gpu=engine.get("n_gpu", 1)),
     )
-    with pytest.raises(SecondaryLearnersError, match=rf"{engine}.*Try `filtered\(train_dataset"):
-        check_engine(LearnerFilter(learner, 0.0), trainer)
+    filter_ = make(0.5) if make is RandomFilter else make()
+    if message is None:
+        check_engine(filter_, trainer)
+        return
+    with pytest.raises(SecondaryLearnersError, match=f"{message}.*accelerate launch --multi_gpu"):
+        check_engine(filter_, trainer)

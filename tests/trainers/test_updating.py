@@ -38,7 +38,7 @@ class OneProcess:
 
     def __init__(self, model, causal):
         self.model, self.causal, self.processes = model, causal, 1
-        self.spent, self.runs = 0.0, []
+        self.spent, self.runs, self.done = 0.0, [], False
 
     def gather(self, values):
         return torch.tensor([list(values)])
@@ -52,7 +52,7 @@ class OneProcess:
         self.runs.append(len(batch))
         return (self.each(batch) * self.counted(batch)).sum() / total
 
-    def stand_in(self, total):
+    def stand_in(self, total, *, last):
         raise AssertionError("there is no other process")
 
     def counted(self, rows):
@@ -60,7 +60,9 @@ class OneProcess:
 
     terms = counted
 
-    def backward(self, loss):
+    def backward(self, loss, *, last):
+        assert not self.done
+        self.done = last
         loss.backward()
 
     def spend(self, flops):
@@ -90,6 +92,7 @@ def test_the_gradient_is_that_of_the_mean_over_all_terms(causal, stored):
     loss = sum((alone.each(batch) * alone.counted(batch)).sum() for batch in batches) / total
     loss.backward()
     assert value == pytest.approx(loss.item())
+    assert engine.done
     expected = gradients(reference)
     for name, gradient in gradients(model).items():
         assert torch.allclose(gradient, expected[name], atol=1e-7), name

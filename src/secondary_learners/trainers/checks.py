@@ -70,19 +70,18 @@ def check_tokens(reader: _Reader, trainer: transformers.Trainer) -> None:
 
 def check_engine(filter: BatchFilter, trainer: transformers.Trainer) -> None:
     """Raise SecondaryLearnersError for an engine in which the filter cannot work."""
-    if trainer.is_deepspeed_enabled or trainer.args.n_gpu > 1:
-        name = "DeepSpeed" if trainer.is_deepspeed_enabled else "nn.DataParallel"
+    way = "`accelerate launch --multi_gpu`, which gives each GPU a process with the whole model"
+    if trainer.args.n_gpu > 1:
         raise SecondaryLearnersError(
-            f"FilteredTrainer cannot run under {name}, which decides itself when weights are "
-            "updated. Try `filtered(train_dataset, learner, threshold)` and the plain Trainer: the "
-            "examples are then chosen before the engine sees any. Or `accelerate launch "
-            "--multi_gpu`, which gives each GPU a process with the whole model."
+            "FilteredTrainer cannot run under nn.DataParallel, which runs the model itself. "
+            f"Try {way}."
         )
-    if trainer.is_fsdp_enabled and (filter.needs_losses or filter.observes):
+    name = "DeepSpeed" if trainer.is_deepspeed_enabled else "FSDP"
+    sharded = trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled
+    if sharded and (filter.needs_losses or filter.observes):
         raise SecondaryLearnersError(
-            f"{type(filter).__name__} decides by losses, and under FSDP all processes must run the "
-            "model equally often. Try a LearnerFilter or a RandomFilter, or `accelerate launch "
-            "--multi_gpu`, which gives each GPU a process with the whole model."
+            f"{type(filter).__name__} decides by losses, and under {name} all processes must run "
+            f"the model equally often. Try a LearnerFilter or a RandomFilter, or {way}."
         )
 
 

@@ -43,7 +43,8 @@ class TrainerEngine:
         self._flops_of = flops_of
         self._flops_per_token: float | None = None
         self._flops = 0.0
-        self._sharded = bool(trainer.is_fsdp_enabled)
+        # Of a sharded model every pass takes all processes, and averages gradients itself.
+        self._sharded = bool(trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled)
 
     def begin(self, model: nn.Module, rows: Rows, *, counts_items: bool) -> None:
         """Take note of a batch of candidates, and of whether the Trainer counts loss terms."""
@@ -70,8 +71,8 @@ class TrainerEngine:
         """The loss of each row [rows], in a forward pass of training."""
         if self._sharded:
             raise SecondaryLearnersError(
-                f"{type(self._filter).__name__} asks for losses, and under FSDP all processes must "
-                "run the model equally often. Try a LearnerFilter or a RandomFilter."
+                f"{type(self._filter).__name__} asks for losses, and all processes must run a "
+                "sharded model equally often. Try a LearnerFilter or a RandomFilter."
             )
         inputs, labels = dict(rows.columns), self._labels(rows)
         for name in labels:
@@ -156,7 +157,7 @@ class TrainerEngine:
             loss = loss * (float(self.counted(batch).sum()) * args.world_size / (total or 1))
         return loss
 
-    def stand_in(self, total: float) -> None:
+    def stand_in(self, total: float, *, last: bool) -> None:
         """Compute a loss for nothing, as often as other processes compute theirs.
 
         A subclass may exchange its metrics while it computes a loss, as TRL's SFTTrainer does, and
@@ -167,7 +168,7 @@ class TrainerEngine:
         if self._sharded:
             with self._trainer.compute_loss_context_manager():
                 loss = self._scaled_loss(row, total)
-            self.backward(loss * 0)
+            self.backward(loss * 0, last=last)
             return
         labels = row.columns.get("labels")
         if isinstance(labels, Tensor) and not labels.is_floating_point():
@@ -191,8 +192,14 @@ class TrainerEngine:
             return terms
         return terms * torch.from_numpy(self._weights.of(*rows.tokens)).to(device, torch.float32)
 
-    def backward(self, loss: Tensor) -> None:
-        self._trainer.accelerator.backward(loss)
+    def backward(self, loss: Tensor, *, last: bool) -> None:
+        accelerator = self._trainer.accelerator
+        if not self._trainer.is_deepspeed_enabled:
+            accelerator.backward(loss)
+            return
+        # DeepSpeed updates the weights in the backward pass that synchronizes gradients.
+        accelerator.gradient_state._set_sync_gradients(last)
+        accelerator.backward(loss, scale_wrt_gas=False)
 
     def spend(self, flops: float) -> None:
         self._count_flops(flops, training=True)

@@ -58,7 +58,7 @@ class FilteredTrainer(transformers.Trainer):
         sampler: The order of the examples instead of the Trainer's own, such as a `ScoreSampler`.
 
     Raises:
-        SecondaryLearnersError: For DeepSpeed and `nn.DataParallel`, and for FSDP with a filter that
+        SecondaryLearnersError: For `nn.DataParallel`, and for FSDP and DeepSpeed with a filter that
             needs losses; for something else than a filter; for weights together with label
             smoothing or a loss function of one's own; while training, for a column nobody declared
             and a loss that is not known.
@@ -102,9 +102,9 @@ class FilteredTrainer(transformers.Trainer):
     **Several processes.** Each filters its own shard with a filter state of its own. After each
     step they exchange counts, and update together when what they kept adds up to a whole batch:
     one that kept nothing takes part with a gradient of zero. Gradients are averaged in one go at
-    the update, outside DistributedDataParallel. Under FSDP, filters that need no losses choose
-    before the sharded model is run, and all processes run it equally often: one that kept nothing
-    takes part with a row whose loss counts nothing.
+    the update, outside DistributedDataParallel. Under FSDP and DeepSpeed, filters that need no
+    losses choose before the sharded model is run, and all processes run it equally often: one that
+    kept nothing takes part with a row whose loss counts nothing.
 
     **Checkpoints** hold the filter and what waits for its batch, one file a process; a resumed run
     makes the same decisions and gets the same weights as an uninterrupted one.

@@ -25,7 +25,7 @@ class Engine(Protocol):
     def loss(self, batch: Rows, total: float) -> Tensor:
         """The batch's part of the mean loss over terms of all processes that weigh `total`."""
 
-    def stand_in(self, total: float) -> None:
+    def stand_in(self, total: float, *, last: bool) -> None:
         """Compute a loss for nothing, as often as other processes compute theirs."""
 
     def counted(self, rows: Rows) -> Tensor:
@@ -37,7 +37,8 @@ class Engine(Protocol):
     def terms(self, rows: Rows) -> Tensor:
         """The weighted terms of each row's loss [rows], as `Rows.losses` are means of terms."""
 
-    def backward(self, loss: Tensor) -> None: ...
+    def backward(self, loss: Tensor, *, last: bool) -> None:
+        """Add a loss's gradients; `last`: those of the update are then all there."""
 
     def spend(self, flops: float) -> None:
         """Count operations of a backward pass."""
@@ -74,16 +75,19 @@ def back_propagate(taken: Sequence[Rows], engine: Engine, *, size: int, left: bo
     sums = engine.gather([counted, len(batches)])
     total, most = float(sums[:, 0].sum()), int(sums[:, 1].max())
     value = 0.0
-    for batch in batches:
-        loss = engine.loss(batch, total)
-        engine.backward(loss)
+    held = any(part.losses is not None for part in taken)
+    for number in range(most):
+        last = number == most - 1 and not held
+        if number >= len(batches):
+            engine.stand_in(total, last=last)
+            continue
+        loss = engine.loss(batches[number], total)
+        engine.backward(loss, last=last)
         value += float(loss.detach())
-    for _ in range(most - len(batches)):
-        engine.stand_in(total)
     stored = [(part.losses * engine.terms(part)).sum() for part in taken if part.losses is not None]
     if stored:
         loss = torch.stack(stored).sum() * (engine.processes / (total or 1))
-        engine.backward(loss)
+        engine.backward(loss, last=True)
         value += float(loss.detach())
         engine.spend(sum(part.flops for part in taken if part.losses is not None) * 2 / 3)
     return value
