@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import datasets
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from cli_helpers import learners
 from secondary_learners.content import content
 from secondary_learners.experiments.multistage import ARMS
 from secondary_learners.registry.load import load_base
@@ -113,12 +117,98 @@ def test_the_snippet_of_deltas_runs() -> None:
     assert shared and all(torch.equal(plain[name], model[name]) for name in shared)
 
 
-def test_every_snippet_marked_as_executed_is() -> None:
-    marked = re.findall(r"<!-- executed by (\S+?)(?:: (\w+))? -->", "\n".join(PAGES.values()))
-    tests = {"tests/docs/test_docs.py", "tests/docs/test_quickstart.py"}
-    assert {path for path, _ in marked} == tests
-    names = ["", "", "delta", "gains", "instructions", "sampler", "trainer"]
-    assert sorted(name for _, name in marked) == names
+def test_the_snippet_of_thresholds_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    _, tokenizer = load_base("mini")
+    rows = [{"input_ids": tokenizer(text * 4).input_ids[:32]} for text in (STORY, MANUAL)]
+    names: dict[str, Any] = {"dataset": datasets.Dataset.from_list(rows * 4)}
+    exec(snippet("guides/thresholds.md", ": thresholds"), names)
+    assert capsys.readouterr().out.startswith("[")
+    assert names["best"]["input_ids"] == [rows[0]["input_ids"]] * 4
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # in peft
+def test_the_snippet_of_sft_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trl = pytest.importorskip("trl")
+    model, tokenizer = load_base("mini")
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    options = {"report_to": [], "use_cpu": True, "bf16": False, "activation_checkpointing": False}
+    names: dict[str, Any] = {
+        "model": model,
+        "tokenizer": tokenizer,
+        "rows": datasets.Dataset.from_list([{"text": text} for text in (STORY, MANUAL) * 4]),
+        "args": trl.SFTConfig(
+            str(tmp_path / "out"),
+            per_device_train_batch_size=4,
+            num_train_epochs=1,
+            save_strategy="no",
+            disable_tqdm=True,
+            **options,
+        ),
+    }
+    exec(snippet("guides/sft.md", ": sft"), names)
+    savings = names["trainer"].savings
+    assert (savings.seen, savings.trained) == (8, 4)
+    assert str(savings) in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:datatrove")
+def test_the_snippet_of_datatrove_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("datatrove")
+    from datatrove.executor.local import LocalPipelineExecutor
+    from datatrove.pipeline.readers import JsonlReader
+    from datatrove.pipeline.writers import JsonlWriter
+
+    monkeypatch.chdir(tmp_path)
+    rows = [{"id": str(n), "text": text} for n, text in enumerate((STORY, MANUAL) * 4)]
+    Path("corpus").mkdir()
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    Path("corpus/a.jsonl").write_text(lines, encoding="utf-8")
+    names: dict[str, Any] = {
+        "JsonlReader": lambda _: JsonlReader("corpus"),  # of the test's, in place of a bucket
+        "JsonlWriter": lambda folder: JsonlWriter(folder, compression=None),
+    }
+    exec(snippet("guides/scoring.md", ": datatrove"), names)
+    LocalPipelineExecutor(names["pipeline"], logging_dir="logs").run()
+    kept = Path("best/00000.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["text"] for line in kept] == [STORY] * 4
+
+
+def test_the_snippet_of_ray_runs() -> None:
+    """On a stand-in for a data set of Ray's, which tests/engines has in full."""
+
+    class Rows:
+        def map_batches(self, cls: Any, fn_constructor_args: tuple[str], concurrency: int) -> Any:
+            return cls(*fn_constructor_args)({"text": np.array([STORY, MANUAL], object)})
+
+    ray = SimpleNamespace(data=SimpleNamespace(read_parquet=lambda path: Rows()))
+    names: dict[str, Any] = {"ray": ray}
+    exec(snippet("guides/scoring.md", ": ray"), names)
+    story, manual = names["scored"]["score"]
+    assert story > 1 > manual
+
+
+def test_the_quickstart_runs_in_its_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    exec(snippet("quickstart.md", ": quickstart"), {})
+    commands = re.findall(r"^\$ learners (.*)$", PAGES["docs/quickstart.md"], re.M)
+    assert commands[-1] == "demo"  # which tests/cli runs
+    for command in commands[:-1]:
+        result = learners(*shlex.split(command))
+        assert result.code == 0, result.err
+        assert result.out or "best.jsonl" in command
+    best = [json.loads(line) for line in Path("best.jsonl").read_text().splitlines()]
+    assert [row["text"].split()[0] for row in best] == ['"Come', "It"]
+
+
+def test_every_snippet_is_marked_as_executed() -> None:
+    pages = "\n".join(text for page, text in PAGES.items() if page.startswith("docs/"))
+    marked = re.findall(
+        r"^<!-- executed by tests/docs/test_docs.py(?:: (\w+))? -->\n```python$", pages, re.M
+    )
+    assert len(marked) == len(re.findall(r"^ *```python", pages, re.M))
+    tests = Path(__file__).read_text(encoding="utf-8")
+    executed = re.findall(r"snippet\(\s*\"[\w/.-]+\"(?:, \": (\w+)\")?\s*\)", tests)
+    assert sorted(marked) == sorted(executed)
 
 
 @pytest.mark.parametrize("page", PAGES)
