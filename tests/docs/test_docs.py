@@ -7,20 +7,25 @@ import re
 import shlex
 import shutil
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 import torch
 from torch.utils.data import DataLoader
+from torch.utils.data.distributed import DistributedSampler
 
 from cli_helpers import learners
 from secondary_learners.content import content
 from secondary_learners.experiments.multistage import ARMS
-from secondary_learners.registry.load import load_base
+from secondary_learners.filtering.stream import filtered
+from secondary_learners.registry.load import load_base, load_learner
 from trainer_helpers import collate, make_arguments, make_model, make_rows
 
 ROOT = Path(__file__).parents[2]
@@ -117,6 +122,21 @@ def test_the_snippet_of_deltas_runs() -> None:
     assert shared and all(torch.equal(plain[name], model[name]) for name in shared)
 
 
+def test_the_snippet_for_several_processes_runs() -> None:
+    """In one; tests/filtering has several."""
+    _, tokenizer = load_base("mini")
+    rows = [torch.tensor(tokenizer(text * 4).input_ids[:32]) for text in (STORY, MANUAL)]
+    names: dict[str, Any] = {
+        "dataset": rows * 32,
+        "DataLoader": DataLoader,
+        "DistributedSampler": partial(DistributedSampler, num_replicas=1, rank=0),
+        "filtered": filtered,
+        "learner": load_learner("books-mini"),
+    }
+    exec(snippet("guides/filter.md", ": joint"), names)
+    assert [len(batch) for batch in names["loader"]] == [16, 16]
+
+
 def test_the_snippet_of_thresholds_runs(capsys: pytest.CaptureFixture[str]) -> None:
     _, tokenizer = load_base("mini")
     rows = [{"input_ids": tokenizer(text * 4).input_ids[:32]} for text in (STORY, MANUAL)]
@@ -155,22 +175,20 @@ def test_the_snippet_of_sft_runs(tmp_path: Path, capsys: pytest.CaptureFixture[s
 def test_the_snippet_of_datatrove_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("datatrove")
     from datatrove.executor.local import LocalPipelineExecutor
-    from datatrove.pipeline.readers import JsonlReader
-    from datatrove.pipeline.writers import JsonlWriter
+    from datatrove.pipeline.readers import ParquetReader
+    from datatrove.pipeline.writers import ParquetWriter
 
     monkeypatch.chdir(tmp_path)
     rows = [{"id": str(n), "text": text} for n, text in enumerate((STORY, MANUAL) * 4)]
     Path("corpus").mkdir()
-    lines = "".join(json.dumps(row) + "\n" for row in rows)
-    Path("corpus/a.jsonl").write_text(lines, encoding="utf-8")
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), "corpus/a.parquet")
     names: dict[str, Any] = {
-        "JsonlReader": lambda _: JsonlReader("corpus"),  # of the test's, in place of a bucket
-        "JsonlWriter": lambda folder: JsonlWriter(folder, compression=None),
+        "ParquetReader": lambda _: ParquetReader("corpus"),  # the test's, in place of a bucket
+        "ParquetWriter": ParquetWriter,
     }
     exec(snippet("guides/scoring.md", ": datatrove"), names)
     LocalPipelineExecutor(names["pipeline"], logging_dir="logs").run()
-    kept = Path("best/00000.jsonl").read_text(encoding="utf-8").splitlines()
-    assert [json.loads(line)["text"] for line in kept] == [STORY] * 4
+    assert pyarrow.parquet.read_table("best")["text"].to_pylist() == [STORY] * 4
 
 
 def test_the_snippet_of_ray_runs() -> None:
