@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import islice
 
 from secondary_learners.server.errors import Refused
 from secondary_learners.server.judge import Explained, Judge, Material, NotScored
@@ -18,7 +19,7 @@ __all__ = ["LONGEST_TEXT", "MATERIAL", "Scoring", "probed"]
 MATERIAL = ("README.md", "config.json", "evaluation.json", "model.safetensors", "recipe.toml")
 LONGEST_TEXT = 10_000
 _A_MINUTE = 30
-_REMEMBERED = 20_000
+_REMEMBERED, _COMPARED = 20_000, 200
 _SOON = "The probe set is being scored: look again in some seconds."
 _NOT_HERE = "The probe set was not scored: its files are not all here, or too large."
 Find = Callable[[], Material | None]
@@ -52,9 +53,10 @@ class Scoring:
         return self._with(artifact, key)
 
     def known(self, artifacts: Iterable[Artifact]) -> list[Artifact]:
-        """Those whose scores of the probe set are known already, with them."""
-        probed = (self._with(artifact, _key(artifact)) for artifact in artifacts)
-        return [artifact for artifact in probed if artifact.probe]
+        """Those whose scores of the probe set are known already, with them; not more than some."""
+        keys = ((artifact, _key(artifact)) for artifact in artifacts if self._known)
+        known = (self._with(artifact, key) for artifact, key in keys if key in self._known)
+        return list(islice((artifact for artifact in known if artifact.probe), _COMPARED))
 
     def explain(self, sender: object, material: Material, text: str) -> Explained | None:
         """Blocks. Raises Refused for a text too long or too many of them, and NotScored."""
@@ -99,5 +101,4 @@ def _with(artifact: Artifact, known: tuple[float, ...] | str) -> Artifact:
 
 
 def _key(artifact: Artifact) -> tuple[str, ...]:
-    files = artifact.source.files
-    return tuple(f"{file.path} {file.digest}" for file in files if file.path in MATERIAL)
+    return tuple(file.digest for file in artifact.source.files if file.path in MATERIAL)

@@ -50,6 +50,16 @@ from secondary_learners import TRAINER, LearnerFilter, load_learner
 
 learner = load_learner({name})
 trainer = TRAINER(model, args, train_dataset=train, filter=LearnerFilter(learner, 1.0))"""
+_DATATROVE = """\
+{setting}from datatrove.pipeline.readers import JsonlReader
+from datatrove.pipeline.writers import JsonlWriter
+from secondary_learners.engines.datatrove import LearnerFilter
+
+pipeline = [
+    JsonlReader("corpus/"),
+    LearnerFilter({reference}, threshold=1.0),
+    JsonlWriter("best/"),
+]"""
 _SCORE = "{prefix}learners score mixed.jsonl -l {word} --keep 0.3 --out best.jsonl"
 _DELTA = "from secondary_learners import load_delta\n\ndelta = load_delta({name})"
 _BASE = (
@@ -65,6 +75,7 @@ _SNIPPETS = {
         Snippet("Any loop", "python", _LOOP),
         Snippet("Trainer", "python", _TRAINER.replace("TRAINER", "FilteredTrainer")),
         Snippet("TRL", "python", _TRAINER.replace("TRAINER", "FilteredSFTTrainer")),
+        Snippet("datatrove", "python", _DATATROVE),
         Snippet("Command line", "shell", _SCORE),
         _LOCK,
     ),
