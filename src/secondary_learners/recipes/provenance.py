@@ -15,7 +15,7 @@ from secondary_learners.files import sha256_file
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["base_commit", "device_name", "file_digests", "processor", "versions"]
+__all__ = ["base_commit", "device_name", "file_digests", "processor", "repository_of", "versions"]
 
 
 def file_digests(folder: Path) -> dict[str, Any]:
@@ -28,6 +28,12 @@ def file_digests(folder: Path) -> dict[str, Any]:
     }
 
 
+def repository_of(reference: str, model: PreTrainedModel) -> tuple[str, str | None]:
+    """Where a base model is, and its commit; without one, all that `reference` says."""
+    commit = base_commit(model)
+    return (reference.partition("@")[0] if commit else reference), commit
+
+
 def base_commit(model: PreTrainedModel) -> str | None:
     """The commit of a base model that came from a Hub; transformers keeps it with the config."""
     commit = getattr(model.config, "_commit_hash", None)
@@ -35,9 +41,9 @@ def base_commit(model: PreTrainedModel) -> str | None:
     return commit if full else None
 
 
-def device_name(model: PreTrainedModel) -> str:
-    if model.device.type == "cuda":
-        return torch.cuda.get_device_name(model.device)
+def device_name(device: str | torch.device) -> str:
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(device)
     return processor()
 
 

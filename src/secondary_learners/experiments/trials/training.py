@@ -22,6 +22,7 @@ import safetensors.torch
 import torch
 
 from secondary_learners.errors import TrialsError, UnknownNameError
+from secondary_learners.experiments.checkpoint import held, restore
 from secondary_learners.files import atomic_path
 from secondary_learners.filtering.selection import Scorer
 from secondary_learners.filtering.stream import FilteredStream, filtered
@@ -302,22 +303,13 @@ def _evaluate(
     return score(task.metric, guesses, targets), nats, len(np.unique(guesses)) == 1
 
 
-def _tensors(model: PreTrainedModel) -> list[torch.Tensor]:
-    """Each once, where a state_dict would hold tied weights twice."""
-    return [*model.parameters(), *model.buffers()]
-
-
 def _keep(
     path: Path, model: PreTrainedModel, optimizer: torch.optim.Optimizer, device: torch.device
 ) -> None:
     """Write weights, the optimizer's state and that of dropout, from which `_restore` goes on."""
-    held = {f"model.{place}": tensor for place, tensor in enumerate(_tensors(model))}
-    for place, state in optimizer.state_dict()["state"].items():
-        held |= {f"optimizer.{place}.{name}": value for name, value in state.items()}
-    held["dropout"] = torch.get_rng_state()
+    tensors = held(model, [optimizer]) | {"dropout": torch.get_rng_state()}
     if device.type == "cuda":
-        held["dropout.cuda"] = torch.cuda.get_rng_state(device)
-    tensors = {name: value.detach().cpu().contiguous() for name, value in held.items()}
+        tensors["dropout.cuda"] = torch.cuda.get_rng_state(device)
     with atomic_path(path) as temporary:
         safetensors.torch.save_file(tensors, temporary)
 
@@ -326,19 +318,10 @@ def _restore(
     path: Path, model: PreTrainedModel, optimizer: torch.optim.Optimizer, device: torch.device
 ) -> None:
     try:
-        held = safetensors.torch.load_file(path)
-    except (safetensors.SafetensorError, OSError) as error:
+        tensors = safetensors.torch.load_file(path)
+        restore(model, [optimizer], tensors)
+    except (safetensors.SafetensorError, OSError, KeyError) as error:
         raise TrialsError(f"{path} cannot be read: {error}. Delete it and run again.") from error
-    with torch.no_grad():
-        for place, tensor in enumerate(_tensors(model)):
-            tensor.copy_(held[f"model.{place}"])
-    state = optimizer.state_dict()
-    parts = [name.split(".") for name in held if name.startswith("optimizer.")]
-    state["state"] = {
-        int(place): {name: held[f"optimizer.{place}.{name}"] for _, p, name in parts if p == place}
-        for place in {place for _, place, _ in parts}
-    }
-    optimizer.load_state_dict(state)
-    torch.set_rng_state(held["dropout"])
+    torch.set_rng_state(tensors["dropout"])
     if device.type == "cuda":
-        torch.cuda.set_rng_state(held["dropout.cuda"], device)
+        torch.cuda.set_rng_state(tensors["dropout.cuda"], device)

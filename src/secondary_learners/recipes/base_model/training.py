@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
-import platform
 import shutil
 import time
 from dataclasses import asdict, dataclass
@@ -23,6 +21,7 @@ from safetensors.torch import load_file, save, save_file
 from tqdm import tqdm
 
 from secondary_learners.errors import CorpusError, DivergedError
+from secondary_learners.experiments.checkpoint import held, restore
 from secondary_learners.experiments.tracking import track
 from secondary_learners.files import atomic_path, json_bytes, sha256_bytes, write_bytes, write_json
 from secondary_learners.learners.artifact import tokenizer_fingerprint
@@ -34,6 +33,7 @@ from secondary_learners.recipes.base_model.tokenizer import (
     read_tokenizer,
     train_tokenizer,
 )
+from secondary_learners.recipes.provenance import device_name
 from secondary_learners.recipes.run import Run
 from secondary_learners.text.corpus import Document, read_documents
 
@@ -101,7 +101,7 @@ def pretrain(recipe: PretrainRecipe, material: Material, run: Run) -> dict[str, 
         "tokens_seen": recipe.steps * recipe.batch_size * recipe.context_length,
         "tokens_in_corpus": len(train),
         "training_seconds": round(seconds),
-        "device": torch.cuda.get_device_name() if device.startswith("cuda") else _processor(),
+        "device": device_name(device),
         "torch": torch.__version__,
         **energy(),
     }
@@ -264,13 +264,9 @@ def _save_checkpoint(
     seconds: float,
     folder: Path,
 ) -> None:
-    tensors = {f"model.{n}": p.detach() for n, p in model.named_parameters()}
-    for number, optimizer in enumerate(optimizers):
-        for index, state in optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{number}.{index}.{key}": v for key, v in state.items()}
     meta = {"step": str(step), "seconds": str(seconds), "recipe": _recipe_digest(recipe)}
     with atomic_path(folder / "checkpoint.safetensors") as path:
-        save_file({n: t.contiguous().clone() for n, t in tensors.items()}, path, metadata=meta)
+        save_file(held(model, optimizers), path, metadata=meta)
 
 
 def _resume(
@@ -290,20 +286,7 @@ def _resume(
     if meta["recipe"] != _recipe_digest(recipe):
         log.warning("%s belongs to another recipe: starting again", path)
         return 0, 0.0
-    tensors = load_file(path)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(tensors[f"model.{name}"])
-    for number, optimizer in enumerate(optimizers):
-        whole = optimizer.state_dict()
-        for index in range(len(whole["param_groups"][0]["params"])):
-            prefix = f"optimizer.{number}.{index}."
-            whole["state"][index] = {
-                name.removeprefix(prefix): tensor
-                for name, tensor in tensors.items()
-                if name.startswith(prefix)
-            }
-        optimizer.load_state_dict(whole)
+    restore(model, optimizers, load_file(path))
     return int(meta["step"]), float(meta["seconds"])
 
 
@@ -350,7 +333,3 @@ def _write(
     }
     write_json(out / "tokenizer_config.json", settings)
     shutil.rmtree(run.work / "checkpoint", ignore_errors=True)
-
-
-def _processor() -> str:
-    return f"{os.cpu_count()} cores, {platform.machine()}"

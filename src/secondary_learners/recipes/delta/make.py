@@ -31,7 +31,7 @@ from secondary_learners.learners.config import Reference
 from secondary_learners.recipes.delta.recipe import DeltaRecipe
 from secondary_learners.recipes.likeness import Figure, compare_logits
 from secondary_learners.recipes.parsing import recipe_toml
-from secondary_learners.recipes.provenance import base_commit, device_name
+from secondary_learners.recipes.provenance import device_name, repository_of
 from secondary_learners.recipes.run import Made, Run, reference_of
 from secondary_learners.recipes.sources import portable_names
 from secondary_learners.registry.load import load_base
@@ -99,7 +99,7 @@ def make(recipe: DeltaRecipe, material: Material, run: Run) -> Made:
     applied = delta.apply(classifier(base, len(material.train.classes)))
     evaluation = {
         "command": run.command,
-        "device": device_name(base),
+        "device": device_name(base.device),
         "seed": recipe.seed,
         "seconds": round(tuned.figures["seconds"], 1),
         "sparsity": tuned.figures["sparsity"],
@@ -156,8 +156,7 @@ def _tuned(recipe: DeltaRecipe, material: Material, run: Run) -> StoredRun:
     """The delta, as figures and arrays."""
     base, examples = material.base, material.train
     tuned = fine_tune(base, examples, recipe.tuning, seed=recipe.seed, progress=run.progress)
-    revision = base_commit(base)
-    repository = recipe.base.partition("@")[0] if revision else recipe.base
+    repository, revision = repository_of(recipe.base, base)
     fingerprint = tokenizer_fingerprint(material.tokenizer)
     delta = make_delta(
         base,

@@ -265,7 +265,7 @@ def _figures(
         "tokens": token_weights(
             learner, tokenizer, labels.contexts.input_ids, labels.contexts.attention_mask
         ),
-        "device": device_name(model),
+        "device": device_name(model.device),
         **({"stand_in": stand_in} if stand_in else {}),
     }
 

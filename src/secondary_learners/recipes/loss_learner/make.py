@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import torch
 import transformers
 
 from secondary_learners.cards.card import About
@@ -49,7 +48,7 @@ from secondary_learners.recipes.gain_learner.figures import held_out_figures, to
 from secondary_learners.recipes.likeness import Figure, compare_learners
 from secondary_learners.recipes.loss_learner.recipe import LossPlan, MultistageRecipe
 from secondary_learners.recipes.parsing import recipe_toml
-from secondary_learners.recipes.provenance import base_commit, device_name, versions
+from secondary_learners.recipes.provenance import device_name, repository_of, versions
 from secondary_learners.recipes.run import Made, Run, reference_of
 from secondary_learners.registry.load import load_base
 from secondary_learners.tasks.training import example_losses, predict
@@ -134,7 +133,6 @@ def make(recipe: MultistageRecipe, material: Material, run: Run) -> Made:
         log.log(logging.INFO if run.progress else logging.DEBUG, progress_line(each))
         done.append(each)
     ids, mask = _padded(task, losses)
-    cpu = run.device == "cpu"
     evaluation: dict[str, Any] = {
         "task": {
             "name": task.name,
@@ -154,7 +152,7 @@ def make(recipe: MultistageRecipe, material: Material, run: Run) -> Made:
         "fine_tuning": _comparison(recipe, len(rest.used), summary(done)) if done else None,
         "tokens": token_weights(learner, material.tokenizer, ids, mask),
         "command": run.command,
-        "device": device_name(base) if cpu else torch.cuda.get_device_name(run.device),
+        "device": device_name(run.device),
         **energy(),
     }
     about = About.of(recipe, reference=reference_of(recipe, run.out))
@@ -258,8 +256,7 @@ def loss_learner(
         unit="nats",
         attention_mask=mask,
     )
-    commit = base_commit(model)
-    repo = reference.partition("@")[0] if commit else reference
+    repo, commit = repository_of(reference, model)
     config = LearnerConfig(
         name=name,
         architecture="linear",
