@@ -66,6 +66,16 @@ class ArtifactError(SecondaryLearnersError):
 class DigestMismatchError(ArtifactError):
     """A file whose sha256 is not the recorded one."""
 
+    @classmethod
+    def of(
+        cls, path: object, expected: str | None, actual: str | None, remedy: str
+    ) -> DigestMismatchError:
+        """expected: None for a file that is not recorded; actual: None for one that is missing."""
+        return cls(
+            f"{path}: its sha256 should be {expected or 'recorded'}, and is "
+            f"{actual or 'missing'}. {remedy}"
+        )
+
 
 class IncompatibleError(ArtifactError):
     """A learner met another tokenizer than its own, or a format newer than this package."""

@@ -17,6 +17,7 @@ __all__ = [
     "atomic_folder",
     "atomic_path",
     "fsync_folder",
+    "git_sha1",
     "json_bytes",
     "sha256_bytes",
     "sha256_file",
@@ -104,6 +105,19 @@ def write_json(path: Path, value: Any) -> None:
 
 def sha256_bytes(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+def git_sha1(source: Path | bytes) -> str:
+    """What git, and so a Hub for small files, calls these bytes or those of this file."""
+    size = len(source) if isinstance(source, bytes) else source.stat().st_size
+    digest = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+    if isinstance(source, bytes):
+        digest.update(source)
+    else:
+        with source.open("rb") as file:
+            while block := file.read(2**20):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def sha256_file(path: Path) -> str:

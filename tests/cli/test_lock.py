@@ -68,7 +68,7 @@ def test_a_lock_with_other_bytes_is_refused(work: Path) -> None:
     lock.write_text(lock.read_text().replace(digest, sha256_bytes(b"another")))
     result = learners("explain", "To be", "-l", "books-mini")
     assert result.code == 1
-    assert "model.safetensors was changed" in result.err
+    assert "model.safetensors: its sha256 should be" in result.err
     assert "If learners.lock is out of date, try `learners lock books-mini`." in result.err
     verified = learners("verify", "books-mini", "--json")
     assert verified.code == 1

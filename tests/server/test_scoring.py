@@ -188,7 +188,7 @@ class TestJudge:
         first, empty = judge.explain(material(), [story, " "])
         assert empty is None and first is not None and first.score > 1
         assert "".join(token for token, _ in first.tokens) == story
-        with pytest.raises(NotScored, match="was changed"):
+        with pytest.raises(NotScored, match="its sha256 should be"):
             judge.explain(wrong, [story])
         other = json.loads((LEARNER / "config.json").read_text())
         other["tokenizer"]["repo"] = "nobody/nothing"

@@ -73,10 +73,7 @@ def _check_digests(
     for name, data in contents.items():
         expected, actual = digests.get(name), sha256_bytes(data)
         if actual != expected:
-            raise DigestMismatchError(
-                f"{folder / name} was changed: its sha256 should be {expected or 'recorded'}, and "
-                f"is {actual}. {remedy}"
-            )
+            raise DigestMismatchError.of(folder / name, expected, actual, remedy)
 
 
 def _suffix(name: str) -> str:

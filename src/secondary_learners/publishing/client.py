@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from secondary_learners.errors import HubError, OfflineError, PublishError
-from secondary_learners.registry.remote import Remote, warn_of_plain_http
+from secondary_learners.registry.hub_errors import words_of
+from secondary_learners.registry.remote import Remote, digest_of, warn_of_plain_http
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi, errors
@@ -111,9 +112,7 @@ class Client:
             commit=info.sha or "",
             private=bool(info.private),
             files={
-                file.rfilename: HubFile(
-                    file.size or 0, (file.lfs.sha256 if file.lfs else file.blob_id) or ""
-                )
+                file.rfilename: HubFile(file.size or 0, digest_of(file))
                 for file in info.siblings or ()
             },
             tags={tag.name: tag.target_commit for tag in tags},
@@ -179,10 +178,7 @@ class Client:
 
     def _refused(self, error: errors.HfHubHTTPError) -> HubError:
         status = error.response.status_code
-        message = (
-            error.server_message or error.response.headers.get("X-Error-Message") or ""
-        ).strip()
-        words = f" ({message.rstrip('.')})" if message else ""
+        words = words_of(error)
         if status == 401:
             return PublishError(
                 f"{self.remote.address} does not accept the token{words}. Set HF_TOKEN to one that "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from secondary_learners.artifacts.kinds import artifact_kinds
 from secondary_learners.artifacts.layout import published_files
 from secondary_learners.cards.check import CardFault, check_card
 from secondary_learners.errors import AuditError, PublishError
-from secondary_learners.files import sha256_bytes, sha256_file
+from secondary_learners.files import git_sha1, sha256_bytes, sha256_file
 from secondary_learners.publishing.audit import check_license
 from secondary_learners.publishing.client import Client, State
 from secondary_learners.publishing.merge import Conflict, merge_cards
@@ -76,14 +75,7 @@ class Content:
 def _content(source: Path | bytes) -> Content:
     size = len(source) if isinstance(source, bytes) else source.stat().st_size
     sha256 = sha256_bytes(source) if isinstance(source, bytes) else sha256_file(source)
-    git = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
-    if isinstance(source, bytes):
-        git.update(source)
-    else:
-        with source.open("rb") as file:
-            while block := file.read(2**20):
-                git.update(block)
-    return Content(source, size, sha256, git.hexdigest())
+    return Content(source, size, sha256, git_sha1(source))
 
 
 @dataclass(frozen=True)

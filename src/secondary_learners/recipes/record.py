@@ -10,34 +10,27 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from secondary_learners.errors import RecipeError
 
 if TYPE_CHECKING:
+    from secondary_learners.cards.card import Described as _Fields  # that every kind has
     from secondary_learners.recipes.gain_learner.recipe import LearnerRecipe
+else:
+    _Fields = object
 
 __all__ = ["Record", "above_zero", "check_name", "one_of"]
 
 _NAME = re.compile(r"[a-z0-9]+([._-][a-z0-9]+)*")
 
 
-class Record:
+class Record(_Fields):
     """A recipe's record: a frozen dataclass whose fields are those of its TOML file.
 
     The class attributes are not fields. WHAT: what messages call it. OPTIONS: those of
     `learners run` that it takes, beside the ones that every recipe does.
     """
 
-    if TYPE_CHECKING:  # the fields that every kind has
+    if TYPE_CHECKING:
 
         @property
-        def name(self) -> str: ...
-        @property
         def kind(self) -> str: ...
-        @property
-        def summary(self) -> str: ...
-        @property
-        def license(self) -> str: ...
-        @property
-        def attribution(self) -> str: ...
-        @property
-        def language(self) -> str: ...
 
     WHAT = "a recipe"
     OPTIONS: ClassVar[frozenset[str]] = frozenset()

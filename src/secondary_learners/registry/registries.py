@@ -353,9 +353,10 @@ def _checked_snapshot(registry: Registry, only: str | None = None) -> Path:
         path, expected = folder / name, registry.files.get(name)
         actual = sha256_file(path) if path.is_file() else None
         if actual != expected:
-            raise DigestMismatchError(
-                f"{path}: its sha256 should be {expected or 'recorded'}, and is "
-                f"{actual or 'missing'}: the registry {registry.alias!r} was changed on this "
-                f"machine. Fetch it again with `learners registry update {registry.alias}`."
+            raise DigestMismatchError.of(
+                path,
+                expected,
+                actual,
+                f"Fetch the registry again with `learners registry update {registry.alias}`.",
             )
     return folder

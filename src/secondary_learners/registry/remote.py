@@ -1,33 +1,37 @@
-"""Every call of huggingface_hub for loading, and what its errors mean in plain words.
+"""Every call of huggingface_hub for loading.
 
 huggingface_hub is imported inside: what ships with the package loads without it.
 """
 
 from __future__ import annotations
 
-import errno
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from ipaddress import ip_address
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from secondary_learners.artifacts.layout import FORBIDDEN
-from secondary_learners.errors import ArtifactError, HubError, OfflineError, UnknownNameError
+from secondary_learners.errors import ArtifactError, HubError
 from secondary_learners.files import sha256_bytes
 from secondary_learners.registry.hf_cache import foreign_name, keep, lay
 from secondary_learners.registry.home import cache_folder
+from secondary_learners.registry.hub_errors import plain_errors
 from secondary_learners.registry.references import is_commit
+
+if TYPE_CHECKING:
+    from huggingface_hub.hf_api import RepoSibling
 
 __all__ = [
     "Listing",
     "Remote",
     "blobs",
     "check_snapshot",
+    "digest_of",
     "download",
     "fetchable",
     "forget",
@@ -95,6 +99,12 @@ class Remote:
         """As huggingface_hub wants it: None for the user's own, False for none at all."""
         return self.token or (None if self.is_default else False)
 
+    @property
+    def sends_token(self) -> bool:
+        from huggingface_hub import get_token
+
+        return bool(self.token or (self.is_default and get_token()))
+
     def __str__(self) -> str:
         return f"{self.repository} on {self.address}"
 
@@ -153,7 +163,7 @@ def inspect(remote: Remote, revision: str | None) -> Listing:
 
     warn_of_plain_http(remote)
     api = HfApi(endpoint=remote.address, token=remote.sent_token, library_name="secondary-learners")
-    with _plain_errors(remote, revision):
+    with plain_errors(remote, revision):
         try:
             info = api.model_info(
                 remote.repository,
@@ -162,10 +172,7 @@ def inspect(remote: Remote, revision: str | None) -> Listing:
                 timeout=constants.HF_HUB_ETAG_TIMEOUT,
             )
             commit = info.sha or ""
-            files = {
-                file.rfilename: (file.lfs.sha256 if file.lfs else file.blob_id) or ""
-                for file in info.siblings or ()
-            }
+            files = {file.rfilename: digest_of(file) for file in info.siblings or ()}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise HubError(
                 f"{remote.address} does not answer like a Hub ({type(error).__name__}: {error}). "
@@ -176,6 +183,11 @@ def inspect(remote: Remote, revision: str | None) -> Listing:
     if is_commit(revision) and commit != revision:
         raise _other_commit(remote, str(revision), commit)
     return Listing(commit, files)
+
+
+def digest_of(file: RepoSibling) -> str:
+    """What a Hub calls a file by: its sha256 where it keeps large ones, else git's sha1."""
+    return (file.lfs.sha256 if file.lfs else file.blob_id) or ""
 
 
 def refuse_code(remote: Remote, listing: Listing) -> None:
@@ -217,7 +229,7 @@ def download(remote: Remote, commit: str, names: Iterable[str]) -> Path:
         if path != folder / name:
             raise _other_commit(remote, commit, path.relative_to(folder.parent).parts[0])
 
-    with _plain_errors(remote, commit), ThreadPoolExecutor(_PARALLEL) as pool:
+    with plain_errors(remote, commit), ThreadPoolExecutor(_PARALLEL) as pool:
         list(pool.map(fetch, [name for name in names if fetchable(name)]))
     return folder
 
@@ -267,98 +279,10 @@ def _other_commit(remote: Remote, asked: str, answered: str) -> HubError:
     )
 
 
-@contextmanager
-def _plain_errors(remote: Remote, revision: str | None) -> Iterator[None]:
-    """Turn what huggingface_hub raises into HubError and OfflineError."""
-    from httpx2 import TransportError
-    from huggingface_hub import errors
-
-    try:
-        yield
-    except errors.LocalEntryNotFoundError as error:  # its own words are about the cache
-        cause = error.__cause__
-        if not isinstance(cause, Exception):
-            raise OfflineError(f"{remote} cannot be reached. Check the connection.") from error
-        raise _plain(remote, revision, cause) from error
-    except (errors.HfHubHTTPError, errors.OfflineModeIsEnabled, TransportError) as error:
-        raise _plain(remote, revision, error) from error
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise HubError(_full_disk(remote)) from error
-        if error.errno is None:  # huggingface_hub's check of the size
-            raise HubError(
-                f"{remote} sent a file that has another size than it announced. Try again; if that "
-                "does not help, ask whoever runs it."
-            ) from error
-        raise
-
-
-def _full_disk(remote: Remote) -> str:
-    variable = "HF_HUB_CACHE" if remote.is_default else "SECONDARY_LEARNERS_HOME"
-    return (
-        f"the disk with the cache {remote.cache} is full. Free some space (`hf cache prune`), or "
-        f"set {variable} to another disk, and load again."
-    )
-
-
-def _plain(remote: Remote, revision: str | None, error: Exception) -> Exception:
-    from huggingface_hub import errors
-
-    if isinstance(error, errors.GatedRepoError):  # before RepositoryNotFoundError, its parent
-        return HubError(
-            f"{remote} is gated: its files are for those who accepted its license. Accept it at "
-            f"{remote.address}/{remote.repository}, then {_token_step(remote)}"
-        )
-    if isinstance(error, errors.RepositoryNotFoundError):
-        return HubError(
-            f"there is no repository {remote}, or it is private and this user may not read it. "
-            f"Check the name (`learners list` has those that are known); if it is private, "
-            f"{_token_step(remote)}"
-        )
-    if isinstance(error, errors.RevisionNotFoundError):
-        return _no_revision(remote, revision)
-    if isinstance(error, errors.OfflineModeIsEnabled):
-        return OfflineError(f"{remote} cannot be asked: HF_HUB_OFFLINE is set. Unset it.")
-    if isinstance(error, errors.HfHubHTTPError):
-        status = error.response.status_code
-        message = error.server_message or error.response.headers.get("X-Error-Message") or ""
-        words = f" ({message.strip().rstrip('.')})" if message.strip() else ""
-        if status in (401, 403):
-            what = "does not accept the token" if _sends_token(remote) else "asks for a token"
-            return HubError(f"{remote} {what}{words}: {_token_step(remote)}")
-        if status >= 500 or status == 429:
-            return OfflineError(f"{remote} answered {status}{words}. Try again later.")
-        return HubError(f"{remote} answered {status}{words}. Check the name and the address.")
-    return OfflineError(
-        f"{remote.address} cannot be reached ({type(error).__name__}: {error}). Check the "
-        "connection and the address."
-    )
-
-
-def _no_revision(remote: Remote, revision: str | None) -> Exception:
-    from huggingface_hub import HfApi
-
-    api = HfApi(endpoint=remote.address, token=remote.sent_token, library_name="secondary-learners")
-    try:
-        refs = api.list_repo_refs(remote.repository)
-    except Exception:  # the answer that matters is the first one
-        return HubError(f"{remote} has no revision {revision!r}. Check its tags and branches.")
-    names = [ref.name for ref in (*refs.tags, *refs.branches)]
-    return UnknownNameError(
-        f"revision of {remote}", str(revision), names, f"learners show {remote.repository}"
-    )
-
-
-def _sends_token(remote: Remote) -> bool:
-    from huggingface_hub import get_token
-
-    return bool(remote.token or (remote.is_default and get_token()))
-
-
 def warn_of_plain_http(remote: Remote) -> None:
     """Say, once for each address, that a token can be read on its way to another machine."""
     parts = urlsplit(remote.address)
-    if parts.scheme == "http" and not _is_this_machine(parts.hostname) and _sends_token(remote):
+    if parts.scheme == "http" and not _is_this_machine(parts.hostname) and remote.sends_token:
         _warn_once(remote.address)
 
 
@@ -376,20 +300,3 @@ def _is_this_machine(host: str | None) -> bool:
         return ip_address(host or "").is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _token_step(remote: Remote) -> str:
-    """What to do about the token, which depends on whether one was sent and to which Hub."""
-    if remote.is_default:
-        if _sends_token(remote):
-            return (
-                "use the token of a user who may: the one that was sent (the argument token, "
-                "HF_TOKEN or `hf auth login`) may not."
-            )
-        return "log in with `hf auth login` or set HF_TOKEN: no token was sent."
-    if remote.token:
-        return "use the token of a user who may: the one that was sent may not."
-    return (
-        f"give a token for this Hub ({remote.token_hint or 'the argument token'}): none was sent, "
-        "because your own token goes only to the Hub that HF_ENDPOINT names."
-    )

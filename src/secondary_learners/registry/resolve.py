@@ -6,7 +6,6 @@ knows why the others cannot help either raises.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,8 +14,8 @@ from typing import Protocol
 
 from secondary_learners.artifacts.kinds import artifact_kind, kind_of_config
 from secondary_learners.artifacts.reading import read_file
-from secondary_learners.errors import ArtifactError, LockError, OfflineError
-from secondary_learners.files import sha256_file
+from secondary_learners.errors import ArtifactError, DigestMismatchError, LockError, OfflineError
+from secondary_learners.files import git_sha1, sha256_file
 from secondary_learners.registry.lock import Pinned
 from secondary_learners.registry.pins import read_pin, read_ref, write_pin, write_ref
 from secondary_learners.registry.references import is_commit
@@ -35,7 +34,7 @@ from secondary_learners.registry.remote import (
     removal,
     snapshot_folder,
 )
-from secondary_learners.registry.resolved import Request, Resolved, Storage, changed
+from secondary_learners.registry.resolved import Request, Resolved, Storage
 
 __all__ = ["resolve"]
 
@@ -213,14 +212,14 @@ def _fetch(
         if not good:
             if path.resolve() not in known:  # or it would still be found after the Hub is mended
                 forget(remote, path)
-                raise changed(
+                raise DigestMismatchError.of(
                     path,
                     expected,
                     actual,
                     f"That is what {remote} sent: nothing of it was used, and the cache forgot it. "
                     f"{request.remedy or 'Ask whoever runs it.'}",
                 )
-            raise changed(path, expected, actual, _again(request))
+            raise DigestMismatchError.of(path, expected, actual, _again(request))
         digests[name] = actual
     if request.digests is None and digests != pinned:
         write_pin(remote, commit, digests)
@@ -264,10 +263,7 @@ def _named_blobs(folder: Path) -> dict[str, str]:
 
 def _hub_digest(path: Path, like: str) -> str:
     """What a Hub calls the bytes of a file: sha256 for large ones, git's sha1 for the others."""
-    if len(like) == 64:
-        return sha256_file(path)
-    data = path.read_bytes()
-    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+    return sha256_file(path) if len(like) == 64 else git_sha1(path)
 
 
 def _wanted(kind: str | None, names: Mapping[str, str]) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from secondary_learners.errors import DigestMismatchError
 from secondary_learners.files import sha256_bytes, sha256_file
 from secondary_learners.registry.remote import Remote, fetchable
 
-__all__ = ["Request", "Resolved", "Storage", "changed"]
+__all__ = ["Request", "Resolved", "Storage"]
 
 
 class Storage(StrEnum):
@@ -77,10 +77,9 @@ class Resolved:
 
     def read(self, name: str) -> bytes:
         """The bytes of a file, its digest checked. Raises ArtifactError when it is not there."""
-        path = self.folder / name
-        data = read_file(path, remedy=self.remedy)
-        if self.digests is not None and sha256_bytes(data) != self.digests.get(name):
-            raise changed(path, self.digests.get(name), sha256_bytes(data), self.remedy)
+        data = read_file(self.folder / name, remedy=self.remedy)
+        if self.digests is not None:
+            self._compare(name, sha256_bytes(data))
         return data
 
     def check_all(self) -> None:
@@ -115,7 +114,7 @@ class Resolved:
             for name in self._present():
                 source, path = self.folder / name, Path(temporary) / name
                 if not source.is_file():
-                    raise changed(source, self.digests[name], None, self.remedy)
+                    raise DigestMismatchError.of(source, self.digests[name], None, self.remedy)
                 if source.suffix == ".safetensors":
                     _link(source.resolve(), path)
                     self._check(name, path)
@@ -138,14 +137,16 @@ class Resolved:
         if self.source is Storage.BUNDLED:
             for path in sorted(self.folder.glob("[!.]*")):
                 if path.name not in self.digests:
-                    raise changed(path, None, sha256_file(path), self.remedy)
+                    raise DigestMismatchError.of(path, None, sha256_file(path), self.remedy)
 
     def _check(self, name: str, path: Path) -> None:
         """Compare the bytes at `path` with what is recorded of the file `name`."""
-        assert self.digests is not None
-        actual = sha256_file(path) if path.is_file() else None
-        if actual != self.digests[name]:
-            raise changed(self.folder / name, self.digests[name], actual, self.remedy)
+        self._compare(name, sha256_file(path) if path.is_file() else None)
+
+    def _compare(self, name: str, actual: str | None) -> None:
+        expected = (self.digests or {}).get(name)
+        if actual is None or actual != expected:
+            raise DigestMismatchError.of(self.folder / name, expected, actual, self.remedy)
 
 
 def _link(target: Path, path: Path) -> None:
@@ -155,11 +156,3 @@ def _link(target: Path, path: Path) -> None:
             make(target, path)
             return
     shutil.copyfile(target, path)
-
-
-def changed(path: Path, expected: str | None, actual: str | None, remedy: str) -> Exception:
-    """The error for a file that has not the recorded bytes."""
-    return DigestMismatchError(
-        f"{path}: its sha256 should be {expected or 'recorded'}, and is {actual or 'missing'}. "
-        f"{remedy}"
-    )

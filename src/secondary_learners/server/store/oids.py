@@ -5,17 +5,19 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 
+from secondary_learners.files import git_sha1
+
 __all__ = ["blob_oid", "folder_oids", "pointer_oid", "pointer_size"]
 
 
 def blob_oid(data: bytes) -> str:
     """git's sha1 of a file."""
-    return _sha1(b"blob", data)
+    return git_sha1(data)
 
 
 def pointer_oid(sha256: str, size: int) -> str:
     """git's sha1 of the pointer file that stands for a large file."""
-    return _sha1(b"blob", _pointer(sha256, size))
+    return git_sha1(_pointer(sha256, size))
 
 
 def pointer_size(sha256: str, size: int) -> int:
@@ -41,7 +43,8 @@ def folder_oids(files: Iterable[tuple[str, str]]) -> dict[str, str]:
         data = b"".join(
             mode + b" " + name.encode() + b"\0" + bytes.fromhex(oid) for _, mode, name, oid in rows
         )
-        oids[folder] = _sha1(b"tree", data)
+        whole = b"tree %d\0" % len(data) + data
+        oids[folder] = hashlib.sha1(whole, usedforsecurity=False).hexdigest()
         if folder:
             above, _, name = folder.rpartition("/")
             folders[above][name] = (b"40000", oids[folder])
@@ -51,7 +54,3 @@ def folder_oids(files: Iterable[tuple[str, str]]) -> dict[str, str]:
 def _pointer(sha256: str, size: int) -> bytes:
     lines = ("version https://git-lfs.github.com/spec/v1", f"oid sha256:{sha256}", f"size {size}")
     return "".join(f"{line}\n" for line in lines).encode()
-
-
-def _sha1(kind: bytes, data: bytes) -> str:
-    return hashlib.sha1(b"%s %d\0" % (kind, len(data)) + data, usedforsecurity=False).hexdigest()
