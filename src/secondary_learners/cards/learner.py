@@ -11,8 +11,9 @@ for from evaluation format 2 on (`"format": 2`), in `held_out[ARCHITECTURE]`:
 and `selectors`: a list of {pool, arm, perplexity, se, p, change, change_interval, kept_in_domain},
 one for each way to select and pool: the perplexity after fine-tuning on what it kept and its
 standard error, the p of the paired test against this learner, how far it is above this learner's
-(a share, and 95 % over seeds and test documents), and the share of objective text in what it kept;
-null where there is none. It is asked for where the learner was tried in fine-tuning.
+(a share, and 95 % over seeds and test documents), the share of objective text in what it kept, and
+the perplexity of each of the `seeds`; null where there is none. It is asked for where the learner
+was tried in fine-tuning.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ _STATUS = {"holds": 0, "stale": 1, "unclear": 3}
     type=click.Choice(list(METHODS)),
     help="How gains are measured.  [as the learner's were]",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the sample and interval.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the sample.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda or auto.")
 @with_locked
 @with_output

@@ -89,9 +89,10 @@ def selector_rows(comparisons: Mapping[str, Comparison]) -> list[dict[str, Any]]
             "change": row.change,
             "change_interval": row.change_interval,
             "kept_in_domain": row.in_domain,
+            "seeds": [run.perplexity for run in comparison.of(arm)],
         }
         for pool, comparison in comparisons.items()
-        for row in comparison.rows()
+        for arm, row in zip(comparison.arms, comparison.rows(), strict=True)
     ]
 
 
