@@ -1,10 +1,10 @@
 """A filter beside what a user would take instead, on a recipe's own pool and an unseen one.
 
-    python benchmarks/selectors.py books-smollm2 --corpus DATA --base ./smollm2-135m
-    python benchmarks/selectors.py books-mini --shipped --corpus DATA --seeds 8
+    python benchmarks/against.py books-smollm2 --corpus DATA --base ./smollm2-135m
+    python benchmarks/against.py books-mini --shipped --corpus DATA --seeds 8
 
 Runs (or goes on with) the recipe in runs/RECIPE, or with --shipped judges the learner of that name
-that ships, and writes benchmarks/results/selectors-RECIPE.json: every way to select with its
+that ships, and writes benchmarks/results/against-RECIPE.json: every way to select with its
 perplexity for each seed, on both pools.
 """
 
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the result")
     options = parser.parse_args(arguments)
     if options.corpus is None:
-        print("selectors: skipped, as it needs --corpus DATA")
+        print("against: skipped, as it needs --corpus DATA")
         return
     recipe = _recipe(options)
     out = options.run or Path("runs") / recipe.name
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     archives = {source.archive for source in (*recipe.sources, *recipe.unseen) if source.archive}
     data = {name: options.corpus / name for name in sorted(archives)}
     write_result(
-        options.out / f"selectors-{recipe.name}.json",
+        options.out / f"against-{recipe.name}.json",
         figures,
         seeds=range(recipe.evaluation.seeds),
         data={name: path for name, path in data.items() if path.is_file()},
