@@ -540,6 +540,22 @@ def test_finetune_compares_every_arm_and_draws_it(tiny: Tiny, tmp_path: Path) ->
     assert learners(*command, "--save", saved).code == 2  # nothing is overwritten
 
 
+def test_labels_of_parts_and_selectors_from_the_command_line(tiny: Tiny, tmp_path: Path) -> None:
+    own = ("--objective", tiny.objective, "--pool", tiny.pool, "--base", tiny.base)
+    few = ("--contexts", 120, "--context-length", 16, "--exact", 0, "--device", "cpu", "--json")
+    parts = ("--horizon", 3, "--horizon-learning-rate", 1e-3, "--combine", "step=1,contrast=2")
+    made = learners("run", *own, *few, *parts, "--out", tmp_path / "parts", "--license", "mit")
+    assert made.code == 0, made.err
+    assert made.json["labels"]["combine"] == {"contrast": 2.0, "step": 1.0}
+    assert made.json["labels"]["horizon"] == 3 and len(made.json["labels"]["against"]) == 1
+    other = learners("run", *own, *few, "--method", "classifier", "--out", tmp_path / "other")
+    assert other.code == 0, other.err
+    learner = load_learner(tmp_path / "other")
+    assert learner.config.score.unit == "log odds"
+    wrong = learners("run", *own, *few, "--combine", "step=much", "--out", tmp_path / "wrong")
+    assert wrong.code == 2 and "'step=much' is not PART=WEIGHT" in wrong.err + wrong.out
+
+
 def test_finetune_against_other_ways_to_select(tiny: Tiny, tmp_path: Path) -> None:
     quick = ("--seeds", 1, "--updates", 2, "--batch-size", 4, "--device", "cpu", "--json")
     command = ("finetune", "-l", tiny.learner, "--corpus", tiny.objective.parent, *quick)

@@ -42,6 +42,21 @@ def _trainable(
     return values or None
 
 
+def _weights(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> dict[str, float] | None:
+    if value is None:
+        return None
+    weights = {}
+    for part in value.split(","):
+        name, sign, number = part.partition("=")
+        try:
+            weights[name.strip()] = float(number if sign else 1)
+        except ValueError as error:
+            raise click.BadParameter(f"{part!r} is not PART=WEIGHT, such as contrast=1.") from error
+    return weights
+
+
 def _text_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that say what text a learner is made from, and how it is labelled."""
     options: list[Callable[..., Any]] = [
@@ -80,6 +95,24 @@ def _text_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--optimizer", type=click.Choice(["adamw", "sgd"]), help="Whose first step is taken."
         ),
         click.option("--learning-rate", type=float, help="Of that step."),
+        click.option(
+            "--horizon", type=click.IntRange(min=1), help="Updates on the objective a label spans."
+        ),
+        click.option(
+            "--horizon-learning-rate", type=float, help="Of these updates: the fine-tuning's own."
+        ),
+        click.option(
+            "--combine",
+            callback=_weights,
+            metavar="PART=WEIGHT,…",
+            help="A label of standardized parts: step, horizon, contrast, classifier, dsir; such "
+            "as step=1,contrast=1.",
+        ),
+        click.option(
+            "--against-contexts",
+            type=click.IntRange(min=1),
+            help="Contexts of the pool that the objective is held against.",
+        ),
         click.option("--unit", type=click.Choice(["nats", "perplexity"]), help="Of the gains."),
         click.option(
             "--objective-contexts", type=click.IntRange(min=1), help="Contexts of the objective."

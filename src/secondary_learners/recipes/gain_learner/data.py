@@ -123,7 +123,7 @@ def _labelled(
     contexts: int,
 ) -> LabellingData:
     """`contexts` of the mixture to label, and as many more as the labels are against."""
-    more = recipe.labels.against_contexts
+    more = recipe.labels.pool_contexts
     both = _mixed(recipe, documents, tokenizer, contexts + more)
     if not more:
         return LabellingData(objective, both)

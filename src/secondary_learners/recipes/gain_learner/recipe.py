@@ -30,6 +30,10 @@ __all__ = [
 ]
 
 
+# As `experiments.selectors` has them, which loads torch.
+AGAINST = ("classifier", "dsir", "perplexity", "middle-perplexity", "length", "everything")
+
+
 @dataclass(frozen=True)
 class Shares:
     """How the text of each domain is dealt, by whole documents, to the four uses."""
@@ -47,8 +51,9 @@ class Shares:
 class LabelPlan:
     """How gains are measured; see `information_gain`.
 
-    trainable: a word or a list of names. against_contexts: how many of the candidates are not
-        labeled, but are the pool that a contrast or a selector holds the objective against.
+    trainable: a word or a list of names. against_contexts: how many candidates are not labeled, but
+        are the pool that a contrast or a selector holds the objective against; with 0, half as
+        many as are labeled where the method or `combine` needs a pool, and none elsewhere.
     """
 
     method: str = "swapped"
@@ -66,6 +71,12 @@ class LabelPlan:
     horizon_learning_rate: float | None = None
     against_contexts: int = 0
     combine: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def pool_contexts(self) -> int:
+        """Candidates that are not labeled, but held against the objective."""
+        needing = {self.method, *self.combine} & {"contrast", *AGAINST[:2]}
+        return self.against_contexts or (self.contexts // 2 if needing else 0)
 
     def __post_init__(self) -> None:
         above_zero(
@@ -184,9 +195,6 @@ class InstructionPlan:
             )
         one_of("truncate", self.truncate, TRUNCATIONS)
 
-
-# As `experiments.selectors` has them, which loads torch.
-AGAINST = ("classifier", "dsir", "perplexity", "middle-perplexity", "length", "everything")
 
 _LABEL_OPTIONS = frozenset(field.name for field in dataclasses.fields(LabelPlan))
 
