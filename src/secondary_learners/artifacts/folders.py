@@ -6,18 +6,22 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
 import safetensors
-import safetensors.torch
-from torch import Tensor
+import safetensors.numpy
 
 from secondary_learners.artifacts.layout import FILES, FORBIDDEN
 from secondary_learners.artifacts.reading import read_file
 from secondary_learners.errors import ArtifactError, DigestMismatchError
 from secondary_learners.files import atomic_folder, sha256_bytes, write_bytes
 
-__all__ = ["parse_json", "parse_tensors", "read_folder", "write_folder"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["parse_arrays", "parse_json", "parse_tensors", "read_folder", "write_folder"]
 
 
 def write_folder(folder: Path, contents: Mapping[str, bytes]) -> dict[str, str]:
@@ -94,10 +98,24 @@ def parse_json(folder: Path, contents: Mapping[str, bytes], name: str = "config.
 
 def parse_tensors(folder: Path, contents: Mapping[str, bytes]) -> dict[str, Tensor]:
     """The tensors of model.safetensors; raises ArtifactError."""
+    import safetensors.torch
+
     try:
         return safetensors.torch.load(contents["model.safetensors"])
     except (safetensors.SafetensorError, KeyError) as error:  # KeyError: a dtype unknown to torch
-        raise ArtifactError(
-            f"{folder / 'model.safetensors'} is truncated or no safetensors file: {error}. "
-            f"{_again(folder)}"
-        ) from error
+        raise _damaged(folder, error) from error
+
+
+def parse_arrays(folder: Path, contents: Mapping[str, bytes]) -> dict[str, npt.NDArray[np.generic]]:
+    """The same without torch."""
+    try:
+        return safetensors.numpy.load(contents["model.safetensors"])
+    except (safetensors.SafetensorError, KeyError) as error:  # a dtype unknown to numpy
+        raise _damaged(folder, error) from error
+
+
+def _damaged(folder: Path, error: Exception) -> ArtifactError:
+    return ArtifactError(
+        f"{folder / 'model.safetensors'} is truncated or no safetensors file: {error}. "
+        f"{_again(folder)}"
+    )

@@ -13,7 +13,7 @@ from secondary_learners.cli.lock import with_locked
 from secondary_learners.cli.output import Output, columns, with_output
 from secondary_learners.content import content
 from secondary_learners.errors import ArtifactError, OfflineError
-from secondary_learners.learners.architectures import ARCHITECTURES
+from secondary_learners.learners.architectures import ARCHITECTURES, TEXT_ARCHITECTURES
 from secondary_learners.registry.index import (
     Entry,
     Sort,
@@ -34,7 +34,11 @@ __all__ = ["list_command", "show_command"]
 @click.command("list")
 @click.option("--base", help="Only learners for this base model.")
 @click.option("--corpus", help="Only learners whose corpus contains this word.")
-@click.option("--architecture", type=click.Choice(list(ARCHITECTURES)), help="Only this kind.")
+@click.option(
+    "--architecture",
+    type=click.Choice([*ARCHITECTURES, *TEXT_ARCHITECTURES]),
+    help="Only this kind.",
+)
 @click.option(
     "--sort",
     type=click.Choice(["name", "size", "added"]),

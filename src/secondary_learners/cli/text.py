@@ -105,10 +105,10 @@ def score_command(
         score_shards,
         write_scored,
     )
-    from secondary_learners.engines.scoring import row_scorer
+    from secondary_learners.engines.scoring import row_scorer, tokenizer_of
     from secondary_learners.engines.streams import ROWS, find_shards, suffix
     from secondary_learners.filtering.sampling import write_order
-    from secondary_learners.registry.load import load_learner, load_tokenizer
+    from secondary_learners.registry.load import load_learner
 
     if destination and (destination.endswith(("/", os.sep)) or os.path.isdir(destination)):
         if keep is not None or order is not None:
@@ -149,7 +149,7 @@ def score_command(
             if instructions and suffix(str(out)) not in ROWS:
                 raise click.UsageError(f"--out {out} must be .jsonl or .parquet: these are rows.")
             check_output(shards, out, column, score_column)
-        scorer = row_scorer(judge, load_tokenizer(judge, tokenizer), column, columns)
+        scorer = row_scorer(judge, tokenizer_of(judge, tokenizer), column, columns)
         new = None if out is not None and suffix(str(out)) not in ROWS else score_column
         scored = score_shards(shards, scorer, column, score=new, progress=output.progress)
         if order is not None:
@@ -189,13 +189,14 @@ def explain_command(output: Output, text: str, learner: str, tokenizer: Path | N
     Green raises the score and red lowers it, the stronger the larger the token's share.
     """
     from secondary_learners.engines.explaining import explain
-    from secondary_learners.registry.load import load_learner, load_tokenizer
+    from secondary_learners.engines.scoring import tokenizer_of
+    from secondary_learners.registry.load import load_learner
     from secondary_learners.text.corpus import read_texts
 
     if os.path.isfile(text):  # unlike Path.is_file, false for what is too long for a name
         text = "\n".join(read_texts(Path(text)))
     judge = load_learner(learner)
-    explained = explain(judge, load_tokenizer(judge, tokenizer), text)
+    explained = explain(judge, tokenizer_of(judge, tokenizer), text)
     if explained is None:
         raise click.UsageError("there is no text to explain.")
     strongest = max(abs(share) for _, share in explained.tokens) or 1.0

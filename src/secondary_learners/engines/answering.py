@@ -60,7 +60,8 @@ def _explained(
         for file, place in files.items():
             (folder / file).symlink_to(Path(place).resolve())
         learner = read_learner(folder, digests)
-        tokenizer = _tokenizer(learner, folder / _TOKENIZER)
+        reads_text = learner.config.reads_text
+        tokenizer = None if reads_text else _tokenizer(learner, folder / _TOKENIZER)
     return [explain(learner, tokenizer, text) for text in texts]
 
 
@@ -74,8 +75,8 @@ def _tokenizer(learner: Learner, own: Path) -> PreTrainedTokenizerBase:
         raise
     except SecondaryLearnersError as error:
         raise SecondaryLearnersError(
-            f"the tokenizer of {learner.config.tokenizer.repo} is not on this machine. It is from "
-            "when `learners explain TEXT -l NAME` has run there once with this learner."
+            f"the tokenizer of {learner.tokenizer_reference.repo} is not on this machine. It is "
+            "from when `learners explain TEXT -l NAME` has run there once with this learner."
         ) from error
 
 

@@ -74,8 +74,9 @@ class LearnerFilter(BaseFilter):  # type: ignore[misc]
                     "would be lost. Name the new one: score_column=."
                 )
         rows = [Row(f"document {doc.id}", {**doc.metadata, "text": doc.text}) for doc in batch]
+        scorer = load_scorer(self.specification)
         with one_thread():
-            scores = load_scorer(self.specification).scores(rows).values.tolist()
+            scores = scorer.scores(rows).values.tolist()
         for doc, score in zip(batch, scores, strict=True):
             doc.metadata[self.score_column] = score
         lowest = float("-inf") if self.threshold is None else self.threshold

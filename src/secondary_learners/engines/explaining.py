@@ -22,13 +22,19 @@ class Explanation:
     tokens: tuple[tuple[str, float], ...]
 
 
-def explain(learner: Learner, tokenizer: PreTrainedTokenizerBase, text: str) -> Explanation | None:
-    """None for a text without a token."""
+def explain(
+    learner: Learner, tokenizer: PreTrainedTokenizerBase | None, text: str
+) -> Explanation | None:
+    """None for a text without a token, or a word; tokenizer: see `scoring.tokenizer_of`."""
+    if tokenizer is None:
+        shares = learner.text_contributions(text)
+        score = float(learner.score_texts([text])[0])
+        return Explanation(score, tuple(shares)) if shares else None
     words = normalize(whole_characters(text))
     ids = tokenizer.backend_tokenizer.encode(words, add_special_tokens=False).ids
     if not ids:
         return None
     pieces = [str(tokenizer.decode([token])) for token in ids]
-    shares = mean_contributions(learner, ids)
+    each = mean_contributions(learner, ids)
     score = float(mean_scores(learner, [ids])[0])
-    return Explanation(score, tuple(zip(pieces, shares, strict=True)))
+    return Explanation(score, tuple(zip(pieces, each, strict=True)))

@@ -62,8 +62,9 @@ class LearnerScores:
             Row(f"row {number} of a batch", {name: batch[name][number] for name in batch})
             for number in range(count)
         ]
+        scorer = load_scorer(self.specification)
         with one_thread():
-            scores = load_scorer(self.specification).scores(rows).values if rows else np.zeros(0)
+            scores = scorer.scores(rows).values if rows else np.zeros(0)
         return {**batch, self.score_column: scores}
 
 

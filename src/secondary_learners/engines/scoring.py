@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy.typing as npt
 from secondary_learners.engines.rows import Row, text_of
 from secondary_learners.engines.sidecars import Scores
 from secondary_learners.learners.artifact import Learner
+from secondary_learners.registry.load import load_tokenizer
 from secondary_learners.text.corpus import normalize
 from secondary_learners.text.instructions import instruction
 from secondary_learners.text.sequences import Examples, encode
@@ -23,6 +25,7 @@ __all__ = [
     "mean_scores",
     "row_scorer",
     "score_examples",
+    "tokenizer_of",
 ]
 
 _TOKENS = 8_192  # scored at once, padding included: what a core's cache holds
@@ -41,14 +44,22 @@ class RowScorer(Protocol):
         """Each token of the row with what it adds to the score; none where that is not known."""
 
 
+def tokenizer_of(learner: Learner, file: Path | None = None) -> Any | None:
+    """As `load_tokenizer`; None of a learner that reads text, which refuses a `file`."""
+    return None if learner.config.reads_text and file is None else load_tokenizer(learner, file)
+
+
 def row_scorer(
     learner: Learner, tokenizer: Any, column: str, columns: tuple[str, str] | None = None
 ) -> RowScorer:
     """What scores rows as `learner` was made: whole texts, or prompts with completions.
 
-    column: of the text; columns: of prompt and completion, by default the learner's own. Raises
-    IncompatibleError for a tokenizer that the learner was not made for.
+    tokenizer: see `tokenizer_of`. column: of the text; columns: of prompt and completion, by
+    default the learner's own. Raises IncompatibleError for a tokenizer that the learner was not
+    made for.
     """
+    if tokenizer is None:
+        return _WithoutTokens(learner, column)
     learner.check_tokenizer(tokenizer)
     corpus = learner.config.corpus
     if corpus.get("format") == "instructions":
@@ -83,6 +94,23 @@ class _Texts:
             pieces.append(text[shown:end])
             shown = max(shown, end)
         return list(zip(pieces, mean_contributions(self.learner, encoding.ids), strict=True))
+
+
+@dataclass
+class _WithoutTokens:
+    """Whole texts, read by the learner itself; words are counted in place of tokens."""
+
+    learner: Learner
+    column: str
+
+    def scores(self, rows: Sequence[Row]) -> Scores:
+        return Scores(*self.learner.scores_and_words([text_of(row, self.column) for row in rows]))
+
+    def shown(self, row: Row) -> str:
+        return " ".join(text_of(row, self.column).split())
+
+    def shares(self, row: Row) -> list[tuple[str, float]]:
+        return self.learner.text_contributions(text_of(row, self.column))
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from secondary_learners.errors import DigestMismatchError
 from secondary_learners.files import json_bytes, sha256_bytes, sha256_file
-from secondary_learners.registry.load import load_learner, load_tokenizer, locate
+from secondary_learners.registry.load import load_learner, locate
 from secondary_learners.registry.references import FolderReference, parse_reference
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class ScorerSpecification:
     learner: a reference as `load_learner` takes it. commit: "" for what has none. digest: of the
     files that its scores depend on. normalization: what is done to a text before it is tokenized:
     "layout" (see `text.corpus.normalize`), or "none" of prompts with completions, whose columns
-    are `columns`. tokenizer: a file, or "" for the recorded one.
+    are `columns`, and of what reads text by itself. tokenizer: a file, or "" for the recorded one.
     """
 
     learner: str
@@ -65,12 +66,13 @@ def specify(
     if isinstance(reference, FolderReference):  # workers may run in another folder
         learner = os.path.abspath(reference.path)
     place = locate(learner, kind="learner")
-    corpus = read_learner(place.folder, place.digests, remedy=place.remedy or None).config.corpus
+    config = read_learner(place.folder, place.digests, remedy=place.remedy or None).config
+    whole = config.reads_text or config.corpus.get("format") == "instructions"
     return ScorerSpecification(
         learner=learner,
         commit=place.commit,
         digest=_digest(place.folder),
-        normalization="none" if corpus.get("format") == "instructions" else "layout",
+        normalization="none" if whole else "layout",
         column=column,
         columns=columns,
         tokenizer="" if tokenizer is None else os.path.abspath(tokenizer),
@@ -83,7 +85,7 @@ def load_scorer(specification: ScorerSpecification) -> RowScorer:
 
     Raises DigestMismatchError where the reference leads to another learner than was specified.
     """
-    from secondary_learners.engines.scoring import row_scorer
+    from secondary_learners.engines.scoring import row_scorer, tokenizer_of
 
     reference = specification.learner
     learner = load_learner(reference)
@@ -94,7 +96,7 @@ def load_scorer(specification: ScorerSpecification) -> RowScorer:
             f"with ({specification.digest}). Name the commit: owner/name@COMMIT."
         )
     file = Path(specification.tokenizer) if specification.tokenizer else None
-    tokenizer = load_tokenizer(learner, file)
+    tokenizer = tokenizer_of(learner, file)
     return row_scorer(learner, tokenizer, specification.column, specification.columns)
 
 
@@ -108,16 +110,18 @@ def one_thread() -> Iterator[None]:
 
     It also makes scores the same bits for any number of processes.
     """
-    import torch
-
-    threads, variable = torch.get_num_threads(), "TOKENIZERS_PARALLELISM"
+    torch = sys.modules.get("torch")  # absent where the scorer reads text: load it before
+    threads = torch.get_num_threads() if torch else 0
+    variable = "TOKENIZERS_PARALLELISM"
     before = os.environ.get(variable)
-    torch.set_num_threads(1)
+    if torch:
+        torch.set_num_threads(1)
     os.environ[variable] = "false"
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
+        if torch:
+            torch.set_num_threads(threads)
         os.environ.pop(variable)
         if before is not None:
             os.environ[variable] = before

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-
 from secondary_learners.errors import SecondaryLearnersError
 from secondary_learners.filtering.batches import rows
-from secondary_learners.filtering.selection import Scorer, pad, token_ids
+from secondary_learners.filtering.selection import Scorer, candidate, scores_of
 
 __all__ = ["ScoreColumn"]
 
@@ -26,7 +24,7 @@ class ScoreColumn:
     Args:
         learner: as `load_learner` gives it.
         column: the name of the new column.
-        key: the column with the token ids.
+        key: the column with the token ids; with the text, for a learner that reads text.
         tokenizer: the one that made the ids, checked against the learner's.
 
     Raises:
@@ -53,12 +51,5 @@ class ScoreColumn:
             )
         names = [name for name in (self._key, "attention_mask") if name in batch]
         examples = rows({name: batch[name] for name in names}, self._key)
-        sequences = [token_ids(example, self._key) for example in examples]
-        if not sequences:
-            return {self._column: []}
-        ids, mask = pad(sequences)
-        return {
-            self._column: self._learner.score(
-                torch.from_numpy(ids), torch.from_numpy(mask)
-            ).tolist()
-        }
+        candidates = [candidate(self._learner, example, self._key) for example in examples]
+        return {self._column: scores_of(self._learner, candidates)}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from secondary_learners.errors import SecondaryLearnersError
 from secondary_learners.filtering.batches import rows
-from secondary_learners.filtering.selection import FilterReport, Selector, token_ids
+from secondary_learners.filtering.selection import FilterReport, Selector
 
 if TYPE_CHECKING:
     import datasets
@@ -29,7 +29,7 @@ def filtered_dataset(
     kept: list[int] = []
     seen = 0
     for batch in plain.iter(batch_size=_SCORED_TOGETHER_IN_TABLES):
-        flags = selector.select([token_ids(row, key) for row in rows(batch, key)])
+        flags = selector.select([selector.read(row, key) for row in rows(batch, key)])
         kept.extend(seen + place for place, keep in enumerate(flags) if keep)
         seen += len(flags)
     result = source.select(kept)
@@ -73,7 +73,7 @@ class _BatchFilter:
             self.selector = self._new_selector(batch_size=self._batch_size)
         names = [name for name in (self._key, "attention_mask") if name in batch]
         examples = rows({name: batch[name] for name in names}, self._key)
-        return self.selector.select([token_ids(example, self._key) for example in examples])
+        return self.selector.select([self.selector.read(each, self._key) for each in examples])
 
 
 class _LiveReport:

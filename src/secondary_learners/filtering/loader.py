@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from secondary_learners.errors import SecondaryLearnersError
 from secondary_learners.filtering.dealing import Dealer
 from secondary_learners.filtering.reading import Candidates
-from secondary_learners.filtering.selection import FilterReport, Selector, token_ids
+from secondary_learners.filtering.selection import FilterReport, Selector, size
 
 __all__ = ["FilteredLoader"]
 
@@ -146,9 +146,9 @@ class _Chunk:
     """Candidates with their scores and numbers of tokens."""
 
     def __init__(self, examples: list[Any], selector: Selector, key: str) -> None:
-        sequences = [token_ids(example, key) for example in examples]
-        self.examples, self.scores = examples, selector.scores(sequences)
-        self.lengths = [len(ids) for ids in sequences]
+        candidates = [selector.read(example, key) for example in examples]
+        self.examples, self.scores = examples, selector.scores(candidates)
+        self.lengths = list(map(size, candidates))
 
 
 def _size_of(batch_sampler: Any) -> int:

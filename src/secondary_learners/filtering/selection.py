@@ -14,7 +14,20 @@ import torch
 from secondary_learners.errors import SecondaryLearnersError
 from secondary_learners.filtering.thresholds import RecentScores, Shifting, Threshold
 
-__all__ = ["FilterReport", "Scorer", "Selector", "pad", "token_ids"]
+__all__ = [
+    "Candidate",
+    "FilterReport",
+    "Scorer",
+    "Selector",
+    "candidate",
+    "pad",
+    "scores_of",
+    "size",
+    "token_ids",
+]
+
+Candidate = npt.NDArray[np.int64] | str
+"""What a learner scores: token ids [length], or the text of one that has no tokenizer."""
 
 
 _STATE = (
@@ -105,12 +118,19 @@ class Selector:
         """The score that the newest candidate had to reach."""
         self._seen = self._kept = self._forced = self._tokens_seen = self._tokens_kept = 0
 
-    def scores(self, sequences: Sequence[npt.NDArray[np.int64]]) -> list[float]:
-        """The score of each sequence of token ids, all in one call of the learner.
+    def read(self, example: Any, key: str) -> Candidate:
+        """What the learner scores of an example."""
+        return candidate(self._learner, example, key)
+
+    def scores(self, candidates: Sequence[Candidate]) -> list[float]:
+        """The score of each candidate, all in one call of the learner.
 
         With what the threshold adds, as `decide` expects them.
         """
-        return self.scores_of_padded(*pad(sequences)) if sequences else []
+        return [
+            score + self._threshold.noise(_identity(each))
+            for score, each in zip(scores_of(self._learner, candidates), candidates, strict=True)
+        ]
 
     def scores_of_padded(
         self, ids: npt.NDArray[np.int64], mask: npt.NDArray[np.bool_]
@@ -144,12 +164,11 @@ class Selector:
         self._tokens_kept += tokens * kept
         return kept
 
-    def select(self, sequences: Sequence[npt.NDArray[np.int64]]) -> list[bool]:
+    def select(self, candidates: Sequence[Candidate]) -> list[bool]:
         """Whether each of the next candidates is kept, in order."""
-        scores = self.scores(sequences)
+        scores = self.scores(candidates)
         return [
-            self.decide(score, len(sequence))
-            for score, sequence in zip(scores, sequences, strict=True)
+            self.decide(score, size(each)) for score, each in zip(scores, candidates, strict=True)
         ]
 
     def state_dict(self) -> dict[str, Any]:
@@ -172,6 +191,48 @@ class Selector:
             tokens_seen=self._tokens_seen,
             tokens_kept=self._tokens_kept,
         )
+
+
+def candidate(learner: Scorer, example: Any, key: str) -> Candidate:
+    """What `learner` scores of an example, which has it as `key` or is it."""
+    if not _reads_text(learner):
+        return token_ids(example, key)
+    text = example.get(key) if isinstance(example, Mapping) else example
+    if isinstance(text, str):
+        return text
+    raise SecondaryLearnersError(
+        f"this learner reads text, and {key!r} of an example is {type(text).__name__} "
+        f"{str(text)[:60]!r}. Try key=NAME with the column of the text, before it is tokenized."
+    )
+
+
+def scores_of(learner: Scorer, candidates: Sequence[Any]) -> list[float]:
+    """The scores of candidates of `learner`, in one call."""
+    if not candidates:
+        return []
+    if _reads_text(learner):
+        texts: list[float] = learner.score_texts(candidates).tolist()  # type: ignore[attr-defined]
+        return texts
+    ids, mask = pad(candidates)
+    scores: list[float] = learner.score(torch.from_numpy(ids), torch.from_numpy(mask)).tolist()
+    return scores
+
+
+def size(candidate: Candidate) -> int:
+    """Its tokens; of a text, its words."""
+    return len(candidate.split()) if isinstance(candidate, str) else len(candidate)
+
+
+def _identity(candidate: Candidate) -> npt.NDArray[np.int64]:
+    """Numbers that are the same for the same candidate."""
+    if isinstance(candidate, str):
+        data = candidate.encode("utf-8", "surrogatepass")
+        return np.frombuffer(data, np.uint8).astype(np.int64)
+    return candidate
+
+
+def _reads_text(learner: Scorer) -> bool:
+    return getattr(getattr(learner, "config", None), "reads_text", False) is True
 
 
 def pad(

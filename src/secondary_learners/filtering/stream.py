@@ -15,7 +15,7 @@ from secondary_learners.errors import SecondaryLearnersError
 from secondary_learners.filtering.batches import dimensions, join, rows
 from secondary_learners.filtering.data_sets import filtered_dataset, filtered_iterable_dataset
 from secondary_learners.filtering.loader import FilteredLoader
-from secondary_learners.filtering.selection import FilterReport, Scorer, Selector, token_ids
+from secondary_learners.filtering.selection import FilterReport, Scorer, Selector, size
 from secondary_learners.filtering.thresholds import Threshold, parse_threshold
 
 __all__ = ["FilterReport", "FilteredLoader", "FilteredStream", "Selector", "filtered"]
@@ -46,7 +46,7 @@ def filtered(
         learner: as `load_learner` gives it.
         threshold: a threshold, or what `parse_threshold` reads, such as 1.0 or "shifting:1,-1,10".
         batch_size: kept examples a batch; by default that of `source`.
-        key: where mappings have their token ids.
+        key: where mappings have their token ids; the text, for a learner that reads text.
         tokenizer: the one that made the ids, checked against the learner's; a DataLoader's collator
             that has a tokenizer is checked without asking.
         max_skips: after that many skips in a row the next candidate is taken.
@@ -154,11 +154,11 @@ class FilteredStream:
             ahead.extend(islice(opened.candidates, _SCORED_TOGETHER - len(ahead)))
             if not ahead:
                 return
-            sequences = [token_ids(example, self._key) for example in ahead]
-            for score, ids in zip(selector.scores(sequences), sequences, strict=True):
+            candidates = [selector.read(example, self._key) for example in ahead]
+            for score, each in zip(selector.scores(candidates), candidates, strict=True):
                 example = ahead.popleft()
                 # Decided one by one, so that a report never counts what was only read ahead.
-                if selector.decide(score, len(ids)):
+                if selector.decide(score, size(each)):
                     yield example
 
     def _open(self) -> _Opened:

@@ -1,35 +1,30 @@
-"""A learner and its folder: five files, tensors and text only, written and read as a whole."""
+"""A learner and its folder: five files, tensors and text only, written and read as a whole.
+
+torch is loaded by what reads token ids, when it is used.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
-import safetensors
-import safetensors.torch
-import torch
-from torch import Tensor
+import numpy.typing as npt
 
-from secondary_learners.artifacts.folders import (
-    parse_json,
-    parse_tensors,
-    read_folder,
-    write_folder,
-)
+from secondary_learners.artifacts.folders import parse_json, read_folder, write_folder
 from secondary_learners.artifacts.layout import FILES
-from secondary_learners.errors import (
-    ArtifactError,
-    IncompatibleError,
-    SecondaryLearnersError,
-)
+from secondary_learners.errors import IncompatibleError, SecondaryLearnersError
 from secondary_learners.files import json_bytes
-from secondary_learners.learners.config import LearnerConfig
-from secondary_learners.learners.nets import Net, build_net, round_to_half
+from secondary_learners.learners.config import LearnerConfig, Reference
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from secondary_learners.learners.nets import Net
 
 __all__ = ["FILES", "Learner", "read_learner", "save_learner", "tokenizer_fingerprint"]
 
@@ -80,15 +75,19 @@ class Learner:
 
         0 is the average candidate, so a threshold of 1 keeps what is one sd better than that.
         """
+        from secondary_learners.learners.token_ids import raw_of
+
         calibration = self.config.calibration
-        return (self._raw(input_ids, attention_mask) - calibration.mean) / calibration.sd
+        return (raw_of(self, input_ids, attention_mask) - calibration.mean) / calibration.sd
 
     def predict_gain(self, input_ids: Any, attention_mask: Any = None) -> Tensor:
         """Predicted gains [batch], in `config.score.unit`: of the objective, or for labels by the
         "swapped" method of the context itself, which ranks alike and is another scale.
         """
+        from secondary_learners.learners.token_ids import raw_of
+
         score = self.config.score
-        return self._raw(input_ids, attention_mask) * score.sd + score.mean
+        return raw_of(self, input_ids, attention_mask) * score.sd + score.mean
 
     def gain_of(self, score: float) -> float:
         """The predicted gain, in `config.score.unit`, that a score stands for."""
@@ -101,9 +100,9 @@ class Learner:
         Exact for a linear learner: a row adds up to its score less that of an empty context. For
         a convolutional one, gradient times input: the share in a first-order expansion.
         """
-        ids, mask = self._prepare(input_ids, attention_mask)
-        with torch.no_grad():
-            return self.net.contributions(ids, mask) / self.config.calibration.sd
+        from secondary_learners.learners.token_ids import contributions_of
+
+        return contributions_of(self, input_ids, attention_mask) / self.config.calibration.sd
 
     def quantile(self, share: float) -> float:
         """The score that `share` (0 to 1) of the held-out contexts do not exceed."""
@@ -120,7 +119,7 @@ class Learner:
         """
         if tokenizer is self._checked:
             return
-        expected, actual = self.config.tokenizer, tokenizer_fingerprint(tokenizer)
+        expected, actual = self.tokenizer_reference, tokenizer_fingerprint(tokenizer)
         if actual != expected.fingerprint:
             raise IncompatibleError(
                 f"the learner {self.config.name!r} reads token ids of {expected.repo} (vocabulary "
@@ -139,60 +138,48 @@ class Learner:
         if not tokens <= size <= -(-tokens // 128) * 128:
             raise IncompatibleError(
                 f"the learner {self.config.name!r} reads {tokens:,} token ids of "
-                f"{self.config.tokenizer.repo}, and the model has {size:,} token embeddings. Find "
-                "a learner for yours with `learners list`; if the tokenizer is the right one, give "
-                "it: processing_class=tokenizer."
+                f"{self.tokenizer_reference.repo}, and the model has {size:,} token embeddings. "
+                "Find a learner for yours with `learners list`; if the tokenizer is the right one, "
+                "give it: processing_class=tokenizer."
             )
 
-    def _raw(self, input_ids: Any, attention_mask: Any) -> Tensor:
-        ids, mask = self._prepare(input_ids, attention_mask)
-        with torch.no_grad():
-            raw: Tensor = self.net(ids, mask)
-        return raw
+    def score_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float64]:
+        """Scores [texts], as `score` gives them, of a learner without a tokenizer.
 
-    def _prepare(self, input_ids: Any, attention_mask: Any) -> tuple[Tensor, Tensor]:
-        ids = _matrix("input_ids", input_ids)
-        if attention_mask is None:
-            mask = torch.ones_like(ids, dtype=torch.bool)
-        else:
-            mask = _matrix("attention_mask", attention_mask).bool()
-        if mask.shape != ids.shape:
-            raise SecondaryLearnersError(
-                f"input_ids is {list(ids.shape)} and attention_mask {list(mask.shape)}: "
-                "they need the same shape [batch, length]."
-            )
-        mask = mask.to(ids.device)
-        ids = ids.masked_fill(~mask, 0)  # padding may hold any number, such as -100
-        if ids.numel():
-            low, high = (int(value) for value in ids.aminmax())
-            if low < 0 or high >= self.net.vocabulary:
-                raise IncompatibleError(
-                    f"token id {low if low < 0 else high} is outside the vocabulary of the learner "
-                    f"{self.config.name!r} (0 to {self.net.vocabulary - 1}). Use the tokenizer of "
-                    f"{self.config.tokenizer.repo}, or find a learner for yours with "
-                    "`learners list`."
-                )
-        device = self.device
-        return ids.to(device), mask.to(device)
+        Raises IncompatibleError for one that reads token ids.
+        """
+        return self.scores_and_words(texts)[0]
 
-
-def _matrix(name: str, value: Any) -> Tensor:
-    """`value` as an int64 tensor [batch, length]; of booleans and integers only."""
-    if not isinstance(value, Tensor):
-        try:
-            array = np.array(value)  # a copy: torch warns about read-only arrays
-            value = torch.from_numpy(array.astype(np.int64)) if array.dtype.kind in "biu" else array
-        except ValueError as error:
-            raise SecondaryLearnersError(
-                f"the rows of {name} have different lengths. Pad them and give an attention_mask."
-            ) from error
-    if 0 in value.shape:  # an empty list has no type of its own
-        value = torch.zeros((value.shape[0], 0 if value.ndim < 2 else value.shape[1])).long()
-    if not isinstance(value, Tensor) or value.ndim != 2 or value.is_floating_point():
-        raise SecondaryLearnersError(
-            f"{name} must be integers [batch, length], and is {value.dtype} {list(value.shape)}."
+    def scores_and_words(
+        self, texts: Sequence[str]
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+        """The same, and the number of words of each text [texts]."""
+        repo = self.tokenizer_reference.repo
+        raise IncompatibleError(
+            f"the learner {self.config.name!r} reads token ids of {repo}, not text. Try "
+            f"`learners score FILE -l {self.config.name}`, which tokenizes, or a learner without a "
+            "tokenizer: `learners list --base any`."
         )
-    return value.detach().long()
+
+    def text_contributions(self, text: str) -> list[tuple[str, float]]:
+        """Each word of a text and what it adds to its score, of a learner without a tokenizer.
+
+        Raises IncompatibleError for one that reads token ids.
+        """
+        self.score_texts([text])
+        raise AssertionError
+
+    def stored(self, *, half: bool) -> bytes:
+        """model.safetensors; half: in float16, to which its own weights are rounded first."""
+        from secondary_learners.learners.stored_net import net_bytes
+
+        return net_bytes(self.config, self.net, half=half)
+
+    @property
+    def tokenizer_reference(self) -> Reference:
+        """Whose token ids it reads."""
+        assert self.config.tokenizer is not None
+        return self.config.tokenizer
 
 
 def save_learner(
@@ -213,21 +200,11 @@ def save_learner(
     A new folder appears whole or not at all; in one that exists, each file is replaced whole. The
     same content gives the same bytes. Raises ArtifactError for weights that are not finite.
     """
-    tensors = {
-        name: (tensor.half().float() if half else tensor).detach().cpu().contiguous()
-        for name, tensor in learner.net.state_dict().items()
-    }
-    with torch.device("meta"):
-        expected = build_net(learner.config.architecture, learner.config.sizes).state_dict()
-    _check_tensors(learner.config, expected, tensors)
-    if half:  # only what was found finite
-        round_to_half(learner.net)
-        tensors = {name: tensor.half() for name, tensor in tensors.items()}
     contents = {
         "README.md": readme.encode(),
         "config.json": json_bytes(learner.config.to_dict()),
         "evaluation.json": json_bytes(dict(evaluation)),
-        "model.safetensors": safetensors.torch.save(tensors),
+        "model.safetensors": learner.stored(half=half),
         "recipe.toml": recipe_toml.encode(),
     }
     return write_folder(folder, contents)
@@ -246,41 +223,10 @@ def read_learner(
     """
     contents = read_folder(folder, digests, remedy=remedy)
     config = LearnerConfig.from_dict(parse_json(folder, contents))
-    tensors = {
-        name: tensor.float() if tensor.dtype == torch.float16 else tensor
-        for name, tensor in parse_tensors(folder, contents).items()
-    }
-    with torch.device("meta"):  # no memory, no random numbers: the weights come from the file
-        net = build_net(config.architecture, config.sizes)
-    _check_tensors(config, net.state_dict(), tensors)
-    net.load_state_dict(tensors, assign=True)
-    return Learner(config, net)
+    if config.reads_text:
+        from secondary_learners.learners.text_learner import TextLearner, read_text_net
 
+        return TextLearner(config, read_text_net(config, folder, contents))
+    from secondary_learners.learners.stored_net import read_net
 
-def _is_finite(tensor: Tensor) -> bool:
-    # Eight times faster than isfinite().all(): nothing of the tensor's size is made.
-    return tensor.numel() == 0 or all(map(math.isfinite, tensor.aminmax()))
-
-
-def _check_tensors(
-    config: LearnerConfig, expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]
-) -> None:
-    """The tensors are exactly those of the architecture, float32 (once widened) and finite."""
-    if set(tensors) != set(expected):
-        raise ArtifactError(
-            f"the tensors of {config.name!r} are {', '.join(sorted(tensors))}, and a "
-            f"{config.architecture} learner has {', '.join(sorted(expected))}. "
-            "Rebuild it with `learners run RECIPE`."
-        )
-    for name, tensor in tensors.items():
-        shape, right = list(tensor.shape), list(expected[name].shape)
-        if shape != right or tensor.dtype != torch.float32:
-            raise ArtifactError(
-                f"the tensor {name!r} of {config.name!r} is {tensor.dtype} {shape}, and must be "
-                f"torch.float32 (or float16) {right}. Rebuild it with `learners run RECIPE`."
-            )
-        if not _is_finite(tensor):
-            raise ArtifactError(
-                f"the tensor {name!r} of {config.name!r} holds numbers that are not finite. "
-                "Rebuild it with `learners run RECIPE`."
-            )
+    return Learner(config, read_net(config, folder, contents))

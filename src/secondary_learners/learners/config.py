@@ -10,7 +10,11 @@ from typing import Any
 
 from secondary_learners.artifacts.checks import ConfigChecks
 from secondary_learners.errors import ArtifactError
-from secondary_learners.learners.architectures import ARCHITECTURES, architecture_named
+from secondary_learners.learners.architectures import (
+    ARCHITECTURES,
+    TEXT_ARCHITECTURES,
+    sizes_of,
+)
 
 __all__ = [
     "FORMAT_VERSION",
@@ -24,6 +28,7 @@ __all__ = [
     "check_sizes",
     "check_vocabulary",
     "check_width",
+    "check_word_buckets",
 ]
 
 FORMAT_VERSION = 1
@@ -66,6 +71,11 @@ def check_buckets(field: str, value: object) -> None:
         raise _fail(field, "0 or a power of two", value)
 
 
+def check_word_buckets(field: str, value: object) -> None:
+    _integer(2, 2**24)(field, value)
+    check_buckets(field, value)
+
+
 def check_kernel(field: str, value: object) -> None:
     _integer(1, 31)(field, value)
     assert isinstance(value, int)
@@ -84,9 +94,10 @@ check_vocabulary, check_width = _integer(1, 2**24), _integer(1, 2**14)
 
 def check_sizes(architecture: object, sizes: object) -> None:
     """Raise ArtifactError, naming the field, unless `sizes` fit `architecture`."""
-    if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
-        raise _fail("architecture", " or ".join(map(repr, ARCHITECTURES)), architecture)
-    checks = architecture_named(architecture).SIZES
+    known = [*ARCHITECTURES, *TEXT_ARCHITECTURES]
+    if not isinstance(architecture, str) or architecture not in known:
+        raise _fail("architecture", " or ".join(map(repr, known)), architecture)
+    checks = sizes_of(architecture)
     if not isinstance(sizes, dict) or set(sizes) != set(checks):
         raise _fail("sizes", f"an object with exactly {', '.join(checks)}", sizes)
     for name, check in checks.items():
@@ -146,9 +157,12 @@ class LearnerConfig:
     """Everything `config.json` says. Raises ArtifactError naming the field that is wrong.
 
     sizes: for "linear", vocabulary, bigrams (hash buckets: 0 or a power of two) and counts
-        ("frequency" or "sqrt"); for "conv", vocabulary, embedding, channels, kernel and hidden.
+        ("frequency" or "sqrt"); for "conv", vocabulary, embedding, channels, kernel and hidden; for
+        "hashed-text", words and grams (hash buckets).
     score: of the labels. calibration: of the raw predictions on held-out contexts.
-    context_length: tokens a context, as in the labels. Other lengths can be scored.
+    context_length: tokens a context, as in the labels; of what reads text, words. Other lengths can
+        be scored.
+    tokenizer: None of what reads text.
     labels: how the labels were made: count, method, rank correlation with exact ones, and the
     precision of the passes where it was not float32.
     """
@@ -161,7 +175,7 @@ class LearnerConfig:
     calibration: Calibration
     context_length: int
     base_model: Reference
-    tokenizer: Reference
+    tokenizer: Reference | None
     objective: dict[str, Any]
     corpus: dict[str, Any]
     optimizer: dict[str, Any]
@@ -173,8 +187,10 @@ class LearnerConfig:
         _text("name", self.name)
         check_sizes(self.architecture, self.sizes)
         _integer(1, 2**20)("context_length", self.context_length)
-        for field in ("base_model", "tokenizer"):
-            reference = getattr(self, field)
+        if (self.tokenizer is None) != self.reads_text:
+            need = "null" if self.reads_text else "an object"
+            raise _fail("tokenizer", f"{need} for {self.architecture!r}", self.tokenizer)
+        for field, reference in self._references():
             _text(f"{field}.repo", reference.repo)
             if reference.revision is not None:
                 _text(f"{field}.revision", reference.revision)
@@ -182,6 +198,15 @@ class LearnerConfig:
         for field in ("objective", "corpus", "optimizer", "labels", "versions"):
             if not isinstance(getattr(self, field), dict):
                 raise _fail(field, "an object", getattr(self, field))
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether it scores texts, without a tokenizer, and not token ids."""
+        return self.architecture in TEXT_ARCHITECTURES
+
+    def _references(self) -> list[tuple[str, Reference]]:
+        given = (("base_model", self.base_model), ("tokenizer", self.tokenizer))
+        return [(name, reference) for name, reference in given if reference is not None]
 
     def to_dict(self) -> dict[str, Any]:
         """The value of `config.json`; `from_dict` gives an equal config back."""
@@ -203,5 +228,7 @@ class LearnerConfig:
             calibration["quantiles"] = tuple(calibration["quantiles"])
         values["calibration"] = Calibration(**calibration)
         for name in ("base_model", "tokenizer"):
+            if name == "tokenizer" and data[name] is None:
+                continue
             values[name] = Reference(**_CHECKS.fields(f"{name}.", Reference, data[name]))
         return cls(**values)

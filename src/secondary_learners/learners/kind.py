@@ -39,15 +39,20 @@ class _LearnerKind:
         return LearnerConfig.from_dict(config).name
 
     def card(self, config: Mapping[str, Any]) -> str:
-        """Learners of gains, of losses and from published labels: their labels tell them apart."""
+        """Learners of gains, of losses, of others' labels and scores: `labels` tells them apart."""
         labels = config.get("labels")
         if not isinstance(labels, Mapping):
             return "learner"
         if labels.get("method") == LOSS_METHOD:
             return "loss-learner"
+        if "teacher" in labels:
+            return "student"
         return "distilled" if "source" in labels else "learner"
 
     def needs(self, config: Mapping[str, Any]) -> tuple[str, ...]:
+        """Nothing where there is no tokenizer: such a learner is used beside any model."""
+        if config["tokenizer"] is None:
+            return ()
         return tuple(str(config[key]["repo"]) for key in ("base_model", "tokenizer"))
 
     def entry(self, config: Mapping[str, Any], recipe: Mapping[str, Any]) -> dict[str, str]:
@@ -56,8 +61,8 @@ class _LearnerKind:
         # A learner of losses has no objective but the task, whose accuracy is its metric.
         losses = " losses" if made.labels.get("method") == LOSS_METHOD else ""
         return {
-            "base": made.base_model.repo,
-            "tokenizer": made.tokenizer.repo,
+            "base": made.base_model.repo if made.tokenizer else "any",
+            "tokenizer": made.tokenizer.repo if made.tokenizer else "none",
             "corpus": made.corpus.get("name", ""),
             "objective": f"{objective}{losses}",
             "architecture": made.architecture,

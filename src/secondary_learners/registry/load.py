@@ -209,7 +209,7 @@ def load_tokenizer(learner: Learner, file: Path | None = None) -> PreTrainedToke
         tokenizer = _tokenizer_file(file)
         learner.check_tokenizer(tokenizer)
         return tokenizer
-    reference = learner.config.tokenizer
+    reference = learner.tokenizer_reference
     # Not locked by itself: the learner's own config pins the vocabulary.
     with _base_source(reference.repo, locked=False) as (source, revision, _):
         try:

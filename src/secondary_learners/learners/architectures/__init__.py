@@ -13,15 +13,31 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from secondary_learners.errors import UnknownNameError
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from secondary_learners.learners.fitting import Fit
+    from secondary_learners.learners.hashed_text import HashedText
     from secondary_learners.learners.nets import Net
 
-__all__ = ["ARCHITECTURES", "Architecture", "architecture_named"]
+__all__ = [
+    "ARCHITECTURES",
+    "TEXT_ARCHITECTURES",
+    "Architecture",
+    "TextArchitecture",
+    "architecture_named",
+    "sizes_of",
+    "text_architecture",
+]
 
 ARCHITECTURES = {
     "linear": "secondary_learners.learners.architectures.linear",
     "conv": "secondary_learners.learners.architectures.conv",
 }
+"""Those that read token ids."""
+
+TEXT_ARCHITECTURES = {"hashed-text": "secondary_learners.learners.architectures.hashed_text"}
+"""Those that read text, without a tokenizer."""
 
 Check = Callable[[str, object], None]
 
@@ -42,6 +58,35 @@ class Architecture(Protocol):
 
     def options(self, plan: Any) -> dict[str, int | str]:
         """What a recipe's plan says of its sizes."""
+
+
+class TextArchitecture(Protocol):
+    """What the module of one that reads text holds; it loads no torch but to fit.
+
+    SIZES: as of `Architecture`.
+    """
+
+    SIZES: Mapping[str, Check]
+
+    def shapes(self, sizes: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+        """Of its tensors, by name."""
+
+    def build(
+        self, sizes: Mapping[str, Any], tensors: Mapping[str, npt.NDArray[np.float32]], length: int
+    ) -> HashedText:
+        """The net; length: of a window, in words."""
+
+
+def sizes_of(name: str) -> Mapping[str, Check]:
+    """The SIZES of an architecture of either table."""
+    if name in TEXT_ARCHITECTURES:
+        return text_architecture(name).SIZES
+    return architecture_named(name).SIZES
+
+
+def text_architecture(name: str) -> TextArchitecture:
+    """The one of that name in `TEXT_ARCHITECTURES`."""
+    return cast(TextArchitecture, import_module(TEXT_ARCHITECTURES[name]))
 
 
 def architecture_named(name: str) -> Architecture:
