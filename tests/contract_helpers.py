@@ -103,6 +103,8 @@ def _killed(folder: str, count: str, *arguments: str) -> None:
 
 
 def _score(artifact: Any) -> Any:
+    if artifact.config.reads_text:
+        return artifact.score_texts(["ships at sea", "a tax on salt"]).tolist()
     return artifact.score(IDS).tolist()
 
 

@@ -18,6 +18,7 @@ CARDS: Mapping[str, str] = {
     "learner": "secondary_learners.cards.learner",
     "loss-learner": "secondary_learners.cards.loss_learner",
     "distilled": "secondary_learners.cards.distilled",
+    "student": "secondary_learners.cards.student",
     "delta": "secondary_learners.cards.delta",
     "base-model": "secondary_learners.cards.base_model",
 }

@@ -23,6 +23,7 @@ _COMMANDS = {
     "run": ("make", "make", "Make a learner: corpus, labels, fit, evaluation, package."),
     "gains": ("make", "make", "Measure information gain and store it as labels."),
     "fit": ("make", "make", "Fit a learner on stored labels."),
+    "distil": ("make", "distil", "Teach a learner that needs no tokenizer what another says."),
     "rebuild": ("make", "rebuild", "Run an artifact's recipe again and compare the two."),
     "delta": ("make", "delta", "Store a task as a tiny delta: changed layers, or a mask."),
     "trials": ("make", "trials", "Trials over seeds: run them, read a table, spend a budget."),

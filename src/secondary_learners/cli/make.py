@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from secondary_learners.recipes.record import Record
     from secondary_learners.recipes.run import Made
 
-__all__ = ["fit_command", "gains_command", "report_made", "run_command"]
+__all__ = ["fit_command", "gains_command", "name_of", "report_made", "run_command"]
 
 _PATH = click.Path(exists=True, path_type=Path)
 
@@ -259,7 +259,7 @@ def fit_command(output: Output, labels: Path, out: Path, **plan: Any) -> None:
         )
     recipe = _labelled(find_recipe(str(labels / "recipe.toml")))
     chosen = {name: value for name, value in plan.items() if value not in (None, ())}
-    recipe = replace(recipe, name=_name(out), learner=replace(recipe.learner, **chosen))
+    recipe = replace(recipe, name=name_of(out), learner=replace(recipe.learner, **chosen))
     made = fit_labels(recipe, labels, out, command=invocation())
     report_made(output, made, report(made))
 
@@ -298,7 +298,7 @@ def _recipe(
         chosen = find_recipe(recipe)
     elif objective and pool:
         plan = InstructionPlan(*columns or ()) if instructions or columns else None
-        chosen = own_recipe(_name(out) if out else "own", objective, pool, plan)
+        chosen = own_recipe(name_of(out) if out else "own", objective, pool, plan)
     else:
         raise click.UsageError(
             "give a RECIPE (see `learners list --recipes`), or both --objective and --pool."
@@ -312,7 +312,7 @@ def _recipe(
     return chosen.changed(**given)
 
 
-def _name(out: Path) -> str:
+def name_of(out: Path) -> str:
     """The folder's name as a learner may be called."""
     return re.sub(r"[^a-z0-9]+", "-", out.absolute().name.lower()).strip("-") or "own"
 

@@ -44,7 +44,7 @@ def targets_of(
     unit: str,
     seed: int,
 ) -> Targets:
-    """labels, documents: [n]. Raises SecondaryLearnersError where nothing can be learnt from them."""
+    """labels, documents: [n]. Raises SecondaryLearnersError where nothing can be learnt."""
     y = np.array(labels, np.float64)
     if not np.isfinite(y).all():
         raise SecondaryLearnersError(

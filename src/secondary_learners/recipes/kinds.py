@@ -26,6 +26,7 @@ ROWS = {
     "fetched-model": "secondary_learners.recipes.fetched_model",
     "delta": "secondary_learners.recipes.delta",
     "distilled": "secondary_learners.recipes.distilled_learner",
+    "student": "secondary_learners.recipes.student",
 }
 """By the `kind` of a recipe's TOML file, the package that is its folder."""
 
