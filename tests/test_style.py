@@ -18,7 +18,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "secondary_learners"
 EXCEPTIONS = Path(__file__).with_name("style_exceptions.txt")
 TABLES = {"recipes/kinds.py": 3, "artifacts/kinds.py": 3}
 """The modules that may ask what kind a thing is, and how often."""
-KINDS = {"learner", "base-model", "delta", "distilled", "multistage", "loss-learner"}
+KINDS = {"learner", "base-model", "delta", "distilled", "student", "multistage", "loss-learner"}
 MOST_PARAMETERS, MOST_LINES = 8, 399
 BRITISH = re.compile(
     r"licence|artefact|colour|centre|behaviour|neighbour|favour|analyse|grey"

@@ -21,6 +21,8 @@ from secondary_learners.learners.nets import LinearNet
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
+    from secondary_learners.learners.text_learner import TextLearner
+
 VOCABULARY = 64  # of learners and models, unless a test needs another
 BASE_VOCABULARY = 320  # of `write_base`: every byte, end-of-text, and some pairs
 
@@ -175,3 +177,19 @@ def learner_of_low() -> Learner:
         calibration=Calibration(0.3, 0.46, tuple(np.linspace(0, 1, 101).tolist())),
     )
     return Learner(config, net)
+
+
+def text_learner() -> TextLearner:
+    """One without a tokenizer, of random weights."""
+    from secondary_learners.learners.hashed_text import HashedText
+    from secondary_learners.learners.text_learner import TextLearner
+
+    weight = np.random.default_rng(3).normal(size=96).astype(np.float16).astype(np.float32)
+    config = tiny_config(
+        architecture="hashed-text",
+        sizes={"words": 64, "grams": 32},
+        context_length=3,
+        tokenizer=None,
+        labels={"teacher": "tiny", "count": 1},
+    )
+    return TextLearner(config, HashedText(weight, 0.25, words=64, length=3))

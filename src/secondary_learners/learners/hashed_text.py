@@ -223,10 +223,10 @@ class HashedText:
         for owner, windows in windows_of(texts, self.length):
             window, column, value = features_of(windows, self.words, self.grams)
             raw = np.bincount(window, value * self.weight[column], len(windows.piece))
-            low, high = owner[0], owner[-1] + 1
-            text = owner[windows.piece] - low
-            total[low:high] += np.bincount(text, raw * windows.sizes, high - low)
-            words[low:high] += np.bincount(text, windows.sizes, high - low)
+            text = owner[windows.piece]
+            # One window after the other, so that sums do not depend on what is read together.
+            np.add.at(total, text, raw * windows.sizes)
+            np.add.at(words, text, windows.sizes)
         return total / np.maximum(words, 1) + self.bias, words.astype(np.int64)
 
     def shares(self, text: str) -> list[tuple[str, float]]:
