@@ -44,7 +44,7 @@ SHIPS = [0, 2, 4]
 
 SECTIONS = {
     "Find": {"list", "show", "demo"},
-    "Make": {"run", "gains", "fit", "rebuild", "delta", "trials"},
+    "Make": {"run", "gains", "fit", "distil", "rebuild", "delta", "trials", "worth"},
     "Use": {"score", "select", "explain", "finetune", "refresh"},
     "Share": {"publish", "card", "lock", "verify", "registry", "catalogue"},
     "Serve": {
