@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from secondary_learners.errors import CorpusError
 
 SENTENCES = (
     "The ship lay in the harbor, and nobody said a word.",
@@ -46,3 +52,16 @@ def contents(folder: Path) -> dict[str, bytes]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != ".lock"
     }
+
+
+@dataclass(frozen=True)
+class Doubled:
+    """Work on numbers: twice the number; 13 cannot be doubled, and 666 kills the process."""
+
+    def __call__(self, item: int, report: Callable[[int], None]) -> int:
+        if item == 13:
+            raise CorpusError("13 is not doubled")
+        if item == 666:
+            os.kill(os.getpid(), signal.SIGKILL)
+        report(item)
+        return 2 * item

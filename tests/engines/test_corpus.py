@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import random
@@ -12,6 +13,7 @@ import time
 import tracemalloc
 from pathlib import Path
 
+import fsspec
 import pyarrow.parquet
 import pytest
 
@@ -180,6 +182,34 @@ def test_two_runs_do_not_write_into_one_folder(pool: Path, tmp_path: Path) -> No
         result = learners("score", pool, *LEARNER, "--out", f"{tmp_path / 'scores'}/")
     assert result.code == 1
     assert "another run writes into" in result.err
+
+
+def test_an_address_that_fsspec_knows(pool: Path, scores: Path, tmp_path: Path) -> None:
+    system = fsspec.filesystem("memory")
+    for path in pool.iterdir():
+        system.pipe_file(f"/bucket/pool/{path.name}", path.read_bytes())
+    out = tmp_path / "scores"
+    command = ("score", "memory://bucket/pool", *LEARNER, "--out", f"{out}/", "--workers", 1)
+    for _ in range(2):
+        assert learners(*command).code == 0
+    tables, expected = (
+        [pyarrow.parquet.read_table(path) for path in sorted(folder.glob("*.parquet"))]
+        for folder in (out, scores)
+    )
+    assert tables == expected
+    place = ("--scores", out, "--keep", 0.2, "--out", tmp_path / "best", "--workers", 1)
+    assert learners("select", "memory://bucket/pool", *place).code == 0
+    place = ("--scores", scores, "--keep", 0.2, "--out", tmp_path / "own", "--workers", 1)
+    assert learners("select", pool, *place).code == 0
+    best, own = (
+        {path.name: path.read_bytes() for path in (tmp_path / name).glob("*.gz")}
+        for name in ("best", "own")
+    )
+    assert best == own
+    system.pipe_file("/bucket/pool/part-0.jsonl.gz", gzip.compress(b'{"text": "other"}'))
+    place = ("--scores", out, "--keep", 0.2, "--out", tmp_path / "again", "--workers", 1)
+    result = learners("select", "memory://bucket/pool", *place)
+    assert (result.code, "part-0.jsonl.gz is not as it was" in result.err) == (1, True)
 
 
 def test_memory_does_not_grow_with_the_shard(tmp_path: Path) -> None:
