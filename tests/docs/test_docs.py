@@ -380,6 +380,27 @@ def same_figures(shown: str, expected: list[float]) -> None:
         assert float(number) == pytest.approx(value, abs=0.51 * 10**-digits * scale)
 
 
+def test_the_figures_of_scale_are_those_of_the_benchmark() -> None:
+    result = json.loads((ROOT / "benchmarks/results/scale.json").read_text(encoding="utf-8"))
+    runs = {(run["corpus"], run["workers"], run["what"]): run for run in result["runs"]}
+    rows = [line.split("|")[1:-1] for line in figures("scale").splitlines()[2:]]
+    assert len(rows) == len(runs) / 2
+    for cells in rows:
+        corpus, workers = cells[0].strip(), int(cells[1])
+        one, reading = (runs[corpus, workers, what] for what in ("scoring", "reading"))
+        rate = one["tokens_a_cpu_second"] / 1000
+        expected = [one["cpu_seconds"], reading["cpu_seconds"], rate, one["megabytes"]]
+        same_figures(" ".join(cells[2:]), expected)
+    shown = re.findall(r"<!-- scale-rate -->(\d+) .* (\d+) with", PAGES["docs/results/scale.md"])
+    tokens = {name: pool["tokens"] for name, pool in result["corpora"].items()}
+    small, large = "1 M characters", "16 M characters"
+    for workers, value in zip((1, 2), shown[0], strict=True):
+        seconds = [runs[name, workers, "scoring"]["cpu_seconds"] for name in (small, large)]
+        rate = (tokens[large] - tokens[small]) / (seconds[1] - seconds[0])
+        assert int(value) == round(rate / 1000)
+    assert str(result["environment"]["load_average"]) in PAGES["docs/results/scale.md"]
+
+
 def test_the_speeds_are_those_of_the_benchmark() -> None:
     result = json.loads((ROOT / "benchmarks/results/gains.json").read_text(encoding="utf-8"))
     shown = dict(re.findall(r"`([a-z-]+)` ([\d.]+)×", figures("gains")))
