@@ -10,6 +10,7 @@ import torch
 
 from secondary_learners.errors import DivergedError, SecondaryLearnersError, UnknownNameError
 from secondary_learners.experiments import compare as module
+from secondary_learners.experiments.candidates import Candidates
 from secondary_learners.experiments.compare import Comparison, Settings, compare
 from secondary_learners.filtering.thresholds import Constant, Shifting
 
@@ -113,7 +114,7 @@ def test_a_good_filter_wins_and_a_random_one_does_not(run):
 
 def test_the_candidates_of_a_seed_are_in_one_order(pool):
     def drawn(count=400, **options):
-        candidates = iter(module._Candidates(pool, 3, **options))
+        candidates = iter(Candidates(pool, 3, **options))
         return [one["input_ids"].tobytes() for one in islice(candidates, count)]
 
     standard = drawn()

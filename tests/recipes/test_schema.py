@@ -172,7 +172,7 @@ def test_any_recipe_survives_its_file(
         ("tokenizer.repo = 'gpt2'", "tokenizer: the field 'fingerprint' is missing"),
         (
             "tokenizer = {repo = 'gpt2', fingerprint = 'e35'}",
-            "tokenizer: fingerprint 'e35' is no sha256",
+            "tokenizer: fingerprint 'e35' is not a sha256",
         ),
         ("evaluation.thresholds = ['high']", "evaluation: no threshold named 'high'"),
         ("evaluation.thresholds = ['quantile:2']", r"x\.toml: evaluation: "),

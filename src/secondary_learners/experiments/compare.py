@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ import numpy.typing as npt
 import torch
 
 from secondary_learners.errors import DivergedError, SecondaryLearnersError, UnknownNameError
+from secondary_learners.experiments.candidates import Candidates, Flags, Ids, Select, best_of
 from secondary_learners.experiments.comparison import (
     FORMAT,
     Arm,
@@ -45,9 +45,6 @@ if TYPE_CHECKING:
 __all__ = ["Arm", "Comparison", "Point", "Row", "Run", "Settings", "compare", "finetune"]
 
 _EVALUATED_TOGETHER = 64
-Ids = npt.NDArray[np.int64]
-Flags = npt.NDArray[np.bool_]
-Select = Callable[[Ids], npt.NDArray[np.float64]]
 
 
 def compare(
@@ -301,19 +298,21 @@ class _Trainer:
 
     def _candidates(
         self, arm: Arm, seed: int, drawn: int | None, inside: Flags | None, select: Select | None
-    ) -> _Candidates:
+    ) -> Candidates:
         kept = self._settings.updates * self._settings.batch_size
         if arm.kind == "random" and drawn is not None:
-            return _Candidates(self._pool, seed, rate=kept / drawn)
+            return Candidates(self._pool, seed, rate=kept / drawn)
         if arm.kind == "selector" and drawn is not None and select is not None:
-            return _Candidates(self._pool, seed, first=_best(self._pool, seed, drawn, kept, select))
-        return _Candidates(self._pool, seed, present=inside if arm.kind == "in-domain" else None)
+            return Candidates(
+                self._pool, seed, first=best_of(self._pool, seed, drawn, kept, select)
+            )
+        return Candidates(self._pool, seed, present=inside if arm.kind == "in-domain" else None)
 
     def _train(
         self,
         arm: Arm,
         seed: int,
-        candidates: _Candidates,
+        candidates: Candidates,
         drawn: int | None,
         inside: Flags | None,
         seconds: float,
@@ -383,60 +382,6 @@ class _Trainer:
 
 def _perplexity(losses: npt.NDArray[np.float64]) -> float:
     return math.exp(losses.mean())
-
-
-class _Candidates:
-    """The endless order of one seed: permutations of the pool, one after the other.
-
-    Every arm of a seed sees this order, and counts what it passes over. rate: of a coin of its own,
-    by which the random arm takes candidates. present: [pool], what the in-domain arm takes. first:
-    [drawn], what a selector arm takes of the first candidates.
-    """
-
-    def __init__(
-        self,
-        pool: Examples,
-        seed: int,
-        *,
-        rate: float = 1.0,
-        present: Flags | None = None,
-        first: Flags | None = None,
-    ) -> None:
-        self._ids, self._seed = pool.input_ids, seed
-        self._rate, self._present, self._first = rate, present, first
-        self.drawn = 0
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        coin = np.random.default_rng([self._seed, 1])
-        for place in _order(len(self._ids), self._seed):
-            taken = self._rate >= 1 or coin.random() < self._rate
-            if self._present is not None:
-                taken = bool(self._present[place])
-            elif self._first is not None:
-                taken = bool(self._first[self.drawn])
-            self.drawn += 1
-            if taken:
-                yield {"input_ids": self._ids[place], "place": place}
-
-
-def _order(count: int, seed: int) -> Iterator[int]:
-    random = np.random.default_rng([seed, 0])
-    while True:
-        yield from random.permutation(count)
-
-
-def _best(pool: Examples, seed: int, drawn: int, kept: int, select: Select) -> Flags:
-    """Of the first `drawn` candidates of a seed [drawn], the `kept` with the highest scores."""
-    places = np.fromiter(islice(_order(len(pool), seed), drawn), np.int64, drawn)
-    scores = np.asarray(select(pool.input_ids[places]), np.float64)
-    if scores.shape != places.shape or not np.isfinite(scores).all():
-        raise SecondaryLearnersError(
-            f"a selector gave scores of shape {list(scores.shape)} for {drawn} candidates, or some "
-            "that are not finite. It must give a number for each."
-        )
-    best = np.zeros(drawn, np.bool_)
-    best[np.argsort(-scores, kind="stable")[:kept]] = True
-    return best
 
 
 def _batched(source: Iterable[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:

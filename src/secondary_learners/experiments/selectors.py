@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from secondary_learners.errors import UnknownNameError
-from secondary_learners.experiments.compare import Select
+from secondary_learners.experiments.candidates import Select
 from secondary_learners.gains.objective import evaluation_mode, losses_of
 from secondary_learners.gains.rows import Rows
 from secondary_learners.learners.selectors import SELECTORS, fit_selector, net_scores

@@ -55,15 +55,15 @@ class Team:
         """
         if self.count == 1:
             return [value]
-        found: list[_T | None] = [None] * self.count
+        values: list[_T | None] = [None] * self.count
         try:
-            torch.distributed.all_gather_object(found, value, group=self.group)
+            torch.distributed.all_gather_object(values, value, group=self.group)
         except RuntimeError as error:
             raise SecondaryLearnersError(
                 f"another of the {self.count} processes has stopped (its own message says why). "
                 "What was finished is kept: the same command goes on from there."
             ) from error
-        return found  # type: ignore[return-value]  # all are there now
+        return values  # type: ignore[return-value]  # all are there now
 
 
 ALONE = Team()

@@ -229,11 +229,11 @@ def _begin(folder: Path, facts: dict[str, Any]) -> None:
 
 
 def _compare(folder: Path, facts: dict[str, Any]) -> None:
-    found = _read_facts(folder / "labels.json")
+    stored = _read_facts(folder / "labels.json")
     for name, value in facts.items():
-        if found.get(name) != value:
+        if stored.get(name) != value:
             raise LabelStoreError(
-                f"{folder} holds labels with {name} {found.get(name)!r}, and this run has "
+                f"{folder} holds labels with {name} {stored.get(name)!r}, and this run has "
                 f"{value!r}. Try another --out, or remove the folder."
             )
 

@@ -100,14 +100,14 @@ def _subset(model: nn.Module, trainable: str | Sequence[str]) -> list[nn.Paramet
 
 def _matching(model: nn.Module, glob: str) -> list[nn.Parameter]:
     named = dict(model.named_parameters(remove_duplicate=False))  # a tied weight has two names
-    found = [parameter for name, parameter in named.items() if fnmatchcase(name, glob)]
-    if not found:
+    matching = [parameter for name, parameter in named.items() if fnmatchcase(name, glob)]
+    if not matching:
         near = get_close_matches(glob, named, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}? " if near else ""
         raise SecondaryLearnersError(
             f"no parameter of the model is named {glob!r}: {hint}{_names(model)}"
         )
-    return found
+    return matching
 
 
 def _names(model: nn.Module) -> str:

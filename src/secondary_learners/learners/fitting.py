@@ -227,15 +227,15 @@ def fit_baseline(
         features = Features.build(compact, values, len(present))
         everything = torch.ones_like(part, dtype=torch.bool)
         strengths = torch.from_numpy(_FINE_STRENGTHS) * features.spread(everything)
-        found = torch.zeros(len(strengths), len(part), dtype=torch.float64)
+        out_of_fold = torch.zeros(len(strengths), len(part), dtype=torch.float64)
         for number in range(parts):
             rows = (part != number).double().unsqueeze(1).expand(-1, len(strengths))
             weights, bias = ridge(features, targets, rows, strengths, tolerance=1e-5)
             tested = part == number
-            found[:, tested] = (features.matrix @ weights + bias)[tested].T
+            out_of_fold[:, tested] = (features.matrix @ weights + bias)[tested].T
         agreement = [
             np.mean([spearman(labels[fold == k], row[fold == k]) for k in range(parts)])
-            for row in found.numpy()
+            for row in out_of_fold.numpy()
         ]
         best = int(np.argmax(agreement))
         weights, bias = ridge(
@@ -243,7 +243,7 @@ def fit_baseline(
         )
         net.weight[present] = weights[:, 0].float()
         net.bias.fill_(bias[0])
-    return Baseline(net, float(strengths[best]), found[best].numpy())
+    return Baseline(net, float(strengths[best]), out_of_fold[best].numpy())
 
 
 def fit_conv(

@@ -50,13 +50,13 @@ def spearman_interval(
     labels = np.arange(len(x)) if groups is None else np.unique(groups, return_inverse=True)[1]
     members = np.split(np.argsort(labels, kind="stable"), np.cumsum(np.bincount(labels))[:-1])
     random = np.random.default_rng(seed)
-    found = []
+    values = []
     for _ in range(_DRAWS):
         drawn = random.integers(0, len(members), size=len(members))
         rows = np.concatenate([members[group] for group in drawn])
         if len(rows) > 1:
-            found.append(spearman(x[rows], y[rows]))
-    low, high = np.quantile(found, (0.025, 0.975))
+            values.append(spearman(x[rows], y[rows]))
+    low, high = np.quantile(values, (0.025, 0.975))
     return float(low), float(high)
 
 
@@ -96,10 +96,10 @@ def bootstrap_intervals(
     them may be the difference of two others.
     """
     random = np.random.default_rng(seed)
-    found: dict[Key, list[float]] = {name: [] for name in statistics}
+    drawings: dict[Key, list[float]] = {name: [] for name in statistics}
     for _ in range(resamples):
         drawn = random.integers(0, count, count)
         for name, statistic in statistics.items():
-            found[name].append(statistic(drawn))
-    ends = {name: np.quantile(values, [0.025, 0.975]) for name, values in found.items()}
+            drawings[name].append(statistic(drawn))
+    ends = {name: np.quantile(values, [0.025, 0.975]) for name, values in drawings.items()}
     return {name: (float(low), float(high)) for name, (low, high) in ends.items()}

@@ -1,4 +1,4 @@
-"""The base model that a learner's recipe names: loaded, checked, and put down as what it is."""
+"""The base model that a learner's recipe names: loaded, checked, and recorded."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ __all__ = [
 def load_recipe_base(recipe: LearnerRecipe) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """`load_base`; raises IncompatibleError for another tokenizer than the recipe is for."""
     model, tokenizer = load_base(recipe.base)
-    wanted, found = recipe.tokenizer, tokenizer_fingerprint(tokenizer)
-    if wanted is not None and found != wanted.fingerprint:
+    wanted, fingerprint = recipe.tokenizer, tokenizer_fingerprint(tokenizer)
+    if wanted is not None and fingerprint != wanted.fingerprint:
         raise IncompatibleError(
             f"the recipe {recipe.name!r} is for token ids of {wanted.repo} (vocabulary "
-            f"{wanted.fingerprint}), and the vocabulary of {recipe.base} is {found}. Give a --base "
-            f"with the tokenizer of {wanted.repo}, or copy the recipe and leave out its "
-            "[tokenizer]."
+            f"{wanted.fingerprint}), and the vocabulary of {recipe.base} is {fingerprint}. "
+            f"Give a --base with the tokenizer of {wanted.repo}, or copy the recipe and leave out "
+            "its [tokenizer]."
         )
     return model, tokenizer
 

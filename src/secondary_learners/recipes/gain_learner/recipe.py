@@ -98,7 +98,7 @@ class LabelPlan:
         one_of("precision", self.precision, ("float32", "tf32", "bfloat16"))
         if (self.precision, self.method) == ("bfloat16", "per-example"):
             raise RecipeError(
-                "per-example labels are not to be had in bfloat16, only in the others."
+                "per-example labels are not computed in bfloat16. Try float32 or tf32."
             )
 
 
@@ -173,7 +173,7 @@ class TokenizerPlan:
 
     def __post_init__(self) -> None:
         if not re.fullmatch("[0-9a-f]{64}", self.fingerprint):
-            raise RecipeError(f"fingerprint {self.fingerprint!r} is no sha256 of 64 hex digits.")
+            raise RecipeError(f"fingerprint {self.fingerprint!r} is not a sha256 of 64 hex digits.")
 
 
 @dataclass(frozen=True)
