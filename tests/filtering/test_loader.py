@@ -152,6 +152,20 @@ def test_joint_is_for_loaders(learner, make_ids):
         filtered(make_ids(9), learner, 0.0, joint=True)
 
 
+def test_a_loader_that_one_process_reads_for_all_is_refused(learner, make_ids):
+    accelerate = pytest.importorskip("accelerate")
+    loader = accelerate.data_loader.prepare_data_loader(
+        load(Stream(make_ids(9))),
+        torch.device("cpu"),
+        num_processes=1,
+        process_index=0,
+        put_on_device=True,
+        dispatch_batches=True,
+    )
+    with pytest.raises(SecondaryLearnersError, match="dispatch_batches=False"):
+        filtered(loader, learner, 0.0)
+
+
 def test_joint_alone_is_as_without(learner, make_ids):
     data = Examples(make_ids(203))
     alone = list(filtered(load(data), learner, 0.3))

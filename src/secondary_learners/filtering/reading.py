@@ -10,6 +10,8 @@ from typing import Any, cast
 import torch
 from torch.utils.data import DataLoader
 
+from secondary_learners.errors import SecondaryLearnersError
+
 __all__ = ["Candidates"]
 
 _ENOUGH = 64  # candidates that are scored together
@@ -98,6 +100,11 @@ class Candidates:
 
 def _uncollated(loader: DataLoader[Any]) -> DataLoader[Any]:
     """The same loader, of its own kind, giving lists of examples instead of batches."""
+    if hasattr(loader, "_fetch_batches"):  # accelerate's dispatcher
+        raise SecondaryLearnersError(
+            "one process reads this DataLoader and hands out its batches, so none has examples to "
+            "filter. Try accelerate's DataLoaderConfiguration(dispatch_batches=False)."
+        )
     clone = _twin(loader)
     if "base_dataloader" in vars(clone):  # accelerate's, which wraps another one
         clone.base_dataloader = inner = _twin(clone.base_dataloader)
