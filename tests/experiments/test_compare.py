@@ -12,6 +12,7 @@ from secondary_learners.errors import DivergedError, SecondaryLearnersError, Unk
 from secondary_learners.experiments import compare as module
 from secondary_learners.experiments.candidates import Candidates
 from secondary_learners.experiments.compare import Comparison, Settings, compare
+from secondary_learners.experiments.summary import plain_words
 from secondary_learners.filtering.thresholds import Constant, Shifting
 
 SETTINGS = Settings(updates=12, batch_size=4, learning_rate=3e-3, evaluate_every=5)
@@ -292,6 +293,9 @@ def test_selectors_are_judged_at_the_draws_of_the_filter(run, pool, tmp_path):
     assert 0.2 < rows["standard"].in_domain < 0.8
     assert rows["constant:0.5"].p_filter is None and rows["highest"].p_filter == 2 / 2**3
     assert "p (filter)" in comparison.table() and "p (filter)" not in run().table()
+    words = plain_words(comparison)
+    assert "draws and updates lowest ended 0.0 % lower than it (p = 1)" in words
+    assert f"highest ended {rows['highest'].change * 100:.1f} % higher" in words
     again = run(**options)
     assert figures(again) == figures(comparison) and len(seen) == 3
     assert [row.change_interval for row in again.rows()] == [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
@@ -23,10 +24,26 @@ def summary(comparison: Comparison) -> dict[str, Any]:
 
 
 def plain_words(comparison: Comparison) -> str:
-    """One or two sentences a filtered arm: against standard, and against random skipping."""
+    """One or two sentences a filtered arm, and one on what others would select in its place."""
     rows = comparison.rows()
     standard = next(row for row in rows if row.kind == "standard")
-    return " ".join(_sentence(comparison, row, standard) for row in rows if row.kind == "filtered")
+    words = [_sentence(comparison, row, standard) for row in rows if row.kind == "filtered"]
+    others = [row for row in rows if row.kind == "selector" and row.change is not None]
+    if others:
+        words.append(f"At the first filter's draws and updates {_listed(map(_beside, others))}.")
+    return " ".join(words)
+
+
+def _beside(row: Row) -> str:
+    assert row.change is not None
+    p = "" if row.p_filter is None else f" (p = {row.p_filter:.2g})"
+    higher = "higher" if row.change > 0 else "lower"
+    return f"{row.arm} ended {abs(row.change) * 100:.1f} % {higher} than it{p}"
+
+
+def _listed(parts: Iterable[str]) -> str:
+    *first, last = parts
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _count(number: int, what: str) -> str:
