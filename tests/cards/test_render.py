@@ -402,8 +402,11 @@ def test_the_figures_in_a_bundled_learner_s_card_are_those_of_evaluation_json(
 ) -> None:
     card, config, evaluation = shipped(entry)
     for name, measured in evaluation["held_out"].items():
-        assert row_starting(card, name)[1] == f"{measured['spearman']:.3f}"
-    assert f"**{config['labels']['spearman_with_exact']:.3f}**" in card
+        low_high = measured.get("interval")
+        interval = "" if low_high is None else f" [{low_high[0]:.3f}, {low_high[1]:.3f}]"
+        assert row_starting(card, name)[1] == f"{measured['spearman']:.3f}{interval}"
+    exact = config["labels"]["spearman_with_exact"]
+    assert (exact is None and "was not measured" in card) or f"**{exact:.3f}**" in card
     for row in evaluation["fine_tuning"]["rows"]:
         cells = row_starting(card, row["arm"])
         assert cells[1].split(" ± ")[0] == f"{row['perplexity']:.2f}"

@@ -700,4 +700,6 @@ def test_an_interrupted_run_goes_on(
     assert resumed.code == 0, resumed.err
     assert part.stat().st_mtime_ns == before
     figures, expected = resumed.json["held_out"]["linear"], tiny.made.json["held_out"]["linear"]
-    assert figures == pytest.approx(expected, abs=1e-3)
+    assert figures.keys() == expected.keys()
+    for name, value in expected.items():  # some are lists and some mappings
+        assert figures[name] == pytest.approx(value, abs=1e-3)

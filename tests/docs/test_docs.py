@@ -486,3 +486,39 @@ def test_the_trials_are_those_of_the_benchmark() -> None:
     gains = [row["gain"] for found in result["tasks"] for row in found["early_stopping"]]
     assert f"by more than {100 * max(gains):.1f} points" in shown
     assert f"up to {-100 * min(gains):.1f} points worse" in shown
+
+
+def row_of(row: dict[str, Any]) -> str:
+    """A line of a table in docs/results/against.md."""
+    error = "" if row["se"] is None else f" ± {row['se']:.2f}"
+    above = "–"
+    if row["change"] is not None:
+        low, high = row["change_interval"]
+        above = f"{row['change'] * 100:+.1f} % [{low * 100:+.1f}, {high * 100:+.1f}]"
+    p = "–" if row["p"] is None else f"{row['p']:.3f}"
+    share = f"{row['kept_in_domain']:.0%}"
+    values = f"{row['perplexity']:.2f}{error} | {above} | {p} | {share}"
+    return f"| {row['pool']} | {row['arm']} | {values} |"
+
+
+def test_the_first_page_says_how_the_filter_does_beside_a_classifier() -> None:
+    path = ROOT / "benchmarks/results/against-books-smollm2.json"
+    rows = json.loads(path.read_text(encoding="utf-8"))["selectors"]
+    ends = {(row["pool"], row["arm"]): f"{row['perplexity']:.1f}" for row in rows}
+    shown = figures("smollm2")
+    arms = ("quantile:0.22", "standard", "random quantile:0.22")
+    own = [ends["own", arm] for arm in arms]
+    unseen = [ends["unseen", arm] for arm in arms[:2]]
+    other = [ends[pool, "classifier"] for pool in ("own", "unseen")]
+    assert re.findall(r"\d+\.\d", shown) == [*own, *unseen, *other]
+
+
+@pytest.mark.parametrize("name", ["books-smollm2", "books-mini"])
+def test_the_figures_beside_other_selectors_are_those_of_the_benchmark(name: str) -> None:
+    path = ROOT / f"benchmarks/results/against-{name}.json"
+    result = json.loads(path.read_text(encoding="utf-8"))
+    shown = figures(f"against-{name}")
+    assert [line for line in shown.splitlines() if line.startswith(("| own", "| unseen"))] == [
+        row_of(row) for row in result["selectors"]
+    ]
+    assert f"{len(result['seeds'])} seeds" in shown
