@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import demo
 import label_speed
 import multistage
 from common import RESULTS
@@ -59,6 +60,7 @@ PICTURES: Mapping[str, Callable[[Path], None]] = {
         result("multistage")["rows"], path
     ),
     "benchmarks/results/trials.png": trials,
+    "docs/pictures/demo.svg": lambda path: demo.plot(result("demo"), path),
 }
 
 

@@ -82,8 +82,20 @@ def test_every_picture_of_a_result_is_drawn_again_and_readable(
     redraw: ModuleType, drawn: list[Any], tmp_path: Path
 ) -> None:
     redraw.main(["--out", str(tmp_path)])
-    assert len(drawn) == len(redraw.PICTURES) == len(list(tmp_path.glob("*.png")))
-    for name, figure in zip(redraw.PICTURES, drawn, strict=True):
+    plots = [name for name in redraw.PICTURES if name.endswith(".png")]
+    assert len(drawn) == len(plots) == len(list(tmp_path.glob("*.png")))
+    for name, figure in zip(plots, drawn, strict=True):
         assert (ROOT / name).is_file()
         assert (name, list(small_text(figure))) == (name, [])
         assert (name, list(covered(figure))) == (name, [])
+
+
+def test_the_recording_is_that_of_its_result_and_small(redraw: ModuleType, tmp_path: Path) -> None:
+    redraw.PICTURES["docs/pictures/demo.svg"](tmp_path / "demo.svg")
+    picture = (ROOT / "docs" / "pictures" / "demo.svg").read_bytes()
+    assert (tmp_path / "demo.svg").read_bytes() == picture
+    assert len(picture) < 200_000
+    result = redraw.result("demo")
+    words = "\n".join(text for _, text in result["recording"])
+    for row in result["rows"]:
+        assert f"{row['perplexity']:.2f} ± {row['error']:.2f}" in words

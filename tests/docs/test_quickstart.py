@@ -43,8 +43,10 @@ def test_it_has_at_most_700_words_outside_code() -> None:
     assert len(text.split()) <= 700
 
 
-def test_it_has_one_script_one_table_and_one_picture() -> None:
+def test_it_has_one_script_one_table_one_picture_and_a_recording() -> None:
     outside = re.sub(r"```.*?```", "", README, flags=re.S)
     tables = re.findall(r"^\|[-:|]+\|$", outside, re.M)
-    assert (len(tables), outside.count("![")) == (1, 1)
+    assert len(tables) == 1
+    pictures = re.findall(r"!\[[^\]]*\]\(.*?(\w+\.\w+)\)", outside)
+    assert sorted(pictures) == ["comparison.png", "demo.svg"]
     assert README.count("```python") == 2  # the script, and the Trainer that goes on from it
