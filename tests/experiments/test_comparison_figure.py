@@ -47,3 +47,17 @@ def test_without_matplotlib_the_extra_is_named(tmp_path, monkeypatch):
     with pytest.raises(MissingExtraError, match=r"secondary-learners\[plots\]"):
         plot_comparison(comparison(1), tmp_path / "a.png")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_every_way_to_select_has_a_color_of_its_own() -> None:
+    from secondary_learners.experiments import comparison_figure
+    from secondary_learners.filtering.thresholds import Constant
+
+    arms = [Arm("standard", "standard"), Arm("1", "filtered", Constant(1.0))]
+    arms += [Arm(name, "selector", Constant(1.0)) for name in ("classifier", "dsir", "length")]
+    arms += [Arm("everything drawn", "everything", Constant(1.0)), Arm("in", "in-domain")]
+    colors = comparison_figure._colors(Comparison(Settings(), tuple(arms), (0,), ()))
+    assert len(set(colors.values())) == len(arms)
+    blind = Arm("random 1", "random", Constant(1.0))
+    again = comparison_figure._colors(Comparison(Settings(), (*arms, blind), (0,), ()))
+    assert again["random 1"] == again["1"]

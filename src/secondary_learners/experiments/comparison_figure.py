@@ -18,6 +18,7 @@ __all__ = ["plot_comparison"]
 
 _IN_DOMAIN = COLORS[2]
 _FILTERED = (COLORS[0], COLORS[1], *COLORS[3:])  # a random arm shares its filter's
+_LINES = {"random": (0, (3, 2)), "selector": (0, (6, 2)), "everything": (0, (1, 1))}
 
 
 def plot_comparison(comparison: Comparison, path: Path) -> None:
@@ -54,9 +55,13 @@ def plot_comparison(comparison: Comparison, path: Path) -> None:
 def _colors(comparison: Comparison) -> dict[str, str]:
     colors = {}
     filters = [arm.threshold for arm in comparison.arms if arm.kind == "filtered"]
+    others = [arm.name for arm in comparison.arms if arm.kind in ("selector", "everything")]
     for arm in comparison.arms:
         if arm.kind in ("filtered", "random"):
             colors[arm.name] = _FILTERED[filters.index(arm.threshold) % len(_FILTERED)]
+        elif arm.name in others:
+            place = len(filters) + others.index(arm.name)
+            colors[arm.name] = _FILTERED[place % len(_FILTERED)]
         else:
             colors[arm.name] = GRAY if arm.kind == "standard" else _IN_DOMAIN
     return colors
@@ -76,7 +81,7 @@ def _draw_curves(
             places,
             middle,
             color=colors[arm.name],
-            linestyle=(0, (3, 2)) if arm.kind == "random" else "-",
+            linestyle=_LINES.get(arm.kind, "-"),
             linewidth=1.2 if arm.kind == "random" else 2,
             label=arm.name,
         )
