@@ -36,6 +36,7 @@ from secondary_learners.gains.methods import METHODS
 from secondary_learners.gains.objective import evaluation_mode
 from secondary_learners.gains.rows import Rows
 from secondary_learners.gains.settings import LabelSettings
+from secondary_learners.learners.selectors import SELECTORS
 from secondary_learners.learners.statistics import spearman
 from secondary_learners.recipes.gain_learner.data import labelling_data, read_splits
 from secondary_learners.recipes.gain_learner.recipe import LearnerRecipe
@@ -170,6 +171,7 @@ def agreement(model: PreTrainedModel, ids: Tensor, objective: Tensor, plan: Plan
     gains = {
         name: information_gain(model, rows, objective, method=name, unit=unit_of(name))
         for name in METHODS
+        if name not in SELECTORS  # which ask no model
     }
     plain = published(model, objective)(rows[: plan.published])
     exact = gains["exact"]

@@ -20,6 +20,7 @@ import torch
 from common import RESULTS, cpu_seconds, environment, medians, rounds, table, write_result
 from torch import Tensor
 
+from secondary_learners.learners.architectures import TEXT_ARCHITECTURES
 from secondary_learners.learners.nets import build_net
 from secondary_learners.registry.index import list_learners
 from secondary_learners.registry.load import load_base, load_learner
@@ -52,7 +53,7 @@ def scorers(vocabulary: int) -> dict[str, Scorer]:
 
     found = {name: bare(*sizes) for name, sizes in SIZES.items()}
     for entry in list_learners():
-        if entry.location == "bundled":
+        if entry.location == "bundled" and entry.architecture not in TEXT_ARCHITECTURES:
             found[f"{entry.name} ({entry.architecture})"] = load_learner(entry.name).score
     return found
 

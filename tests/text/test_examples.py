@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from gains_helpers import VOCABULARY, contexts_of, examples_of
+from gains_helpers import OF_A_MODEL, VOCABULARY, contexts_of, examples_of
 from secondary_learners.errors import CorpusError
 from secondary_learners.gains import labels as labels_module
 from secondary_learners.gains.labels import information_gain
-from secondary_learners.gains.methods import METHODS, method_named
+from secondary_learners.gains.methods import method_named
 from secondary_learners.gains.objective import context_losses, in_batches
 from secondary_learners.gains.rows import Rows, rows_of
 from secondary_learners.gains.store import LabelSettings, label_to_store, read_labels
@@ -56,7 +56,7 @@ def references(model: Any, contexts: Examples, objective: Examples) -> dict[str,
     towards = torch.autograd.grad(mean(model), list(model.parameters()))
     after = stepped(mean)
     before = float(mean(model).detach())
-    found: dict[str, list[float]] = {method: [] for method in METHODS}
+    found: dict[str, list[float]] = {method: [] for method in OF_A_MODEL}
     for row in contexts.rows():
         own = torch.autograd.grad(row_loss(model, row), list(model.parameters()))
         with torch.no_grad():
@@ -78,7 +78,7 @@ def test_each_method_is_its_definition_one_example_at_a_time(
     model = model.double() if family == "gpt2" else tiny_llama(VOCABULARY).double()
     contexts, objective = examples_of(12, seed=0), examples_of(9, seed=1)
     expected = references(model, contexts, objective)
-    for method in METHODS:
+    for method in OF_A_MODEL:
         for batch_size in (None, 1, 3):
             gains = information_gain(
                 model,
@@ -128,7 +128,7 @@ def test_batches_of_examples_hold_little_padding() -> None:
     assert 1.7 * examples.lengths.sum() < 400 * 60  # what one width for all would take
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", OF_A_MODEL)
 def test_contexts_are_examples_without_a_prompt(model: PreTrainedModel, method: str) -> None:
     contexts, objective = contexts_of(6, seed=0), contexts_of(5, seed=1)
     kept = np.ones(contexts.input_ids.size, np.bool_)
