@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,6 +25,7 @@ __all__ = [
     "mean_scores",
     "row_scorer",
     "score_examples",
+    "text_scores",
     "tokenizer_of",
 ]
 
@@ -77,11 +78,9 @@ class _Texts:
     column: str
 
     def scores(self, rows: Sequence[Row]) -> Scores:
-        texts = [normalize(text_of(row, self.column)) for row in rows]
-        encode = self.tokenizer.backend_tokenizer.encode_batch_fast
-        ids = [encoding.ids for encoding in encode(texts, add_special_tokens=False)]
-        tokens = np.fromiter(map(len, ids), np.int64, len(ids))
-        return Scores(mean_scores(self.learner, ids), tokens)
+        return text_scores(
+            self.learner, self.tokenizer, [text_of(row, self.column) for row in rows]
+        )
 
     def shown(self, row: Row) -> str:
         return " ".join(text_of(row, self.column).split())
@@ -145,6 +144,14 @@ class _Instructions:
 
     def shares(self, row: Row) -> list[tuple[str, float]]:
         return []
+
+
+def text_scores(learner: Learner, tokenizer: Any, texts: Iterable[str]) -> Scores:
+    """Of whole texts, normalized as the learner's own corpus was; see `mean_scores`."""
+    encode = tokenizer.backend_tokenizer.encode_batch_fast
+    encodings = encode([normalize(text) for text in texts], add_special_tokens=False)
+    ids = [encoding.ids for encoding in encodings]
+    return Scores(mean_scores(learner, ids), np.fromiter(map(len, ids), np.int64, len(ids)))
 
 
 def score_examples(learner: Learner, examples: Examples) -> Floats:

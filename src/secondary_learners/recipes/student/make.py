@@ -15,7 +15,7 @@ import numpy.typing as npt
 from secondary_learners.cards.card import About
 from secondary_learners.cards.kinds import card
 from secondary_learners.cards.render import render_card
-from secondary_learners.engines.scoring import mean_scores
+from secondary_learners.engines.scoring import text_scores
 from secondary_learners.experiments.runs import StoredRun
 from secondary_learners.files import json_bytes, sha256_bytes, sha256_file
 from secondary_learners.learners.artifact import Learner, read_learner, save_learner
@@ -39,7 +39,7 @@ from secondary_learners.recipes.student.figures import (
 from secondary_learners.recipes.student.fitting import fit_student
 from secondary_learners.recipes.student.recipe import StudentRecipe, portable
 from secondary_learners.registry.load import load_learner, load_tokenizer, locate
-from secondary_learners.text.corpus import normalize, read_documents
+from secondary_learners.text.corpus import read_documents
 
 __all__ = ["Material", "check", "compare", "digests", "make", "read", "report"]
 
@@ -63,13 +63,10 @@ class Material:
 
     def scores(self, texts: Sequence[str]) -> Floats:
         """The teacher's."""
-        parts = []
-        for begin in range(0, len(texts), _TOGETHER):
-            part = [normalize(text) for text in texts[begin : begin + _TOGETHER]]
-            encode = self.tokenizer.backend_tokenizer.encode_batch_fast
-            ids = [encoding.ids for encoding in encode(part, add_special_tokens=False)]
-            parts.append(mean_scores(self.teacher, ids))
-        return np.concatenate(parts)
+        parts = (texts[n : n + _TOGETHER] for n in range(0, len(texts), _TOGETHER))
+        return np.concatenate(
+            [text_scores(self.teacher, self.tokenizer, part).values for part in parts]
+        )
 
 
 def read(recipe: StudentRecipe, run: Run) -> Material:
