@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -185,9 +186,14 @@ class Comparison:
 
     def rows(self) -> list[Row]:
         """The arms' figures, as `table` shows them."""
+        return list(self._rows)
+
+    @cached_property
+    def _rows(self) -> tuple[Row, ...]:
+        """Made once: their tests and intervals draw thousands of resamples."""
         standard = self._finals(self.arms[0])
         first = next((arm for arm in self.arms if arm.kind == "filtered"), None)
-        return [self._row(arm, standard, first) for arm in self.arms]
+        return tuple(self._row(arm, standard, first) for arm in self.arms)
 
     def _finals(self, arm: Arm) -> list[float]:
         return [run.perplexity for run in self.of(arm)]

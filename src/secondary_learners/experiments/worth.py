@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
 from secondary_learners.errors import MissingExtraError
-from secondary_learners.experiments.comparison import Comparison, Row
-from secondary_learners.experiments.statistics import fewest_pairs, seeds_needed
+from secondary_learners.experiments.comparison import Arm, Comparison, Row
+from secondary_learners.experiments.statistics import deviation, mean, seeds_needed
 
 __all__ = ["Advice", "Saving", "Worth", "worth_of"]
 
@@ -67,9 +66,10 @@ def worth_of(comparison: Comparison) -> Worth:
     """
     rows = comparison.rows()
     filtered = next(row for row in rows if row.kind == "filtered")
+    judged = _finals(comparison, next(arm for arm in comparison.arms if arm.kind == "filtered"))
     savings = tuple(
-        _saving(comparison, row)
-        for row in rows
+        _saving(row, _finals(comparison, arm), judged)
+        for arm, row in zip(comparison.arms, rows, strict=True)
         if row.kind in ("standard", "random", "selector") and row.change_interval is not None
     )
     by = {saving.arm: saving for saving in savings}
@@ -94,24 +94,22 @@ def worth_of(comparison: Comparison) -> Worth:
     )
 
 
-def _saving(comparison: Comparison, row: Row) -> Saving:
+def _finals(comparison: Comparison, arm: Arm) -> list[float]:
+    return [run.perplexity for run in comparison.of(arm)]
+
+
+def _saving(row: Row, finals: list[float], judged: list[float]) -> Saving:
     assert row.change is not None and row.change_interval is not None
-    arms: dict[str, Any] = {arm.name: arm for arm in comparison.arms}
-    judged = next(arm for arm in comparison.arms if arm.kind == "filtered")
-    pairs = zip(comparison.of(arms[row.arm]), comparison.of(judged), strict=True)
-    differences = [one.perplexity - other.perplexity for one, other in pairs]
+    differences = [one - other for one, other in zip(finals, judged, strict=True)]
     return Saving(row.arm, row.change, *row.change_interval, _seeds(differences))
 
 
 def _seeds(differences: list[float]) -> int | None:
     """For a paired test; the spread of very few differences is a guess, and so is this."""
-    if len(differences) < 2:
+    spread = deviation(differences)
+    if spread is None:
         return None
-    middle = sum(differences) / len(differences)
-    squares = sum((value - middle) ** 2 for value in differences)
-    spread = (squares / (len(differences) - 1)) ** 0.5
     try:
-        seeds = seeds_needed(middle, spread, paired=True)
+        return seeds_needed(mean(differences), spread, paired=True)
     except MissingExtraError:
         return None
-    return None if seeds is None else max(seeds, fewest_pairs())
