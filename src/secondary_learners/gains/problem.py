@@ -61,8 +61,8 @@ class Problem:
     @property
     def vocabulary(self) -> int:
         """How many tokens the model knows."""
-        embedding: Any = getattr(self.model, "get_input_embeddings")()  # noqa: B009
-        return int(embedding.num_embeddings)
+        model: Any = self.model
+        return int(model.get_input_embeddings().num_embeddings)
 
     @property
     def parameters(self) -> list[nn.Parameter]:

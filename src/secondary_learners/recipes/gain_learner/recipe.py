@@ -31,7 +31,9 @@ __all__ = [
 
 
 # As `experiments.selectors` has them, which loads torch.
-AGAINST = ("classifier", "dsir", "perplexity", "middle-perplexity", "length", "everything")
+_FITTED = ("classifier", "dsir")  # on the objective against a pool
+AGAINST = (*_FITTED, "perplexity", "middle-perplexity", "length", "everything")
+_PRECISIONS = ("float32", "tf32", "bfloat16")  # as `gains.precision` has them
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class LabelPlan:
     @property
     def pool_contexts(self) -> int:
         """Candidates that are not labeled, but held against the objective."""
-        needing = {self.method, *self.combine} & {"contrast", *AGAINST[:2]}
+        needing = {self.method, *self.combine} & {"contrast", *_FITTED}
         return self.against_contexts or (self.contexts // 2 if needing else 0)
 
     def __post_init__(self) -> None:
@@ -95,7 +97,7 @@ class LabelPlan:
         one_of("optimizer", self.optimizer, ("adamw", "sgd"))
         one_of("unit", self.unit, ("nats", "perplexity"))
         check_trainable(self.trainable)
-        one_of("precision", self.precision, ("float32", "tf32", "bfloat16"))
+        one_of("precision", self.precision, _PRECISIONS)
         if (self.precision, self.method) == ("bfloat16", "per-example"):
             raise RecipeError(
                 "per-example labels are not computed in bfloat16. Try float32 or tf32."
@@ -154,7 +156,7 @@ class EvaluationPlan:
             evaluate_every=self.evaluate_every,
         )
         check_trainable(self.trainable)
-        one_of("precision", self.precision, ("float32", "tf32", "bfloat16"))
+        one_of("precision", self.precision, _PRECISIONS)
         for name in self.against:
             one_of("against", name, AGAINST)
         for threshold in self.thresholds:
