@@ -75,8 +75,8 @@ def _tokenizer(learner: Learner, own: Path) -> PreTrainedTokenizerBase:
         raise
     except SecondaryLearnersError as error:
         raise SecondaryLearnersError(
-            f"the tokenizer of {learner.tokenizer_reference.repo} is not on this machine. It is "
-            "from when `learners explain TEXT -l NAME` has run there once with this learner."
+            f"the tokenizer of {learner.tokenizer_reference.repo} is not on this machine. Run "
+            "`learners explain TEXT -l NAME` there once with this learner, which fetches it."
         ) from error
 
 
