@@ -18,6 +18,7 @@ __all__ = [
     "atomic_path",
     "fsync_folder",
     "git_sha1",
+    "held_alone",
     "json_bytes",
     "sha256_bytes",
     "sha256_file",
@@ -123,3 +124,23 @@ def git_sha1(source: Path | bytes) -> str:
 def sha256_file(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def held_alone(lock: Path, busy: Exception, **options: Any) -> Iterator[None]:
+    """Hold a lock file while the block runs; the system lets go of it even after a SIGKILL.
+
+    Raises `busy` while another process holds it. options: of `filelock.FileLock`.
+    """
+    from filelock import FileLock, Timeout
+
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    held = FileLock(lock, **options)
+    try:
+        held.acquire(timeout=0)
+    except Timeout as error:
+        raise busy from error
+    try:
+        yield
+    finally:
+        held.release()

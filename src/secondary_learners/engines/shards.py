@@ -13,10 +13,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import fsspec
-from filelock import FileLock, Timeout
 
 from secondary_learners.engines.streams import Shard
 from secondary_learners.errors import CorpusError
+from secondary_learners.files import held_alone
 
 __all__ = [
     "NamedShard",
@@ -119,12 +119,8 @@ def remove_unfinished(path: Path) -> None:
 @contextmanager
 def only_writer(folder: Path) -> Iterator[None]:
     """Raises CorpusError while another process writes into `folder`, which is made."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
-    try:
-        with lock.acquire(timeout=0):
-            yield
-    except Timeout as error:
-        raise CorpusError(
-            f"another run writes into {folder} at this moment. Wait for it, or name another folder."
-        ) from error
+    busy = CorpusError(
+        f"another run writes into {folder} at this moment. Wait for it, or name another folder."
+    )
+    with held_alone(folder / ".lock", busy):
+        yield

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from secondary_learners.errors import SecondaryLearnersError
-from secondary_learners.files import atomic_path, json_bytes, sha256_bytes, write_json
+from secondary_learners.files import atomic_path, held_alone, json_bytes, sha256_bytes, write_json
 
 __all__ = ["RunStore", "StoredRun", "alone_in", "differences"]
 
@@ -172,17 +172,8 @@ def alone_in(folder: Path) -> Iterator[None]:
 
     Raises SecondaryLearnersError while another process is in the block.
     """
-    from filelock import FileLock, Timeout
-
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise SecondaryLearnersError(
-            f"another process is working in {folder}. Wait for it, or name another folder."
-        ) from error
-    try:
+    busy = SecondaryLearnersError(
+        f"another process is working in {folder}. Wait for it, or name another folder."
+    )
+    with held_alone(folder / ".lock", busy):
         yield
-    finally:
-        lock.release()

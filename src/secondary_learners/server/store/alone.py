@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from secondary_learners.errors import SecondaryLearnersError
+from secondary_learners.files import held_alone
 
 __all__ = ["alone"]
 
@@ -19,10 +18,8 @@ def alone(root: Path) -> Iterator[None]:
 
     Raises SecondaryLearnersError when another process holds it.
     """
-    try:
-        with FileLock(root / "lock", mode=0o600).acquire(blocking=False):
-            yield
-    except Timeout:
-        raise SecondaryLearnersError(
-            f"{root} is being served already. Stop that server first, or choose another root."
-        ) from None
+    busy = SecondaryLearnersError(
+        f"{root} is being served already. Stop that server first, or choose another root."
+    )
+    with held_alone(root / "lock", busy, mode=0o600):
+        yield
